@@ -1,0 +1,144 @@
+"""JSON Web Tokens (RFC 7519) signed with a shared secret."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import jwt
+
+from mcp_server.identity.subject import AuthenticationError, Subject
+from mcp_server.settings import JwtSettings, SettingsError
+
+__all__ = ["JwtVerifier", "mint_token"]
+
+_MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size
+_CACHE_SIZE = 4096
+_MAX_TOKEN_BYTES = 8192
+_MAX_ID_LENGTH = 256
+_REQUIRED_CLAIMS = ("exp", "iat", "iss", "aud", "sub", "roles", "tenant")
+
+_REASONS: tuple[tuple[type[jwt.PyJWTError], str], ...] = (
+    (jwt.ExpiredSignatureError, "the token has expired; ask for a new one"),
+    (jwt.ImmatureSignatureError, "the token is not valid yet; check the clocks"),
+    (jwt.InvalidAudienceError, "the token was issued for another audience"),
+    (jwt.InvalidIssuerError, "the token comes from an issuer that is not accepted here"),
+    (jwt.InvalidIssuedAtError, "the token's iat is not acceptable"),
+    (jwt.InvalidSignatureError, "the token's signature does not verify"),
+    (jwt.InvalidAlgorithmError, "the token's algorithm is not accepted here"),
+)
+
+
+class JwtVerifier:
+    """Verifies tokens against one issuer, audience and secret.
+
+    A verified token is remembered until it expires, so that a busy client costs one signature check
+    and not one a call. The cache is bounded and keyed by the whole token.
+    """
+
+    def __init__(self, settings: JwtSettings) -> None:
+        self._secret = settings.secret.reveal()
+        if len(self._secret.encode()) < _MIN_SECRET_BYTES:
+            raise SettingsError(
+                f"the JWT secret in {settings.secret.file} is shorter than {_MIN_SECRET_BYTES} bytes "
+                "(RFC 7518 section 3.2)"
+            )
+        self._settings = settings
+        self._verified: OrderedDict[str, Subject] = OrderedDict()
+
+    def verify(self, token: str) -> Subject:
+        """Return the subject of `token`; see `TokenVerifier.verify`."""
+        if (known := self._verified.get(token)) is not None:
+            if time.time() < known.expires_at + self._settings.leeway_s:
+                return known
+            del self._verified[token]
+        if len(token) > _MAX_TOKEN_BYTES:
+            raise AuthenticationError(f"the token is longer than {_MAX_TOKEN_BYTES} bytes")
+        subject = _subject(self._claims(token))
+        self._verified[token] = subject
+        if len(self._verified) > _CACHE_SIZE:
+            self._verified.popitem(last=False)
+        return subject
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        try:
+            return jwt.decode(
+                token,
+                self._secret,
+                algorithms=list(self._settings.algorithms),
+                audience=self._settings.audience,
+                issuer=self._settings.issuer,
+                leeway=self._settings.leeway_s,
+                options={"require": list(_REQUIRED_CLAIMS), "strict_aud": True},
+            )
+        except jwt.MissingRequiredClaimError as error:
+            raise AuthenticationError(f"the token lacks the claim {error.claim}") from None
+        except jwt.PyJWTError as error:
+            for kind, reason in _REASONS:
+                if isinstance(error, kind):
+                    raise AuthenticationError(reason) from None
+            raise AuthenticationError("the token is not a well-formed JWT") from None
+
+
+def _subject(claims: dict[str, Any]) -> Subject:
+    return Subject(
+        id=_text(claims, "sub"),
+        tenant=_text(claims, "tenant"),
+        roles=_texts(claims, "roles"),
+        scopes=tuple(_text(claims, "scope").split()) if "scope" in claims else (),
+        token_id=_text(claims, "jti") if "jti" in claims else "",
+        expires_at=float(claims["exp"]),
+    )
+
+
+def _text(claims: dict[str, Any], name: str) -> str:
+    value = claims[name]
+    if not isinstance(value, str) or not value or len(value) > _MAX_ID_LENGTH:
+        raise AuthenticationError(
+            f"the claim {name} must be a string of 1 to {_MAX_ID_LENGTH} characters"
+        )
+    if not value.isprintable():
+        raise AuthenticationError(f"the claim {name} holds characters that cannot be printed")
+    return value
+
+
+def _texts(claims: dict[str, Any], name: str) -> tuple[str, ...]:
+    value = claims[name]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise AuthenticationError(f"the claim {name} must be a list of strings")
+    return tuple(sorted(set(value)))
+
+
+def mint_token(
+    *,
+    secret: str,
+    issuer: str,
+    audience: str,
+    user: str,
+    roles: Sequence[str],
+    tenant: str,
+    ttl_s: int = 3600,
+    now: float | None = None,
+) -> str:
+    """Return a signed HS256 token for `user`.
+
+    Args:
+        secret: the shared secret, 32 bytes or more.
+        ttl_s: lifetime in seconds.
+        now: Unix time of issue; the current time when None.
+    """
+    issued_at = int(time.time() if now is None else now)
+    claims = {
+        "iss": issuer,
+        "aud": audience,
+        "sub": user,
+        "iat": issued_at,
+        "exp": issued_at + ttl_s,
+        "jti": str(uuid.uuid4()),
+        "roles": list(roles),
+        "tenant": tenant,
+    }
+    return jwt.encode(claims, secret, algorithm="HS256")

@@ -1,0 +1,54 @@
+"""The caller as every other part knows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["AuthenticationError", "Subject", "TokenVerifier"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An authenticated caller. What it may do is OPA's to say; nothing here is compared in Python.
+
+    Attributes:
+        id: stable identifier of the user (`sub`).
+        tenant: the tenant whose data the caller works on.
+        roles: role names as the issuer states them.
+        scopes: OAuth scopes, where the token carries them.
+        token_id: `jti`, or the empty string.
+        expires_at: Unix time in seconds after which the token is not accepted.
+    """
+
+    id: str
+    tenant: str
+    roles: tuple[str, ...]
+    scopes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    token_id: str = ""
+    expires_at: float = 0.0
+
+
+class AuthenticationError(Exception):
+    """No subject: the request ends with 401 before any decision.
+
+    `code` is the error code of RFC 6750 section 3.1 (empty when no token was sent), the message is
+    its `error_description` and holds nothing of the token.
+    """
+
+    def __init__(self, message: str, *, code: str = "invalid_token") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class TokenVerifier(Protocol):
+    """Turns a bearer token into a Subject."""
+
+    def verify(self, token: str) -> Subject:
+        """Return the caller.
+
+        Raises:
+            AuthenticationError: the token is not acceptable; the message says why.
+        """
+        ...

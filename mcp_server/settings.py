@@ -1,0 +1,254 @@
+"""The whole configuration as one typed model, read from the YAML file that MCP_CONFIG_PATH names.
+
+Unknown keys are refused, so that a misspelt setting never silently keeps its default. Secrets stand
+in files that only the service's unit can read; the model holds the path and reads on demand.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, field_validator
+
+__all__ = [
+    "CmdbSettings",
+    "CountersSettings",
+    "DatabaseSettings",
+    "IdentitySettings",
+    "JwtSettings",
+    "ListenSettings",
+    "LogSettings",
+    "MonitoringSettings",
+    "PolicySettings",
+    "Secret",
+    "Settings",
+    "SettingsError",
+    "TelemetrySettings",
+    "TlsSettings",
+    "ToolsSettings",
+    "load_settings",
+]
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=300)]
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; the message lists every fault, one a line."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Secret(_Model):
+    """A secret that stands in a file of its own (the value is never part of the configuration)."""
+
+    file: Path
+
+    def reveal(self) -> str:
+        """Return the secret without the trailing newline.
+
+        Raises:
+            SettingsError: the file is missing, unreadable or empty.
+        """
+        try:
+            value = self.file.read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise SettingsError(f"cannot read the secret file {self.file}: {error.strerror}") from None
+        if not value:
+            raise SettingsError(f"the secret file {self.file} is empty")
+        return value
+
+
+class TlsSettings(_Model):
+    """Our certificate and key (PEM) and the CA that the peer's certificate must come from."""
+
+    cert: Path
+    key: Path
+    ca: Path
+
+
+class _ListenerSettings(_Model):
+    host: str = "127.0.0.1"
+    port: Port
+    tls: TlsSettings | None = None
+    allowed_peers: tuple[str, ...] = ()
+    """DNS names, one of which the peer's certificate must carry; empty: any certificate of the CA."""
+
+    @field_validator("host")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        ipaddress.ip_address(value)
+        return value
+
+
+class ListenSettings(_ListenerSettings):
+    """The listener that Nginx connects to."""
+
+    port: Port = 8443
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses whose X-Forwarded-For is believed (the load balancers)."""
+    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    max_concurrency: Annotated[int, Field(ge=1)] = 1000
+    """Requests in progress above which new ones get 503 at once."""
+
+
+class TelemetrySettings(_ListenerSettings):
+    """The listener that Prometheus scrapes (`/metrics` only)."""
+
+    port: Port = 9464
+
+
+class JwtSettings(_Model):
+    """Tokens signed with a shared secret (RFC 7519, HS256)."""
+
+    secret: Secret
+    issuer: str
+    audience: str
+    algorithms: tuple[Literal["HS256"], ...] = ("HS256",)
+    leeway_s: Annotated[float, Field(ge=0, le=300)] = 30
+
+
+class IdentitySettings(_Model):
+    """Who may be believed about who is calling."""
+
+    jwt: JwtSettings
+
+
+class PolicySettings(_Model):
+    """The OPA sidecar of this node."""
+
+    socket: Path = Path("/run/opa/opa.sock")
+    timeout_s: Seconds = 1.0
+
+
+class CountersSettings(_Model):
+    """Redis, which holds the rate-limit windows."""
+
+    url: str
+    password: Secret | None = None
+    ca: Path | None = None
+    timeout_s: Seconds = 1.0
+    max_connections: Annotated[int, Field(ge=1)] = 64
+
+
+class DatabaseSettings(_Model):
+    """PostgreSQL: audit and CMDB."""
+
+    host: str
+    port: Port = 5432
+    name: str = "mcp"
+    user: str = "mcp_server"
+    password: Secret | None = None
+    ca: Path | None = None
+    """CA certificate for verify-full; None only for a Unix socket or a test."""
+    pool_max: Annotated[int, Field(ge=1, le=200)] = 10
+    timeout_s: Seconds = 5.0
+
+
+class MonitoringSettings(_Model):
+    """Prometheus and Alertmanager, which the monitoring tools ask."""
+
+    prometheus_url: HttpUrl
+    alertmanager_url: HttpUrl
+    tls: TlsSettings | None = None
+    timeout_s: Seconds = 10.0
+
+
+class CmdbSettings(_Model):
+    """Where the CMDB tools find assets."""
+
+    backend: Literal["postgres"] = "postgres"
+
+
+class ToolsSettings(_Model):
+    """The backends; a backend that is not configured hides its tools."""
+
+    monitoring: MonitoringSettings | None = None
+    cmdb: CmdbSettings | None = None
+
+
+class LogSettings(_Model):
+    """Structured logs on standard error, one JSON object a line."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Settings(_Model):
+    """Everything one server node needs to know."""
+
+    node: str
+    public_url: HttpUrl
+    listen: ListenSettings = ListenSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    identity: IdentitySettings
+    policy: PolicySettings = PolicySettings()
+    counters: CountersSettings
+    database: DatabaseSettings
+    tools: ToolsSettings = ToolsSettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def public_origin(self) -> str:
+        """The origin clients see, without a trailing slash: `https://mcp.example.com`."""
+        return str(self.public_url).rstrip("/")
+
+    @property
+    def mcp_url(self) -> str:
+        """The MCP endpoint as clients name it (the OAuth resource identifier, RFC 8707)."""
+        return f"{self.public_origin}/mcp"
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check the configuration file.
+
+    Args:
+        path: a YAML file.
+
+    Raises:
+        SettingsError: the file is missing, is not YAML, or does not fit; every fault is named with
+            the place it stands in and, for an unknown key, the nearest known one.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise SettingsError(f"{path} must hold a mapping of settings, not {type(document).__name__}")
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_faults(path, error))) from None
+
+
+def _faults(path: Path, error: ValidationError) -> Iterator[str]:
+    for fault in error.errors(include_url=False, include_input=False):
+        location = [str(part) for part in fault["loc"]]
+        where = ".".join(location)
+        if fault["type"] == "extra_forbidden":
+            known = _keys_at(location[:-1])
+            near = difflib.get_close_matches(location[-1], known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
+            yield f"{path}: {where} is not a setting{hint}"
+        else:
+            yield f"{path}: {where}: {fault['msg']}"
+
+
+def _keys_at(location: list[str]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in location:
+        annotation: Any = model.model_fields[part].annotation
+        model = next(
+            candidate
+            for candidate in (annotation, *get_args(annotation))
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel)
+        )
+    return sorted(model.model_fields)
