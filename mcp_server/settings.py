@@ -60,7 +60,9 @@ class Secret(_Model):
         try:
             value = self.file.read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
-            raise SettingsError(f"cannot read the secret file {self.file}: {error.strerror}") from None
+            raise SettingsError(
+                f"cannot read the secret file {self.file}: {error.strerror}"
+            ) from None
         if not value:
             raise SettingsError(f"the secret file {self.file} is empty")
         return value
@@ -222,7 +224,9 @@ def load_settings(path: Path) -> Settings:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(document, dict):
-        raise SettingsError(f"{path} must hold a mapping of settings, not {type(document).__name__}")
+        raise SettingsError(
+            f"{path} must hold a mapping of settings, not {type(document).__name__}"
+        )
     try:
         return Settings.model_validate(document)
     except ValidationError as error:

@@ -1,0 +1,153 @@
+"""Sliding windows in Redis. Redis adds and counts; it knows no limit and compares nothing.
+
+Every window is a sorted set of entries by the microsecond Redis saw them. One script adds the cost to
+all charged windows at once and tells how many entries each holds afterwards, so that N concurrent
+calls on any number of nodes get N different counts. What that means is for Rego to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import BlockingConnectionPool
+from redis.exceptions import RedisError
+
+from mcp_server.policy.documents import Charge, Count
+from mcp_server.settings import CountersSettings
+
+__all__ = ["Counters", "CountersUnavailable"]
+
+_PREFIX = "mcp:window:"
+
+# KEYS: the windows. ARGV[1]: a name for this call's entries. Then, for each key, its window in seconds
+# and its cost. Returns, for each key, how many entries it holds and the milliseconds until the oldest
+# one leaves.
+_CHARGE = """
+local now = redis.call('TIME')
+local now_us = now[1] * 1000000 + now[2]
+local answer = {}
+for i, key in ipairs(KEYS) do
+  local window_us = ARGV[2 * i] * 1000000
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now_us - window_us))
+  for n = 1, tonumber(ARGV[2 * i + 1]) do
+    redis.call('ZADD', key, string.format('%.0f', now_us), ARGV[1] .. ':' .. n)
+  end
+  redis.call('PEXPIRE', key, string.format('%.0f', window_us / 1000))
+  local oldest = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  local reset_us = oldest[2] + window_us - now_us
+  answer[i] = {redis.call('ZCARD', key), math.ceil(reset_us / 1000)}
+end
+return answer
+"""
+
+# KEYS and ARGV as above, without the windows: takes the entries of one call away again.
+_GIVE_BACK = """
+for i, key in ipairs(KEYS) do
+  for n = 1, tonumber(ARGV[1 + i]) do
+    redis.call('ZREM', key, ARGV[1] .. ':' .. n)
+  end
+end
+return 0
+"""
+
+_T = TypeVar("_T")
+
+
+class CountersUnavailable(Exception):
+    """Redis did not answer; the message is for the log."""
+
+
+class Counters:
+    """The rate-limit windows. One per process; connections are made on demand.
+
+    Attributes:
+        up: whether the latest use or probe of Redis worked; the policy is told.
+    """
+
+    def __init__(self, settings: CountersSettings) -> None:
+        self._timeout_s = settings.timeout_s
+        tls: dict[str, object] = {}
+        if settings.url.startswith("rediss://"):
+            tls = {
+                "ssl_ca_certs": str(settings.ca) if settings.ca else None,
+                "ssl_cert_reqs": "required",
+                "ssl_check_hostname": True,
+                "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+            }
+        pool = BlockingConnectionPool.from_url(
+            settings.url,
+            password=settings.password.reveal() if settings.password else None,
+            max_connections=settings.max_connections,
+            timeout=settings.timeout_s,
+            socket_timeout=settings.timeout_s,
+            socket_connect_timeout=settings.timeout_s,
+            health_check_interval=0,
+            **tls,
+        )
+        self._redis = Redis(connection_pool=pool)
+        self._charge = self._redis.register_script(_CHARGE)
+        self._give_back = self._redis.register_script(_GIVE_BACK)
+        self.up = False
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        await self._redis.aclose(close_connection_pool=True)
+
+    async def charge(self, entry: str, charges: Sequence[Charge]) -> tuple[Count, ...]:
+        """Add every charge's cost to its window, all in one atomic step.
+
+        Args:
+            entry: a name unique to this call, by which `give_back` finds the entries again.
+            charges: what OPA said applies; not empty.
+
+        Returns:
+            One count for each charge, in their order.
+
+        Raises:
+            CountersUnavailable: Redis did not answer in time; nothing is known of the charge, and it
+                leaves its window by itself.
+        """
+        arguments: list[str | int] = [entry]
+        for charge in charges:
+            arguments += [charge.window_s, charge.cost]
+        answer = await self._deadline(self._charge(keys=_keys(charges), args=arguments))
+        pairs = cast("list[tuple[int, int]]", answer)
+        return tuple(
+            Count(id=charge.id, key=charge.key, count=int(count), reset_ms=max(int(reset_ms), 0))
+            for charge, (count, reset_ms) in zip(charges, pairs, strict=True)
+        )
+
+    async def give_back(self, entry: str, charges: Sequence[Charge]) -> None:
+        """Take the entries of `charge` away again.
+
+        Raises:
+            CountersUnavailable: as `charge`; the entries then stay until their window ends.
+        """
+        arguments: list[str | int] = [entry, *(charge.cost for charge in charges)]
+        await self._deadline(self._give_back(keys=_keys(charges), args=arguments))
+
+    async def probe(self) -> bool:
+        """Ask Redis for a sign of life, and return (and keep) whether it gave one."""
+        try:
+            await self._deadline(self._redis.ping())
+        except CountersUnavailable:
+            return False
+        return True
+
+    async def _deadline(self, work: Awaitable[_T]) -> _T:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                result = await work
+        except (RedisError, OSError, TimeoutError) as error:
+            self.up = False
+            raise CountersUnavailable(f"Redis: {type(error).__name__}: {error}") from error
+        self.up = True
+        return result
+
+
+def _keys(charges: Sequence[Charge]) -> list[str]:
+    return [_PREFIX + charge.key for charge in charges]

@@ -1,0 +1,257 @@
+"""The decision protocol, version 1, as types.
+
+The input's field names follow the AuthZEN Authorization API 1.0 (subject, action, resource, context).
+The answers are parsed strictly: an unknown effect, an unknown obligation, a missing or a surplus field
+or another version is not an answer, and what is not an answer is a denial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Action",
+    "Admission",
+    "Canary",
+    "Charge",
+    "Context",
+    "Count",
+    "Decision",
+    "DecisionInput",
+    "MaxItems",
+    "Obligations",
+    "Quota",
+    "Reason",
+    "Redact",
+    "Resource",
+    "StoreState",
+    "SubjectDocument",
+    "Timeout",
+    "Visible",
+]
+
+PROTOCOL_VERSION = 1
+
+StoreState = Literal["up", "down"]
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectDocument:
+    """The caller as the policy sees it."""
+
+    id: str
+    tenant: str
+    roles: tuple[str, ...]
+    groups: tuple[str, ...]
+    scopes: tuple[str, ...]
+    token_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What is asked for: an MCP method, with the arguments of a call (secrets already removed)."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What it is asked on. `properties` names namespace, cluster or asset where a tool declares one."""
+
+    type: Literal["tool", "resource", "prompt", "server"]
+    id: str
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where and when. `time` is RFC 3339 in UTC, `ip` the canonical text of the client's address."""
+
+    ip: str
+    time: str
+    node: str
+    request_id: str
+    transport: Literal["mcp", "rest", "stdio"]
+    counters: StoreState
+    audit: StoreState
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionInput:
+    """One question to OPA."""
+
+    subject: SubjectDocument
+    action: Action
+    resource: Resource
+    context: Context
+
+    def document(self, counts: tuple[Count, ...] | None = None) -> dict[str, Any]:
+        """Return the JSON object that OPA gets as `input`; with `counts` for `admit`."""
+        subject, action, resource, context = self.subject, self.action, self.resource, self.context
+        document: dict[str, Any] = {
+            "version": PROTOCOL_VERSION,
+            "subject": {
+                "type": "user",
+                "id": subject.id,
+                "properties": {
+                    "tenant": subject.tenant,
+                    "roles": list(subject.roles),
+                    "groups": list(subject.groups),
+                    "scopes": list(subject.scopes),
+                    "token_id": subject.token_id,
+                },
+            },
+            "action": {"name": action.name, "properties": {"arguments": dict(action.arguments)}},
+            "resource": {
+                "type": resource.type,
+                "id": resource.id,
+                "properties": dict(resource.properties),
+            },
+            "context": {
+                "ip": context.ip,
+                "time": context.time,
+                "node": context.node,
+                "request_id": context.request_id,
+                "transport": context.transport,
+                "counters": context.counters,
+                "audit": context.audit,
+            },
+        }
+        if counts is not None:
+            document["counts"] = [
+                {"id": c.id, "key": c.key, "count": c.count, "reset_ms": c.reset_ms} for c in counts
+            ]
+        return document
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Versioned(_Answer):
+    version: Literal[1]
+    revision: str
+
+
+class Reason(_Answer):
+    """Why, for a person: what happened and what would help."""
+
+    code: str
+    message: str
+    rule: str
+    solution: str
+
+
+class Charge(_Answer):
+    """A rate limit that applies: `cost` is added to the window `key` of `window_s` seconds."""
+
+    id: str
+    key: Annotated[str, Field(min_length=1, max_length=1024)]
+    limit: Annotated[int, Field(gt=0)]
+    window_s: Annotated[int, Field(gt=0)]
+    cost: Annotated[int, Field(gt=0, le=1000)]
+
+
+class Timeout(_Answer):
+    """The tool must end within this time."""
+
+    type: Literal["timeout"]
+    seconds: Annotated[float, Field(gt=0)]
+
+
+class MaxItems(_Answer):
+    """No list in the result holds more than this."""
+
+    type: Literal["max_items"]
+    value: Annotated[int, Field(gt=0)]
+
+
+class Redact(_Answer):
+    """These fields are masked wherever they stand in the result."""
+
+    type: Literal["redact"]
+    fields: tuple[str, ...] = Field(strict=False)
+
+
+Obligation = Annotated[Timeout | MaxItems | Redact, Field(discriminator="type")]
+
+
+@dataclass(frozen=True, slots=True)
+class Obligations:
+    """All obligations of one decision together, the strictest of each kind."""
+
+    timeout_s: float | None = None
+    max_items: int | None = None
+    redact: frozenset[str] = frozenset()
+
+
+class Decision(_Versioned):
+    """The answer of `decide`."""
+
+    effect: Literal["allow", "deny", "approval_required"]
+    reasons: list[Reason]
+    charges: list[Charge]
+    obligations: list[Obligation]
+
+    @property
+    def combined(self) -> Obligations:
+        """The obligations, the strictest of each kind."""
+        timeouts = [o.seconds for o in self.obligations if isinstance(o, Timeout)]
+        caps = [o.value for o in self.obligations if isinstance(o, MaxItems)]
+        return Obligations(
+            timeout_s=min(timeouts, default=None),
+            max_items=min(caps, default=None),
+            redact=frozenset(
+                name for o in self.obligations if isinstance(o, Redact) for name in o.fields
+            ),
+        )
+
+
+class Count(_Answer):
+    """What Redis counted in one window after adding the cost; it says nothing of a limit."""
+
+    id: str
+    key: str
+    count: int
+    reset_ms: int
+    """Milliseconds until the oldest entry leaves the window."""
+
+
+class Quota(_Answer):
+    """What is left of one rate limit."""
+
+    id: str
+    limit: int
+    remaining: int
+    window_s: int
+    reset_ms: int
+
+
+class Admission(_Versioned):
+    """The answer of `admit`."""
+
+    effect: Literal["allow", "limited", "deny"]
+    reasons: list[Reason]
+    retry_after_ms: Annotated[int, Field(ge=0)]
+    quota: list[Quota]
+
+
+class Visible(_Versioned):
+    """What could be allowed to a subject with some arguments."""
+
+    tools: frozenset[str] = Field(strict=False)
+    resources: frozenset[str] = Field(strict=False)
+    prompts: frozenset[str] = Field(strict=False)
+
+
+class Canary(_Versioned):
+    """Whether the loaded policy decides two known questions as it must."""
+
+    allow_ok: bool
+    deny_ok: bool

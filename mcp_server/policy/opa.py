@@ -1,0 +1,172 @@
+"""The client of the OPA sidecar. Anything but a well-formed answer raises: the caller denies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import OrderedDict
+from typing import Any, TypeVar
+
+import aiohttp
+from opa_client.opa_async import AsyncOpaClient
+from pydantic import ValidationError
+
+from mcp_server import telemetry
+from mcp_server.policy.documents import (
+    Admission,
+    Canary,
+    Count,
+    Decision,
+    DecisionInput,
+    Visible,
+)
+from mcp_server.settings import PolicySettings
+
+__all__ = ["PolicyEngine", "PolicyUnavailable"]
+
+_PACKAGE = "mcp.decision"
+# Without this a built-in that fails (a CIDR check on a malformed address) is undefined and passes on.
+_STRICT = {"strict-builtin-errors": "true"}
+_VISIBLE_CACHE_SIZE = 1024
+
+_AnswerT = TypeVar("_AnswerT", Decision, Admission, Visible, Canary)
+
+
+class PolicyUnavailable(Exception):
+    """OPA gave no usable answer; the request is denied. The message is for the log, not the client."""
+
+
+class _SocketClient(AsyncOpaClient):  # type: ignore[misc] # the package ships no type information
+    """`AsyncOpaClient` over the sidecar's Unix socket, which the library has no parameter for."""
+
+    def __init__(self, socket: str, timeout_s: float) -> None:
+        super().__init__(host="opa", retries=1, timeout=timeout_s)
+        self._socket = socket
+
+    async def _init_session(self) -> None:
+        self._connector = aiohttp.UnixConnector(path=self._socket, limit=0)
+        self._session = aiohttp.ClientSession(
+            connector=self._connector,
+            timeout=aiohttp.ClientTimeout(total=self.timeout),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+
+class PolicyEngine:
+    """Asks the sidecar. One per process; `start` and `stop` own its connections.
+
+    Attributes:
+        revision: the policy revision of the latest answer, or the empty string before the first.
+    """
+
+    def __init__(self, settings: PolicySettings) -> None:
+        self._timeout_s = settings.timeout_s
+        self._client = _SocketClient(str(settings.socket), settings.timeout_s)
+        self._visible: OrderedDict[tuple[str, str], Visible] = OrderedDict()
+        self.revision = ""
+
+    async def start(self) -> None:
+        """Open the connection pool (nothing is sent yet)."""
+        await self._client._init_session()
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        await self._client.close_connection()
+
+    async def decide(self, question: DecisionInput) -> Decision:
+        """Ask whether the request may run at all.
+
+        Raises:
+            PolicyUnavailable: no answer in time, or one that is not of the protocol.
+        """
+        decision = await self._ask("decide", question.document(), Decision)
+        telemetry.DECISIONS.labels("decide", decision.effect).inc()
+        return decision
+
+    async def admit(self, question: DecisionInput, counts: tuple[Count, ...]) -> Admission:
+        """Ask whether the request fits its rate limits, given what Redis counted.
+
+        Raises:
+            PolicyUnavailable: as `decide`.
+        """
+        admission = await self._ask("admit", question.document(counts), Admission)
+        telemetry.DECISIONS.labels("admit", admission.effect).inc()
+        return admission
+
+    async def visible(self, question: DecisionInput) -> Visible:
+        """Return what the subject could be allowed; cached for one policy revision.
+
+        Only what the policy reads of the question is part of the cache's key: the subject without its
+        token, and the address. The time is not: policies that depend on it show in `decide`.
+
+        Raises:
+            PolicyUnavailable: as `decide`.
+        """
+        subject = question.subject
+        key = (
+            self.revision,
+            json.dumps(
+                [
+                    question.action.name,
+                    question.context.ip,
+                    subject.id,
+                    subject.tenant,
+                    subject.roles,
+                    subject.groups,
+                    subject.scopes,
+                ]
+            ),
+        )
+        if self.revision and (known := self._visible.get(key)) is not None:
+            return known
+        visible = await self._ask("visible", question.document(), Visible)
+        self._visible[visible.revision, key[1]] = visible
+        if len(self._visible) > _VISIBLE_CACHE_SIZE:
+            self._visible.popitem(last=False)
+        return visible
+
+    async def canary(self) -> Canary:
+        """Ask the policy to judge its two known questions.
+
+        Raises:
+            PolicyUnavailable: as `decide`.
+        """
+        return await self._ask("canary", {"version": 1}, Canary)
+
+    async def _ask(self, entry: str, document: dict[str, Any], kind: type[_AnswerT]) -> _AnswerT:
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                body = await self._client.query_rule(
+                    input_data=document,
+                    package_path=_PACKAGE,
+                    rule_name=entry,
+                    query_params=_STRICT,
+                )
+        except TimeoutError:
+            raise _unavailable(entry, f"no answer within {self._timeout_s} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _unavailable(entry, f"{type(error).__name__}: {error}") from error
+        finally:
+            telemetry.DECISION_SECONDS.labels(entry).observe(time.perf_counter() - started)
+        # OPA answers 200 without `result` when the path is undefined: no bundle, or a broken one.
+        if not isinstance(body, dict) or "result" not in body:
+            raise _unavailable(entry, "the answer holds no result: is a bundle active?")
+        try:
+            answer = kind.model_validate(body["result"])
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+                for fault in error.errors(include_url=False, include_input=False)
+            )
+            raise _unavailable(
+                entry, f"the answer is not of protocol version 1: {faults}"
+            ) from None
+        self.revision = answer.revision
+        return answer
+
+
+def _unavailable(entry: str, why: str) -> PolicyUnavailable:
+    telemetry.DECISIONS.labels(entry, "unavailable").inc()
+    return PolicyUnavailable(f"OPA {entry}: {why}")
