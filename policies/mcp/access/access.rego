@@ -1,0 +1,144 @@
+# METADATA
+# title: Access to tools, resources and prompts
+# description: >-
+#   What a subject could reach with some arguments, and whether these arguments are among them. What it cannot reach
+#   at all is answered exactly like something that does not exist.
+package mcp.access
+
+import data.mcp.methods
+import data.mcp.reasons
+import data.mcp.subject
+import data.mcp.tenants
+
+# METADATA
+# title: Some arguments could be allowed
+# description: True for an entry of the catalogue that the subject could use in at least one place.
+reachable(entry) if {
+	entry.scope.namespace == null
+	subject.may(entry.permission)
+}
+
+reachable(entry) if {
+	is_string(entry.scope.namespace)
+	_usable_in_a_namespace(entry)
+	_named_somewhere
+}
+
+reachable(entry) if _usable_everywhere(entry)
+
+# METADATA
+# title: The thing is available
+# description: It exists, the method is for things of its kind, and the subject can reach it.
+# custom:
+#   code: not_available
+#   message: there is no such tool, resource or prompt, or it is not available to you
+#   solution: list what is available to you; ask an administrator for a role if something is missing
+deny contains reasons.because(rego.metadata.chain(), []) if {
+	_names_a_thing
+	not _available
+}
+
+# METADATA
+# title: The namespace is available
+# description: >-
+#   One of the subject's roles is named for the namespace. A change needs the permission besides; reading needs none of
+#   those which config/namespaces grants with the name.
+# custom:
+#   code: namespace_not_available
+#   message: there is no such namespace, or it is not available to you for this
+#   solution: name a namespace that one of your roles may use; ask an administrator for a role if one is missing
+deny contains reasons.because(rego.metadata.chain(), []) if {
+	_available
+	not _everywhere == true
+	not _place_allowed
+}
+
+# METADATA
+# title: The whole cluster is available
+# description: Reading all namespaces at once is for the roles which config/namespaces names; changing them is for nobody.
+# custom:
+#   code: cluster_wide_not_allowed
+#   message: this is not available to you for all namespaces at once
+#   solution: name one namespace
+deny contains reasons.because(rego.metadata.chain(), []) if {
+	_available
+	_everywhere == true
+	not _place_allowed
+}
+
+_names_a_thing if count(methods.method.kinds) > 0
+
+_available if {
+	input.resource.type in methods.method.kinds
+	tenants.own
+	reachable(entry)
+}
+
+# METADATA
+# title: The catalogue's entry for what is asked for
+entry := data.config.catalog.tools[input.resource.id] if input.resource.type == "tool"
+
+entry := data.config.catalog.resources[input.resource.id] if input.resource.type == "resource"
+
+entry := data.config.catalog.prompts[input.resource.id] if input.resource.type == "prompt"
+
+# Three places: nowhere in particular, one namespace, everywhere. Anything else is no place and stays refused.
+_place_allowed if {
+	_everywhere == false
+	_namespace == null
+	entry.scope.namespace == null
+}
+
+_place_allowed if {
+	_everywhere == false
+	is_string(entry.scope.namespace)
+	_usable_in_a_namespace(entry)
+	_named_for(_namespace)
+}
+
+_place_allowed if {
+	_everywhere == true
+	_usable_everywhere(entry)
+}
+
+_everywhere := object.get(input.resource, ["properties", "all_namespaces"], false)
+
+_namespace := object.get(input.resource, ["properties", "namespace"], null)
+
+_named_for(namespace) if {
+	some role in data.config.namespaces.listed[namespace].roles
+	role in subject.roles
+}
+
+_named_for(namespace) if {
+	is_string(namespace)
+	namespace != ""
+	not data.config.namespaces.listed[namespace]
+	_named_for_unlisted
+}
+
+_named_for_unlisted if {
+	some role in data.config.namespaces.unlisted.roles
+	role in subject.roles
+}
+
+_named_somewhere if {
+	some namespace, _ in data.config.namespaces.listed
+	_named_for(namespace)
+}
+
+_named_somewhere if _named_for_unlisted
+
+_usable_in_a_namespace(entry) if subject.may(entry.permission)
+
+_usable_in_a_namespace(entry) if {
+	entry.read_only == true
+	entry.permission in data.config.namespaces.grants_to_read
+}
+
+_usable_everywhere(entry) if {
+	entry.read_only == true
+	subject.may(entry.permission)
+	some role in data.config.namespaces.cluster_wide.roles
+	role in subject.roles
+}

@@ -1,0 +1,179 @@
+# METADATA
+# title: Decision protocol, version 1
+# description: The four documents which the server asks for. Nothing else of this policy is reachable from outside.
+package mcp.decision
+
+import data.mcp.access
+import data.mcp.limits
+import data.mcp.methods
+import data.mcp.network
+import data.mcp.obligations
+import data.mcp.stores
+import data.mcp.subject
+import data.mcp.tenants
+
+_version := 1
+
+# METADATA
+# title: May this request be made
+# description: >-
+#   Asked before anything is counted or done. A request is allowed when no rule refuses it, and every rule refuses
+#   unless it finds the facts that it needs.
+# entrypoint: true
+decide := {
+	"version": _version,
+	"effect": _effect,
+	"reasons": [reason | some reason in _refusals],
+	"revision": revision,
+	"charges": _charges,
+	"obligations": _obligations,
+}
+
+# Answered when the policy data is broken: anything but a complete answer above is a refusal.
+default decide := {
+	"version": 1,
+	"effect": "deny",
+	"reasons": [{
+		"code": "undecided",
+		"message": "the policy could not decide",
+		"rule": "mcp.decision.undecided",
+		"solution": "ask an administrator to check the policy data",
+	}],
+	"revision": "unknown",
+	"charges": [],
+	"obligations": [],
+}
+
+# METADATA
+# title: May the counted request be made
+# description: Asked with the counts after charging. `limited` means that the charge is to be given back.
+# entrypoint: true
+admit := {
+	"version": _version,
+	"effect": _admission,
+	"reasons": [reason | some reason in _objections],
+	"revision": revision,
+	"retry_after_ms": limits.retry_after_ms,
+	"quota": limits.quota,
+}
+
+# METADATA
+# title: What the subject can see
+# description: Exactly the tools, resources and prompts for which some arguments could be allowed, sorted.
+# entrypoint: true
+visible := {
+	"version": _version,
+	"revision": revision,
+	"tools": [id |
+		_sees("tools/call")
+		some id, entry in data.config.catalog.tools
+		access.reachable(entry)
+	],
+	"resources": [id |
+		_sees("resources/read")
+		some id, entry in data.config.catalog.resources
+		access.reachable(entry)
+	],
+	"prompts": [id |
+		_sees("prompts/get")
+		some id, entry in data.config.catalog.prompts
+		access.reachable(entry)
+	],
+}
+
+# METADATA
+# title: The policy tells right from wrong
+# description: >-
+#   Asked without input, by readiness checks and after publishing. Somebody with every role may list the tools;
+#   somebody without a role may not call a tool that does not exist.
+# entrypoint: true
+canary := {
+	"version": _version,
+	"allow_ok": _canary_allows,
+	"deny_ok": _canary_denies,
+	"revision": revision,
+}
+
+# METADATA
+# title: The published revision
+# description: From the manifest of the signed bundle; `unversioned` when the policies were loaded without one.
+revision := data.system.bundles.mcp.manifest.revision
+
+default revision := "unversioned"
+
+_refusals := ((_strangers | methods.deny) | access.deny) | stores.deny
+
+_strangers := (subject.deny | tenants.deny) | network.deny
+
+_effect := "allow" if count(_refusals) == 0
+
+_effect := "deny" if count(_refusals) > 0
+
+_charges := limits.charges if _effect == "allow"
+
+_charges := [] if _effect == "deny"
+
+_obligations := obligations.obligations if _effect == "allow"
+
+_obligations := [] if _effect == "deny"
+
+_sees(method) if {
+	count(_strangers) == 0
+	methods.permitted(method)
+}
+
+_objections := _refusals if _effect == "deny"
+
+_objections := limits.deny | limits.limited if _effect == "allow"
+
+_admission := "deny" if _effect == "deny"
+
+_admission := "deny" if {
+	_effect == "allow"
+	count(limits.deny) > 0
+}
+
+_admission := "limited" if {
+	_effect == "allow"
+	count(limits.deny) == 0
+	count(limits.limited) > 0
+}
+
+_admission := "allow" if {
+	_effect == "allow"
+	count(_objections) == 0
+}
+
+default _canary_allows := false
+
+_canary_allows if {
+	request := _canary_request(object.keys(data.config.roles), {"name": "tools/list"}, {"type": "server", "id": "server"})
+	answer := decide with input as request
+	answer.effect == "allow"
+}
+
+default _canary_denies := false
+
+_canary_denies if {
+	request := _canary_request(set(), {"name": "tools/call"}, {"type": "tool", "id": "canary:absent"})
+	answer := decide with input as request
+	answer.effect == "deny"
+	some reason in answer.reasons
+	reason.code == "not_available"
+}
+
+_canary_request(roles, action, resource) := {
+	"version": 1,
+	"subject": {"type": "service", "id": "canary", "properties": {"tenant": _canary_tenant, "roles": roles}},
+	"action": action,
+	"resource": resource,
+	"context": {"ip": _canary_address, "counters": "up", "audit": "up"},
+}
+
+# The canary speaks for the first tenant served and from the first network allowed, so that neither list trips it.
+_canary_tenant := array.concat(
+	[tenant | some tenant in data.config.tenants.served; not tenant in data.config.tenants.suspended],
+	["canary"],
+)[0]
+
+_canary_address := split(array.concat(data.config.network.allow, ["127.0.0.1/32"])[0], "/")[0]

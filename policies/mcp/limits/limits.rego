@@ -1,0 +1,111 @@
+# METADATA
+# title: Rate limits
+# description: >-
+#   Which windows a call is charged to (`charges`, for decide) and whether the counts after charging are within the
+#   limits (for admit). The counters only count; every comparison is here.
+package mcp.limits
+
+import data.mcp.access
+import data.mcp.methods
+import data.mcp.reasons
+
+# METADATA
+# title: The method is one that is charged
+chargeable if methods.method.charged == true
+
+# METADATA
+# title: The windows this call is charged to
+# description: Sorted by id. None while the counters are down, because nothing can be counted then.
+charges := [charge | some charge in _charges]
+
+_charges contains _charge("global", "global", data.config.limits.global) if _counting
+
+_charges contains _charge("user", concat(":", ["user", _owner]), data.config.limits.user) if _counting
+
+_charges contains _charge(concat(":", ["tool", name]), _tool_key(name, limit.per), limit) if {
+	_counting
+	input.resource.type == "tool"
+	some name in {input.resource.id, access.entry.permission}
+	limit := data.config.limits.tool[name]
+}
+
+_counting if {
+	chargeable
+	input.context.counters == "up"
+}
+
+_charge(id, key, limit) := {
+	"id": id,
+	"key": key,
+	"limit": limit.limit,
+	"window_s": limit.window_s,
+	"cost": 1,
+}
+
+_tool_key(name, "everyone") := concat(":", ["tool", name])
+
+_tool_key(name, "tenant") := concat(":", ["tool", name, "tenant", _tenant])
+
+_tool_key(name, "user") := concat(":", ["tool", name, "user", _owner])
+
+# Encoded, so that no tenant or user can be named such that it shares a counter with another.
+_owner := concat(":", [_tenant, urlquery.encode(input.subject.id)])
+
+_tenant := urlquery.encode(input.subject.properties.tenant)
+
+# METADATA
+# title: Every charge was counted
+# description: A charge for which no count came back was not made, and cannot be admitted.
+# custom:
+#   code: count_missing
+#   message: the call was not counted
+#   solution: try again; this call was not made
+deny contains reasons.because(rego.metadata.chain(), []) if {
+	some charge in charges
+	count(_counts(charge)) == 0
+}
+
+# METADATA
+# title: The counts are within the limits
+# description: The count after adding this call may reach the limit, and not pass it.
+# custom:
+#   code: rate_limited
+#   message: the limit of %d calls in %d seconds is used up (%s)
+#   solution: wait for the time given with this answer, then try again
+limited contains reasons.because(rego.metadata.chain(), [charge.limit, charge.window_s, charge.id]) if {
+	some charge in charges
+	_over(charge)
+}
+
+# METADATA
+# title: Milliseconds until all limits that are used up have room again
+# description: 0 when none is.
+retry_after_ms := max(array.concat([0], [_reset_ms(charge) | some charge in charges; _over(charge)]))
+
+# METADATA
+# title: What is left in each window
+quota := [left |
+	some charge in charges
+	some tally in [max(_counts(charge))]
+	left := {
+		"id": charge.id,
+		"limit": charge.limit,
+		"remaining": max([0, charge.limit - tally]),
+		"window_s": charge.window_s,
+		"reset_ms": _reset_ms(charge),
+	}
+]
+
+_over(charge) if max(_counts(charge)) > charge.limit
+
+_reset_ms(charge) := max([row.reset_ms | some row in _rows(charge)])
+
+_counts(charge) := [row.count | some row in _rows(charge)]
+
+_rows(charge) := [row |
+	some row in input.counts
+	row.id == charge.id
+	row.key == charge.key
+	is_number(row.count)
+	is_number(row.reset_ms)
+]

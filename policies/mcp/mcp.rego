@@ -1,0 +1,18 @@
+# METADATA
+# title: Decisions of the enterprise MCP server
+# description: >-
+#   Every package below is checked against these schemas by `opa check`: a misspelt field of the input or of the
+#   policy data is an error before anything is shipped. Choices live in policies/config; rules live here.
+# scope: subpackages
+# schemas:
+#   - input: schema.input.schema
+#   - data.config.catalog: schema.catalog.schema
+#   - data.config.limits: schema.limits.schema
+#   - data.config.methods: schema.methods.schema
+#   - data.config.namespaces: schema.namespaces.schema
+#   - data.config.network: schema.network.schema
+#   - data.config.obligations: schema.obligations.schema
+#   - data.config.roles: schema.roles.schema
+#   - data.config.stores: schema.stores.schema
+#   - data.config.tenants: schema.tenants.schema
+package mcp

@@ -1,0 +1,39 @@
+# METADATA
+# title: Methods
+# description: Each method of the protocol is decided by its row in config/methods; others are refused.
+package mcp.methods
+
+import data.mcp.reasons
+import data.mcp.subject
+
+# METADATA
+# title: What the policy data says of the method asked for
+method := data.config.methods[input.action.name]
+
+# METADATA
+# title: The subject may use a method
+# description: A method whose permission is null is open to every identified subject.
+permitted(name) if data.config.methods[name].permission == null
+
+permitted(name) if subject.may(data.config.methods[name].permission)
+
+# METADATA
+# title: The method is known
+# description: A method without a row in the policy data is refused, whoever asks.
+# custom:
+#   code: method_unknown
+#   message: this method is not offered
+#   solution: use a method that the server announces
+deny contains reasons.because(rego.metadata.chain(), []) if not method
+
+# METADATA
+# title: The method is permitted
+# description: One of the subject's roles holds the permission of the method.
+# custom:
+#   code: method_not_permitted
+#   message: your roles do not permit this method
+#   solution: ask an administrator for a role that permits it
+deny contains reasons.because(rego.metadata.chain(), []) if {
+	method
+	not permitted(input.action.name)
+}

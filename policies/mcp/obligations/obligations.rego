@@ -1,0 +1,25 @@
+# METADATA
+# title: Obligations
+# description: What the server has to do with an allowed call and its result. A tool's row overrides the default.
+package mcp.obligations
+
+import data.mcp.methods
+
+# METADATA
+# title: The obligations of the call
+# description: Only for methods that reach a tool, a resource or a prompt.
+obligations := [
+	{"type": "timeout", "seconds": _settings.timeout_s},
+	{"type": "max_items", "value": _settings.max_items},
+	{"type": "redact", "fields": _settings.redact},
+] if {
+	methods.method.charged == true
+}
+
+obligations := [] if not methods.method.charged == true
+
+_settings := object.union(data.config.obligations.default, _override)
+
+default _override := {}
+
+_override := data.config.obligations.tool[input.resource.id] if input.resource.type == "tool"
