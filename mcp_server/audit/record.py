@@ -1,0 +1,149 @@
+"""One row of the audit log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+from uuid import UUID
+
+from mcp_server.audit.redaction import NO_ARGUMENTS, RedactedArguments, redact_text
+
+__all__ = ["COLUMNS", "AuditReason", "AuditRecord", "Phase"]
+
+COLUMNS = (
+    "time",
+    "event_id",
+    "request_id",
+    "phase",
+    "node",
+    "transport",
+    "method",
+    "user_id",
+    "tenant",
+    "tool",
+    "arguments",
+    "client_ip",
+    "user_agent",
+    "effect",
+    "reasons",
+    "policy_revision",
+    "duration_ms",
+    "outcome",
+)
+"""Columns of audit.events in the order of `AuditRecord.row`."""
+
+_TEXT_LIMIT = 1024  # characters of any one text column
+_REASONS_LIMIT = 32
+
+
+class Phase(StrEnum):
+    """When the row was written: before a change is made, or when the answer is known."""
+
+    INTENT = "intent"
+    OUTCOME = "outcome"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReason:
+    """A reason as the policy gave it."""
+
+    code: str
+    message: str = ""
+    rule: str = ""
+    solution: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """What happened to one request.
+
+    Attributes:
+        time: when, with a time zone.
+        event_id: unique; a record that is written twice has one row.
+        request_id: shared by the rows of a request and the logs of Nginx.
+        phase: intent or outcome.
+        node: the server that answered.
+        transport: mcp, rest or stdio.
+        method: MCP method, such as tools/call.
+        user_id: subject, None where nobody was authenticated.
+        tenant: tenant of the subject.
+        tool: policy name of the tool, resource or prompt, such as monitoring:query_metrics.
+        arguments: what it was called with, without secrets.
+        client_ip: canonical address of the client.
+        user_agent: as the client sent it.
+        effect: allow, deny, limited or approval_required.
+        reasons: why, in the policy's words.
+        policy_revision: the bundle that decided.
+        duration_ms: from the arrival of the request to this record.
+        outcome: ok, error, timeout and the like; None in an intent.
+    """
+
+    time: datetime
+    event_id: UUID
+    request_id: str
+    phase: Phase
+    node: str
+    transport: str
+    method: str
+    user_id: str | None = None
+    tenant: str | None = None
+    tool: str | None = None
+    arguments: RedactedArguments = NO_ARGUMENTS
+    client_ip: IPv4Address | IPv6Address | None = None
+    user_agent: str | None = None
+    effect: str | None = None
+    reasons: Sequence[AuditReason] = ()
+    policy_revision: str | None = None
+    duration_ms: float | None = None
+    outcome: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.time.utcoffset() is None:
+            raise ValueError("the time of an audit record needs a time zone")
+
+    def row(self) -> tuple[Any, ...]:
+        """Return the values of `COLUMNS`; texts are bounded and without secrets."""
+        return (
+            self.time,
+            self.event_id,
+            _text(self.request_id),
+            self.phase.value,
+            _text(self.node),
+            _text(self.transport),
+            _text(self.method),
+            _text(self.user_id),
+            _text(self.tenant),
+            _text(self.tool),
+            self.arguments.json,
+            self.client_ip,
+            _text(self.user_agent),
+            _text(self.effect),
+            _reasons(self.reasons),
+            _text(self.policy_revision),
+            self.duration_ms,
+            _text(self.outcome),
+        )
+
+
+def _text(value: str | None) -> Any:
+    if value is None:
+        return None
+    clean = redact_text(value[: 2 * _TEXT_LIMIT])
+    return clean if len(clean) <= _TEXT_LIMIT else clean[: _TEXT_LIMIT - 1] + "…"
+
+
+def _reasons(reasons: Sequence[AuditReason]) -> str:
+    if not reasons:
+        return "[]"
+    return json.dumps(
+        [
+            {name: _text(text) for name, text in asdict(reason).items() if text}
+            for reason in reasons[:_REASONS_LIMIT]
+        ],
+        ensure_ascii=False,
+    )

@@ -1,0 +1,251 @@
+"""Take secrets out of what is written down, and bound its size.
+
+Two nets: values whose key names a secret (`api_key`, `dbPassword`, `X-Auth-Token`), and text that
+has the shape of one (JWT, PEM private key, bearer token, `password=…`). When in doubt it redacts:
+an audit row without a harmless value is better than one with a password.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "ARGUMENTS_LIMIT",
+    "CUT_KEY",
+    "NO_ARGUMENTS",
+    "REDACTED",
+    "RedactedArguments",
+    "is_secret_key",
+    "redact_arguments",
+    "redact_text",
+    "redact_value",
+]
+
+REDACTED = "[redacted]"
+CUT_KEY = "[cut]"
+ARGUMENTS_LIMIT = 16 * 1024
+"""Bytes of JSON kept of one call's arguments."""
+
+_DEPTH_LIMIT = 32
+_TEXT_LIMIT = 64 * 1024
+"""Characters of one text that are searched for secrets where size is bounded; the rest is cut."""
+_SLACK = 128
+"""Bytes set aside for the mark of the cut and the one small value that may pass the limit."""
+_CUT_NOTE = "too long or too deep; the rest was not kept"
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
+# A key is secret when its letters and digits contain one of these ...
+_SECRET_PARTS = (
+    "password",
+    "passwd",
+    "passphrase",
+    "passcode",
+    "secret",
+    "token",
+    "apikey",
+    "accesskey",
+    "privatekey",
+    "signingkey",
+    "encryptionkey",
+    "authorization",
+    "credential",
+    "cookie",
+    "bearer",
+    "kubeconfig",
+)
+# ... or are one of these, which as parts of words would hit too much.
+_SECRET_WORDS = frozenset({"auth", "jwt", "otp", "pass", "pin", "pwd", "apitoken", "sig"})
+
+_KEY_VALUE_NAMES = ("name", "key")
+
+# Each pattern is linear in the length of the text: repeated parts are bounded or cannot overlap,
+# and a token can only begin where the character before is not part of one.
+_SECRET_TEXT = (
+    # A PEM private key; without its end, everything after its beginning.
+    re.compile(
+        r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [^-]{0,60}-----|\Z)", re.DOTALL
+    ),
+    # A JSON Web Token, also one whose signature was cut off.
+    re.compile(r"(?<![\w-])eyJ[\w-]{6,}\.[\w-]*(?:\.[\w-]*)*", re.ASCII),
+    # Authorization schemes with their credentials.
+    re.compile(r"(?<![\w-])(?P<kept>bearer[ \t]{1,4})[\w.~+/=-]{4,}", re.IGNORECASE | re.ASCII),
+    re.compile(
+        r"(?P<kept>authorization[\"']?[ \t]{0,4}[:=][ \t]{0,4})[^\r\n,;}]{1,}", re.IGNORECASE
+    ),
+    # https://user:password@host
+    re.compile(r"(?P<kept>://[^\s/:@]{0,256}:)[^\s/@]{1,}(?=@)"),
+    # password=…, "client_secret": "…", --api-key …
+    re.compile(
+        r"(?P<kept>(?:pass(?:word|wd|phrase|code)|secret|token|(?:api|access|secret|private)[_-]?key)"
+        r"[\"']?[ \t]{0,4}[:=][ \t]{0,4})(?:\"[^\"]*\"?|'[^']*'?|[^\s\"',;&}]{1,})",
+        re.IGNORECASE,
+    ),
+    # Keys that announce themselves: AWS, GitHub, Slack, OpenAI and the like.
+    re.compile(
+        r"(?<![\w-])(?:A[KS]IA[A-Z0-9]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}"
+        r"|xox[a-z]-[\w-]{10,}|glpat-[\w-]{16,}|hvs\.[\w-]{16,}|sk-[\w-]{16,})",
+        re.ASCII,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RedactedArguments:
+    """Arguments that may be written down; only `redact_arguments` makes them from a call's.
+
+    Attributes:
+        json: one JSON object, at most `ARGUMENTS_LIMIT` bytes in UTF-8, without what PostgreSQL's
+            jsonb refuses (NUL characters, lone surrogates, NaN).
+    """
+
+    json: str
+
+
+NO_ARGUMENTS = RedactedArguments("{}")
+
+
+def redact_arguments(arguments: Mapping[str, Any]) -> RedactedArguments:
+    """Return a call's arguments without secrets, cut at `ARGUMENTS_LIMIT` bytes.
+
+    What was cut is marked: long text ends with an ellipsis, and the object has the key `[cut]`.
+
+    Args:
+        arguments: JSON-like values; anything else is written as its type's name.
+    """
+    walk = _Walk(ARGUMENTS_LIMIT)
+    kept = walk.object(arguments)
+    if walk.cut:
+        kept[CUT_KEY] = _CUT_NOTE
+    return RedactedArguments(_encode(kept))
+
+
+def redact_value(value: Any, *, limit: int | None = None) -> Any:
+    """Return a copy of a JSON-like value without secrets.
+
+    Args:
+        value: any value; what JSON does not know is replaced by its type's name.
+        limit: bytes of JSON kept, or None for no limit.
+    """
+    return _Walk(limit).value(value)
+
+
+def redact_text(text: str) -> str:
+    """Return `text` with everything that looks like a secret replaced by `[redacted]`.
+
+    Characters that PostgreSQL or UTF-8 cannot hold become U+FFFD.
+    """
+    text = _UNSTORABLE.sub("\ufffd", text)
+    for pattern in _SECRET_TEXT:
+        text = pattern.sub(_replacement, text)
+    return text
+
+
+def is_secret_key(key: str) -> bool:
+    """Whether a key names a secret, whatever its case and separators (`API-Key`, `dbPassword`)."""
+    letters = _NOT_ALPHANUMERIC.sub("", key).casefold()
+    return letters in _SECRET_WORDS or any(part in letters for part in _SECRET_PARTS)
+
+
+def _replacement(match: re.Match[str]) -> str:
+    return match.groupdict().get("kept", "") + REDACTED
+
+
+def _encode(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _size(value: Any) -> int:
+    return len(_encode(value).encode())
+
+
+class _Walk:
+    """One pass over a value: redacts, and spends a budget of bytes of JSON as it goes."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._left = math.inf if limit is None else limit - _SLACK
+        self._exhausted = False
+        self.cut = False
+        """Whether anything is missing from the copy."""
+
+    def _spend(self, size: int) -> bool:
+        """Take `size` bytes from the budget; when they are not there, nothing more is kept."""
+        if size > self._left:
+            self._exhausted = self.cut = True
+            return False
+        self._left -= size
+        return True
+
+    def value(self, value: Any, depth: int = 0) -> Any:  # noqa: PLR0911 (a case for each type)
+        """Return a copy without secrets, as far as the budget goes."""
+        match value:
+            case None | bool():
+                self._spend(5)
+                return value
+            case str():
+                return self._text(value)
+            case int() if value.bit_length() < 256:
+                self._spend(len(str(value)))
+                return value
+            case float():
+                self._spend(25)
+                return value if math.isfinite(value) else str(value)
+            case Mapping() | list() | tuple() if depth >= _DEPTH_LIMIT:
+                self.cut = True
+                return self._text("[too deep]")
+            case Mapping():
+                return self.object(value, depth)
+            case list() | tuple():
+                return self._array(value, depth)
+            case _:
+                return self._text(f"[{type(value).__name__}]")
+
+    def _text(self, text: str) -> str:
+        if self._left < math.inf and len(text) > _TEXT_LIMIT:
+            text = text[:_TEXT_LIMIT]
+            self.cut = True
+        clean = redact_text(text)
+        room = self._left
+        if room == math.inf or self._spend(_size(clean)):
+            return clean
+        # A character takes 1 to 6 bytes as JSON: cut generously, then exactly.
+        clean = clean[: int(max(room, 0))]
+        while clean and _size(clean) > room:
+            clean = clean[: len(clean) * 9 // 10]
+        self._left = 0
+        return clean + "…"
+
+    def object(self, value: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
+        """Return a copy of a mapping, values under secret names replaced."""
+        self._spend(2)
+        names_secret = any(
+            isinstance(value.get(name), str) and is_secret_key(value[name])
+            for name in _KEY_VALUE_NAMES
+        )
+        kept: dict[str, Any] = {}
+        for key, item in value.items():
+            name = redact_text(str(key)[:_TEXT_LIMIT])
+            if self._exhausted or not self._spend(_size(name) + 2):
+                self.cut = True
+                break
+            if is_secret_key(name) or (names_secret and name.casefold() == "value"):
+                self._spend(_size(REDACTED))
+                kept[name] = REDACTED
+            else:
+                kept[name] = self.value(item, depth + 1)
+        return kept
+
+    def _array(self, value: Sequence[Any], depth: int) -> list[Any]:
+        self._spend(2)
+        kept: list[Any] = []
+        for item in value:
+            if self._exhausted or not self._spend(1):
+                self.cut = True
+                break
+            kept.append(self.value(item, depth + 1))
+        return kept

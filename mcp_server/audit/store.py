@@ -1,0 +1,196 @@
+"""The audit log in PostgreSQL: a record is committed before its call is answered.
+
+Records of concurrent calls are written together: while one COPY is on its way to the disk, the
+next group gathers. One writer, one connection, no delay that was put in on purpose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import structlog
+
+from mcp_server.audit.record import COLUMNS, AuditRecord
+from mcp_server.database import Database, DatabaseUnavailable
+
+__all__ = ["AuditStore", "AuditUnavailable"]
+
+_log = structlog.get_logger(__name__)
+
+_GROUP_LIMIT = 128
+_QUEUE_LIMIT = 4096
+_PROBE_INTERVAL_S = 1.0
+
+
+class AuditUnavailable(Exception):
+    """The record is not known to be in the log, so the call must not be answered as done."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    row: tuple[Any, ...]
+    committed: asyncio.Future[None]
+
+
+class AuditStore:
+    """Writes audit records to audit.events.
+
+    While PostgreSQL is away `healthy` is false and records are refused at once; a probe every
+    second finds out when it is back.
+
+    Args:
+        database: an open pool; the store keeps one of its connections.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queue: deque[_Pending] = deque()
+        self._wake = asyncio.Event()
+        self._probed = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+        self._up = False
+        self._stopping = False
+        self._trouble = "the audit log is not open"
+
+    @property
+    def healthy(self) -> bool:
+        """Whether records are being committed; costs nothing to ask."""
+        return self._up and not self._stopping
+
+    async def start(self) -> None:
+        """Start the writer and wait until it has tried PostgreSQL once; never fails for its sake."""
+        if self._writer is None:
+            self._stopping = False
+            self._probed.clear()
+            self._writer = asyncio.create_task(self._run(), name="audit-writer")
+            await self._probed.wait()
+
+    async def stop(self) -> None:
+        """Refuse new records, commit those that wait, and stop."""
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        self._stopping = True
+        self._trouble = "the audit log is closing"
+        self._wake.set()
+        _, late = await asyncio.wait([writer], timeout=self._database.timeout_s)
+        for task in late:
+            task.cancel()
+            await asyncio.wait([task])
+        self._refuse_waiting(self._trouble)
+
+    async def commit(self, record: AuditRecord) -> None:
+        """Return when the record's row is committed.
+
+        A caller that is cancelled meanwhile leaves its record in the queue: it is written all the
+        same.
+
+        Raises:
+            AuditUnavailable: it could not be written in time. The row may be there nevertheless
+                when the connection was lost during the commit.
+        """
+        if not self.healthy:
+            raise AuditUnavailable(self._trouble)
+        if len(self._queue) >= _QUEUE_LIMIT:
+            raise AuditUnavailable(f"{_QUEUE_LIMIT} audit records are waiting to be written")
+        pending = _Pending(record.row(), asyncio.get_running_loop().create_future())
+        self._queue.append(pending)
+        self._wake.set()
+        try:
+            async with asyncio.timeout(self._database.timeout_s):
+                await pending.committed
+        except TimeoutError:
+            raise AuditUnavailable(
+                f"the audit record was not committed within {self._database.timeout_s:g} s"
+            ) from None
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            try:
+                async with self._database.connection() as connection:
+                    await connection.execute("SELECT FROM audit.events LIMIT 0")
+                    # Told at once when PostgreSQL goes away, not by the next record.
+                    connection.add_termination_listener(self._on_termination)
+                    self._up = True
+                    self._probed.set()
+                    _log.info("audit_log_open")
+                    try:
+                        await self._write_groups(connection)
+                    finally:
+                        with contextlib.suppress(asyncpg.InterfaceError):  # lost meanwhile
+                            connection.remove_termination_listener(self._on_termination)
+            except DatabaseUnavailable as error:
+                self._close(str(error))
+            except asyncpg.PostgresError as error:  # a missing grant, a full disk
+                self._close(f"PostgreSQL refuses audit records: {error}")
+            finally:
+                self._up = False
+                self._probed.set()
+            if not self._stopping:
+                await asyncio.sleep(_PROBE_INTERVAL_S)
+
+    async def _write_groups(self, connection: asyncpg.Connection) -> None:
+        """Write what comes until told to stop; a lost connection is an exception."""
+        while True:
+            if not self._queue:
+                if self._stopping:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                if not self._up:
+                    raise DatabaseUnavailable("PostgreSQL closed the audit log's connection")
+                continue
+            group = [self._queue.popleft() for _ in range(min(len(self._queue), _GROUP_LIMIT))]
+            try:
+                await self._write_group(connection, group)
+            except BaseException:
+                for pending in group:
+                    _refuse(pending, "the audit record could not be committed")
+                raise
+
+    async def _write_group(self, connection: asyncpg.Connection, group: Sequence[_Pending]) -> None:
+        try:
+            await _copy(connection, [pending.row for pending in group])
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            if len(group) == 1:
+                _log.error("audit_record_refused", error=str(error))
+                _refuse(group[0], f"PostgreSQL refuses the audit record: {error}")
+                return
+            # One bad record must not take its neighbours with it.
+            for pending in group:
+                await self._write_group(connection, [pending])
+            return
+        for pending in group:
+            if not pending.committed.done():
+                pending.committed.set_result(None)
+
+    def _on_termination(self, _connection: asyncpg.Connection) -> None:
+        self._up = False
+        self._wake.set()
+
+    def _close(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            _log.error("audit_log_unavailable", error=trouble)
+        self._trouble = trouble
+        self._refuse_waiting(trouble)
+
+    def _refuse_waiting(self, trouble: str) -> None:
+        while self._queue:
+            _refuse(self._queue.popleft(), trouble)
+
+
+async def _copy(connection: asyncpg.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    await connection.copy_records_to_table(
+        "events", schema_name="audit", columns=COLUMNS, records=rows
+    )
+
+
+def _refuse(pending: _Pending, trouble: str) -> None:
+    if not pending.committed.done():
+        pending.committed.set_exception(AuditUnavailable(trouble))

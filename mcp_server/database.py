@@ -1,0 +1,238 @@
+"""PostgreSQL: one asyncpg pool, deadlines on every call, one error type.
+
+Opening the pool connects to nothing: a server whose database is down starts, says it is not ready,
+and works as soon as PostgreSQL is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+import asyncpg
+
+from mcp_server.settings import DatabaseSettings
+
+__all__ = ["Database", "DatabaseUnavailable", "connect"]
+
+_HEALTH_DEADLINE_S = 2.0
+
+# What means "the database cannot serve us now", as against "this statement is wrong". OSError
+# covers refused connections, TLS failures and timeouts; InterfaceError a connection that closed.
+_UNAVAILABLE = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.exceptions.InvalidAuthorizationSpecificationError,
+    asyncpg.exceptions.InvalidCatalogNameError,
+)
+_NO_SCHEMA = (
+    asyncpg.exceptions.UndefinedTableError,
+    asyncpg.exceptions.UndefinedColumnError,
+    asyncpg.exceptions.InvalidSchemaNameError,
+)
+
+
+class DatabaseUnavailable(Exception):
+    """PostgreSQL cannot serve the call now; the message tells a person where and why."""
+
+
+class Database:
+    """A pool of connections to one PostgreSQL database.
+
+    Args:
+        settings: address, role, CA (verify-full when set), pool size and the deadline of a call.
+    """
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._settings = settings
+        self._pool: asyncpg.Pool | None = None
+
+    @property
+    def timeout_s(self) -> float:
+        """The deadline of a call in seconds."""
+        return self._settings.timeout_s
+
+    async def start(self) -> None:
+        """Open the pool without connecting.
+
+        Raises:
+            SettingsError: the password file cannot be read.
+            OSError: the CA file cannot be read.
+        """
+        if self._pool is not None:
+            return
+        self._pool = await asyncpg.create_pool(
+            **_connect_arguments(self._settings),
+            min_size=0,
+            max_size=self._settings.pool_max,
+            reset=_keep_session,
+        )
+
+    async def stop(self) -> None:
+        """Close all connections; those still busy are cut after the deadline of a call."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection; getting it and each statement on it have the deadline of a call.
+
+        Session state (SET, LISTEN, session advisory locks) must not be left behind: nothing resets
+        it. A connection whose user was cancelled or timed out is closed, since what the server
+        still does on it is unknown.
+
+        Raises:
+            DatabaseUnavailable: no connection in time, or the connection was lost on the way.
+        """
+        pool = self._pool
+        if pool is None:
+            raise DatabaseUnavailable("the connection pool to PostgreSQL is not open")
+        try:
+            connection = await pool.acquire(timeout=self._settings.timeout_s)
+        except _UNAVAILABLE as error:
+            raise _unavailable(self._settings, error) from error
+        try:
+            yield connection
+        except _NO_SCHEMA as error:
+            raise DatabaseUnavailable(
+                f"{_place(self._settings)} lacks a table this version needs ({error}); "
+                "run `mcpctl db upgrade`"
+            ) from error
+        except _UNAVAILABLE as error:
+            _cut(connection)
+            # The other idle connections most likely died with this one: replace them unasked.
+            await pool.expire_connections()
+            raise _unavailable(self._settings, error) from error
+        except (asyncio.CancelledError, GeneratorExit):
+            _cut(connection)
+            raise
+        finally:
+            with contextlib.suppress(*_UNAVAILABLE):
+                await pool.release(connection, timeout=self._settings.timeout_s)
+
+    @contextlib.asynccontextmanager
+    async def transaction(
+        self,
+        *,
+        readonly: bool = False,
+        isolation: Literal["read_committed", "repeatable_read", "serializable"] = "read_committed",
+    ) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection inside a transaction that commits when the block ends well.
+
+        The whole block, waiting for the connection and the commit included, has the deadline of
+        a call.
+
+        Raises:
+            DatabaseUnavailable: as for `connection`, or the deadline passed.
+        """
+        try:
+            async with asyncio.timeout(self._settings.timeout_s), self.connection() as connection:
+                transaction = connection.transaction(readonly=readonly, isolation=isolation)
+                await transaction.start()
+                try:
+                    yield connection
+                except _UNAVAILABLE:  # `connection` closes it, which rolls back
+                    raise
+                except Exception:
+                    await transaction.rollback()
+                    raise
+                await transaction.commit()
+        except TimeoutError as error:
+            raise _unavailable(self._settings, error) from error
+
+    async def healthy(self) -> bool:
+        """Whether PostgreSQL answers a statement within two seconds."""
+        try:
+            async with (
+                asyncio.timeout(min(self._settings.timeout_s, _HEALTH_DEADLINE_S)),
+                self.connection() as connection,
+            ):
+                await connection.execute("SELECT 1")
+        except (DatabaseUnavailable, TimeoutError):
+            return False
+        return True
+
+
+async def connect(
+    settings: DatabaseSettings,
+    *,
+    user: str | None = None,
+    password: str | None = None,
+    statement_timeout_s: float | None = None,
+) -> asyncpg.Connection:
+    """Open one connection outside any pool, for commands such as migrations and imports.
+
+    Args:
+        settings: where the database is.
+        user: role to log in as instead of the server's own.
+        password: its password.
+        statement_timeout_s: deadline of each statement, instead of the settings' `timeout_s`.
+
+    Raises:
+        DatabaseUnavailable: the connection could not be made.
+    """
+    arguments = _connect_arguments(settings)
+    if user is not None:
+        arguments |= {"user": user, "password": password}
+    if statement_timeout_s is not None:
+        arguments["command_timeout"] = statement_timeout_s
+    try:
+        return await asyncpg.connect(**arguments)
+    except _UNAVAILABLE as error:
+        raise _unavailable(settings, error) from error
+
+
+def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "database": settings.name,
+        "user": settings.user,
+        "password": settings.password.reveal() if settings.password else None,
+        # The default context verifies the chain and the host name: libpq's verify-full.
+        "ssl": ssl.create_default_context(cafile=settings.ca) if settings.ca else False,
+        "timeout": settings.timeout_s,
+        "command_timeout": settings.timeout_s,
+        "server_settings": {"application_name": "mcp_server", "timezone": "UTC"},
+    }
+
+
+def _cut(connection: asyncpg.Connection) -> None:
+    with contextlib.suppress(asyncpg.InterfaceError):  # lost already, and back in the pool
+        connection.terminate()
+
+
+async def _keep_session(_connection: asyncpg.Connection) -> None:
+    """Spare the round trip of RESET ALL: all session state here is local to a transaction."""
+
+
+def _place(settings: DatabaseSettings) -> str:
+    return f"PostgreSQL at {settings.host}:{settings.port} (database {settings.name})"
+
+
+def _unavailable(settings: DatabaseSettings, error: BaseException) -> DatabaseUnavailable:
+    match error:
+        case TimeoutError():
+            what = f"did not answer within {settings.timeout_s:g} s"
+        case ConnectionRefusedError():
+            what = "refuses connections: is it running?"
+        case ssl.SSLError():
+            what = f"failed the TLS handshake: {error}"
+        case asyncpg.exceptions.InvalidAuthorizationSpecificationError():
+            what = f"does not let the role in: {error}"
+        case _:
+            what = f"is unavailable: {str(error) or type(error).__name__}"
+    return DatabaseUnavailable(f"{_place(settings)} {what}")

@@ -1,0 +1,80 @@
+"""Bring the database to the schema this version of the server needs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from mcp_server.database import connect
+from mcp_server.settings import DatabaseSettings
+
+__all__ = ["MigrationFailed", "upgrade"]
+
+_SCRIPTS = Path(__file__).parent / "migrations"
+_DEADLINE_S = 300.0
+
+
+class MigrationFailed(Exception):
+    """The schema was left as it was; the message is what PostgreSQL said."""
+
+
+async def upgrade(
+    settings: DatabaseSettings, *, user: str, password: str | None, deadline_s: float = _DEADLINE_S
+) -> list[str]:
+    """Apply the revisions that are missing, all in one transaction.
+
+    Safe to repeat and to run on several hosts at once: the runs take turns.
+
+    Args:
+        settings: where the database is.
+        user: the role that owns the database (`mcp_owner`).
+        password: its password.
+        deadline_s: seconds for everything, waiting for another run included.
+
+    Returns:
+        The revisions applied, oldest first; empty when the schema was up to date.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL cannot be reached.
+        MigrationFailed: PostgreSQL refused a statement, or the deadline passed.
+    """
+    applied: list[str] = []
+
+    async def open_connection() -> asyncpg.Connection:
+        return await connect(settings, user=user, password=password, statement_timeout_s=deadline_s)
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=open_connection, poolclass=NullPool
+    )
+    try:
+        async with asyncio.timeout(deadline_s), engine.connect() as connection:
+            await connection.run_sync(_upgrade, applied)
+    except TimeoutError:
+        raise MigrationFailed(
+            f"no end after {deadline_s:g} s: is another upgrade running, or a long transaction?"
+        ) from None
+    except DBAPIError as error:
+        raise MigrationFailed(f"PostgreSQL refused a migration: {error.orig}") from error
+    finally:
+        await engine.dispose()
+    return applied
+
+
+def _upgrade(connection: Connection, applied: list[str]) -> None:
+    def note(*, step: Any, **_: Any) -> None:
+        applied.append(step.up_revision_id)
+
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    config.attributes["on_version_apply"] = note
+    command.upgrade(config, "head")
