@@ -99,6 +99,9 @@ class ListenSettings(_ListenerSettings):
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     max_concurrency: Annotated[int, Field(ge=1)] = 1000
     """Requests in progress above which new ones get 503 at once."""
+    drain_s: Annotated[float, Field(ge=0, le=120)] = 5.0
+    """Seconds for which a node that was told to stop still answers 503 to new requests, so that the
+    load balancer moves them to the other nodes instead of meeting a closed port."""
 
 
 class TelemetrySettings(_ListenerSettings):
@@ -151,6 +154,7 @@ class DatabaseSettings(_Model):
     ca: Path | None = None
     """CA certificate for verify-full; None only for a Unix socket or a test."""
     pool_max: Annotated[int, Field(ge=1, le=200)] = 10
+    """The most connections this node opens."""
     timeout_s: Seconds = 5.0
 
 

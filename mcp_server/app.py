@@ -1,0 +1,243 @@
+"""The composition root: builds every part from Settings, and runs them as one process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+from mcp.server.stdio import stdio_server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.subscriptions import ResourcesListChanged, ToolsListChanged
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
+
+from mcp_server import telemetry
+from mcp_server.audit.store import AuditStore
+from mcp_server.database import Database
+from mcp_server.gate import Caller, Gate
+from mcp_server.identity import JwtVerifier, Subject, TokenVerifier
+from mcp_server.policy import Counters, PolicyEngine
+from mcp_server.readiness import Monitor
+from mcp_server.resources import Resources
+from mcp_server.settings import Settings
+from mcp_server.tools.catalog import Catalog
+from mcp_server.tools.cmdb.family import Cmdb
+from mcp_server.tools.cmdb.postgres import PostgresCmdb
+from mcp_server.tools.monitoring import Monitoring
+from mcp_server.transports.edge import Edge, EdgeState
+from mcp_server.transports.health import health_routes, telemetry_routes
+from mcp_server.transports.listener import Listener
+from mcp_server.transports.mcp import McpDoor
+from mcp_server.transports.rest import RestDoor
+
+__all__ = ["Node", "serve", "serve_stdio"]
+
+
+class Node:
+    """All parts of one server node.
+
+    Used as an asynchronous context manager: entering starts every part (none of them needs its
+    backend to be up), leaving stops them in the opposite order.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.draining = False
+        self._stack = AsyncExitStack()
+        self.verifier: TokenVerifier = JwtVerifier(settings.identity.jwt)
+        self.policy = PolicyEngine(settings.policy)
+        self.counters = Counters(settings.counters)
+        self.database = Database(settings.database)
+        self.audit = AuditStore(self.database)
+        self.monitoring = (
+            Monitoring(settings.tools.monitoring) if settings.tools.monitoring else None
+        )
+        self.cmdb = Cmdb(PostgresCmdb(self.database)) if settings.tools.cmdb else None
+        families = [family for family in (self.monitoring, self.cmdb) if family is not None]
+        self.resources = Resources(self.cmdb.resources() if self.cmdb else ())
+        self.gate = Gate(
+            node=settings.node,
+            policy=self.policy,
+            counters=self.counters,
+            audit=self.audit,
+            catalog=Catalog(tool for family in families for tool in family.tools()),
+        )
+        self._doors: list[McpDoor] = []
+        self.monitor = Monitor(
+            policy=self.policy,
+            counters=self.counters,
+            audit=self.audit,
+            on_new_revision=self._announce_lists,
+        )
+
+    async def __aenter__(self) -> Node:
+        async def started(part: Any) -> None:
+            await part.start()
+            self._stack.push_async_callback(part.stop)
+
+        self._stack.push_async_callback(self.counters.stop)
+        for part in (self.policy, self.database, self.audit, self.monitoring, self.monitor):
+            if part is not None:
+                await started(part)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _announce_lists(self) -> None:
+        for door in self._doors:
+            await door.changes.publish(ToolsListChanged())
+            await door.changes.publish(ResourcesListChanged())
+
+    def mcp_door(
+        self,
+        caller_of: Callable[[ServerRequestContext[Any, Any]], Caller],
+        on_node_unavailable: Callable[[ServerRequestContext[Any, Any]], None] = lambda _: None,
+    ) -> McpDoor:
+        """Return a new MCP door, which hears of changed lists."""
+        door = McpDoor(
+            self.gate,
+            self.resources,
+            caller_of=caller_of,
+            on_node_unavailable=on_node_unavailable,
+        )
+        self._doors.append(door)
+        return door
+
+    def application(self) -> Starlette:
+        """Return the ASGI application behind the load balancer."""
+        settings = self.settings
+        door = self.mcp_door(lambda ctx: _edge_state(ctx).caller, _mark_node_unavailable)
+        sessions = StreamableHTTPSessionManager(
+            door.server,
+            json_response=True,
+            stateless=True,
+            max_request_body_size=settings.listen.max_body_bytes,
+            # Hosts are checked for all routes below; browsers of other origins are refused here.
+            security_settings=TransportSecuritySettings(
+                allowed_hosts=_host_names(settings), allowed_origins=[settings.public_origin]
+            ),
+        )
+        rest = RestDoor(self.gate, self.resources)
+
+        def edge(app: ASGIApp, transport: Any) -> ASGIApp:
+            return Edge(
+                app,
+                transport=transport,
+                verifier=self.verifier,
+                public_origin=settings.public_origin,
+                max_body_bytes=settings.listen.max_body_bytes,
+                draining=lambda: self.draining,
+            )
+
+        @asynccontextmanager
+        async def lifespan(_: Starlette) -> AsyncIterator[None]:
+            async with sessions.run():
+                yield
+
+        app = Starlette(
+            routes=[
+                *health_routes(
+                    readiness=lambda: self.monitor.latest,
+                    draining=lambda: self.draining,
+                    public_origin=settings.public_origin,
+                    issuer=settings.identity.jwt.issuer,
+                ),
+                Route("/mcp", edge(sessions.handle_request, "mcp"), methods=None),
+                Mount("/", edge(rest.app, "rest")),
+            ],
+            lifespan=lifespan,
+        )
+        app.add_middleware(
+            TrustedHostMiddleware, allowed_hosts=_host_names(settings), www_redirect=False
+        )
+        return app
+
+    def telemetry_application(self) -> Starlette:
+        """Return the ASGI application that Prometheus scrapes."""
+        return Starlette(
+            routes=telemetry_routes(
+                readiness=lambda: self.monitor.latest,
+                inflight=lambda: self.gate.inflight,
+                draining=lambda: self.draining,
+            )
+        )
+
+
+def _host_names(settings: Settings) -> list[str]:
+    """Return the Host values that are answered: the public name, and this node's own address."""
+    return [settings.public_url.host or "", settings.listen.host]
+
+
+def _edge_state(ctx: ServerRequestContext[Any, Any]) -> EdgeState:
+    if ctx.request is None:
+        raise TypeError("the message did not come over HTTP")
+    return EdgeState.of(ctx.request.scope)
+
+
+def _mark_node_unavailable(ctx: ServerRequestContext[Any, Any]) -> None:
+    _edge_state(ctx).node_unavailable = True
+
+
+async def serve(settings: Settings) -> None:
+    """Run one node until SIGTERM or SIGINT.
+
+    On a signal the node drains: for `listen.drain_s` seconds it answers 503 to new requests, then it
+    closes its listeners, lets the requests in progress end and stops. SIGHUP reloads certificates.
+    """
+    async with Node(settings) as node:
+        app = node.application()
+        async with app.router.lifespan_context(app):
+            public = Listener(app, settings.listen)
+            private = Listener(node.telemetry_application(), settings.telemetry, graceful_s=1)
+            stop = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(signal.SIGHUP, _reload, public, private)
+            serving = asyncio.gather(public.serve(), private.serve())
+            stopping = asyncio.create_task(stop.wait())
+            telemetry.log.info("serving", node=settings.node, ready=node.monitor.latest.ready)
+            parts: set[asyncio.Future[Any]] = {serving, stopping}
+            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                node.draining = True
+                telemetry.log.info("draining", inflight=node.gate.inflight)
+                await asyncio.sleep(settings.listen.drain_s)
+            for listener in (public, private):
+                listener.close()
+            stopping.cancel()
+            await serving
+    telemetry.log.info("stopped", node=settings.node)
+
+
+def _reload(*listeners: Listener) -> None:
+    for listener in listeners:
+        listener.reload_certificate()
+    telemetry.log.info("certificates_reloaded")
+
+
+async def serve_stdio(settings: Settings, subject: Subject) -> None:
+    """Serve MCP on standard input and output for one subject, until the input ends."""
+
+    def caller(_: object) -> Caller:
+        return Caller(
+            subject=subject,
+            ip="127.0.0.1",
+            user_agent="stdio",
+            request_id=uuid.uuid4().hex,
+            transport="stdio",
+        )
+
+    async with Node(settings) as node:
+        server = node.mcp_door(caller).server
+        async with stdio_server() as (read, write):
+            await server.run(read, write, server.create_initialization_options())

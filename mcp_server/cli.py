@@ -1,0 +1,267 @@
+"""`mcpctl`: run a server node, and the operator's tools around it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import click
+import yaml
+
+from mcp_server import __version__
+from mcp_server.settings import Settings, SettingsError, load_settings
+
+__all__ = ["main"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _fail(message: object) -> NoReturn:
+    """End with status 1 and the message on standard error, without a stack trace."""
+    raise click.ClickException(str(message))
+
+
+def _plain_errors(command: Callable[_P, _T]) -> Callable[_P, _T]:
+    @wraps(command)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return command(*args, **kwargs)
+        except SettingsError as error:
+            _fail(error)
+
+    return wrapped
+
+
+_config_option = click.option(
+    "--config",
+    "config",
+    envvar="MCP_CONFIG_PATH",
+    type=click.Path(path_type=Path),
+    default=Path("/etc/mcp_server/config.yaml"),
+    show_default=True,
+    show_envvar=True,
+    help="Configuration file (YAML).",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mcpctl")
+def main() -> None:
+    """Run an MCP server node, or ask about one."""
+
+
+@main.command()
+@_config_option
+@_plain_errors
+def serve(config: Path) -> None:
+    """Serve MCP and REST behind the load balancer until SIGTERM."""
+    # The servers' libraries load here and not with the module, so that `mcpctl token` stays quick.
+    from mcp_server.app import serve as serve_node  # noqa: PLC0415
+    from mcp_server.telemetry import configure_logs  # noqa: PLC0415
+
+    settings = load_settings(config)
+    configure_logs(settings.log.level)
+    asyncio.run(serve_node(settings))
+
+
+@main.command()
+@_config_option
+@click.option(
+    "--token-file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the bearer token of the user on whose behalf calls are made.",
+)
+@_plain_errors
+def stdio(config: Path, token_file: Path) -> None:
+    """Serve MCP on standard input and output for one user."""
+    from mcp_server.app import serve_stdio  # noqa: PLC0415
+    from mcp_server.identity import AuthenticationError, JwtVerifier  # noqa: PLC0415
+    from mcp_server.telemetry import configure_logs  # noqa: PLC0415
+
+    settings = load_settings(config)
+    configure_logs(settings.log.level)
+    try:
+        token = token_file.read_text(encoding="utf-8").strip()
+        subject = JwtVerifier(settings.identity.jwt).verify(token)
+    except (AuthenticationError, OSError, UnicodeDecodeError) as error:
+        _fail(f"the token in {token_file} is not usable: {error}")
+    asyncio.run(serve_stdio(settings, subject))
+
+
+@main.command()
+@click.option("--user", required=True, help="Subject of the token.")
+@click.option("--role", "roles", multiple=True, required=True, help="A role; repeatable.")
+@click.option("--tenant", default="default", show_default=True)
+@click.option("--issuer", required=True, help="The value of identity.jwt.issuer.")
+@click.option("--audience", required=True, help="The value of identity.jwt.audience.")
+@click.option(
+    "--secret-file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the shared secret.",
+)
+@click.option(
+    "--ttl", type=click.IntRange(1, 86400), default=3600, show_default=True, help="Seconds."
+)
+@_plain_errors
+def token(
+    *,
+    user: str,
+    roles: tuple[str, ...],
+    tenant: str,
+    issuer: str,
+    audience: str,
+    secret_file: Path,
+    ttl: int,
+) -> None:
+    """Print a signed token, and nothing else."""
+    from mcp_server.identity import mint_token  # noqa: PLC0415
+    from mcp_server.settings import Secret  # noqa: PLC0415
+
+    click.echo(
+        mint_token(
+            secret=Secret(file=secret_file).reveal(),
+            issuer=issuer,
+            audience=audience,
+            user=user,
+            roles=roles,
+            tenant=tenant,
+            ttl_s=ttl,
+        )
+    )
+
+
+@main.group()
+def config() -> None:
+    """Look at the configuration."""
+
+
+@config.command("check")
+@_config_option
+@_plain_errors
+def config_check(config: Path) -> None:
+    """Check the configuration file; secrets are not read."""
+    settings = load_settings(config)
+    click.echo(f"{config}: valid configuration of node {settings.node}")
+
+
+@main.group()
+def policy() -> None:
+    """What the policies need to know of the server."""
+
+
+@policy.command("catalog")
+def policy_catalog() -> None:
+    """Print the policy's catalogue of tools and resources (YAML), generated from the declarations."""
+    from mcp_server.catalog_document import catalog_document  # noqa: PLC0415
+
+    click.echo("# yaml-language-server: $schema=../../schemas/catalog/schema.json")
+    click.echo(
+        "# Generated by `mcpctl policy catalog` from the declarations of the tools. Do not edit."
+    )
+    click.echo(yaml.safe_dump(catalog_document(), sort_keys=True), nl=False)
+
+
+@main.group()
+def db() -> None:
+    """The database's schema."""
+
+
+@db.command("upgrade")
+@_config_option
+@click.option("--owner", default="mcp_owner", show_default=True, help="Role that owns the schema.")
+@_plain_errors
+def db_upgrade(config: Path, owner: str) -> None:
+    """Apply missing migrations. The owner's password is read from standard input."""
+    from mcp_server.database import DatabaseUnavailable  # noqa: PLC0415
+    from mcp_server.migrate import MigrationFailed, upgrade  # noqa: PLC0415
+
+    settings = load_settings(config)
+    password = sys.stdin.readline().rstrip("\r\n")
+    try:
+        applied = asyncio.run(upgrade(settings.database, user=owner, password=password))
+    except (MigrationFailed, DatabaseUnavailable) as error:
+        _fail(error)
+    click.echo(f"applied: {', '.join(applied)}" if applied else "up to date")
+
+
+@main.group()
+def cmdb() -> None:
+    """The embedded CMDB."""
+
+
+@cmdb.command("import")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@_config_option
+@click.option("--owner", default="mcp_owner", show_default=True, help="Role that owns the schema.")
+@click.option(
+    "--password-file",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File with the owner's password (/dev/stdin works).",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would change, change nothing.")
+@_plain_errors
+def cmdb_import(*, file: Any, config: Path, owner: str, password_file: Path, dry_run: bool) -> None:
+    """Create and update assets from FILE, a JSON list of assets."""
+    from mcp_server.database import DatabaseUnavailable, connect  # noqa: PLC0415
+    from mcp_server.tools.cmdb.importer import InvalidAssets, import_assets, parse_assets  # noqa: PLC0415
+
+    settings = load_settings(config)
+    try:
+        assets = parse_assets(json.load(file))
+        password = password_file.read_text(encoding="utf-8").rstrip("\r\n")
+    except InvalidAssets as error:
+        _fail(f"{file.name} was not imported:\n{error}")
+    except ValueError as error:
+        _fail(f"{file.name} is not valid JSON: {error}")
+    except OSError as error:
+        _fail(f"cannot read {password_file}: {error.strerror}")
+
+    async def run() -> Any:
+        connection = await connect(settings.database, user=owner, password=password)
+        try:
+            return await import_assets(connection, assets, dry_run=dry_run)
+        finally:
+            await connection.close()
+
+    try:
+        counts = asyncio.run(run())
+    except DatabaseUnavailable as error:
+        _fail(error)
+    click.echo(
+        f"{counts.created} created, {counts.updated} updated, {counts.unchanged} unchanged"
+        + (" (dry run)" if dry_run else "")
+    )
+
+
+@main.command()
+@_config_option
+@click.option("--timeout", type=float, default=5.0, show_default=True, help="Seconds.")
+@_plain_errors
+def probe(config: Path, timeout: float) -> None:
+    """Ask the running node of this host how it is; print JSON; status 0 when it is ready."""
+    from mcp_server.probe import ProbeFailed  # noqa: PLC0415
+    from mcp_server.probe import probe as probe_node  # noqa: PLC0415
+
+    settings = load_settings(config)
+    try:
+        answer = asyncio.run(probe_node(settings.telemetry, timeout_s=timeout))
+    except ProbeFailed as error:
+        click.echo(json.dumps({"ready": False, "error": str(error)}))
+        sys.exit(1)
+    click.echo(json.dumps(answer, sort_keys=True))
+    sys.exit(0 if answer.get("ready") is True else 1)
+
+
+@config.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of the configuration file."""
+    click.echo(json.dumps(Settings.model_json_schema(), indent=2))

@@ -1,0 +1,503 @@
+"""The one way every request goes: subject, decision, charge, run, audit, answer.
+
+MCP, REST and stdio are thin doors into this module. It compares no role, no limit and no address:
+OPA does. What it guarantees is the order of the steps, and that every way out of them other than a
+well-formed permission is a refusal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Any, Generic, Literal, TypeVar
+
+from mcp_server import telemetry
+from mcp_server.audit.record import AuditReason, AuditRecord, Phase
+from mcp_server.audit.redaction import redact_arguments, redact_value
+from mcp_server.audit.store import AuditStore, AuditUnavailable
+from mcp_server.identity import Subject
+from mcp_server.policy.counters import Counters, CountersUnavailable
+from mcp_server.policy.documents import (
+    Action,
+    Admission,
+    Charge,
+    Context,
+    Decision,
+    DecisionInput,
+    Obligations,
+    Quota,
+    Reason,
+    Resource,
+    SubjectDocument,
+    Visible,
+)
+from mcp_server.policy.obligations import mask_fields
+from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable
+from mcp_server.tools.catalog import Catalog, InvalidArguments, Tool, ToolContext, ToolError
+
+__all__ = [
+    "Answer",
+    "Call",
+    "Caller",
+    "Gate",
+    "Limited",
+    "NodeUnavailable",
+    "Refused",
+    "ToolAnswer",
+]
+
+_T = TypeVar("_T")
+
+_NODE_CANNOT_DECIDE = "this node cannot decide at the moment; the call was not made, try again"
+_NOT_RECORDED = "the call cannot be recorded at the moment, so it gets no answer; try again"
+_NO_COUNTERS = "rate limits cannot be counted at the moment; the call was not made, try again"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, and over which way.
+
+    Attributes:
+        ip: the client's address as canonical text.
+        request_id: one id for the request, from the load balancer or made here.
+    """
+
+    subject: Subject
+    ip: str
+    user_agent: str
+    request_id: str
+    transport: Literal["mcp", "rest", "stdio"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is asked: an MCP method on a resource.
+
+    Attributes:
+        arguments: checked and canonical: exactly what will run is what is judged.
+        tool: the tool's name for the audit, where there is one.
+        changes: whether the call changes something, so that its intent is recorded first.
+        timeout_s: the deadline of the work in seconds.
+    """
+
+    method: str
+    resource: Resource
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    tool: str | None = None
+    changes: bool = False
+    timeout_s: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[_T]):
+    """The result of the work, and what is left of the rate limits that were charged."""
+
+    value: _T
+    quota: tuple[Quota, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswer:
+    """What a tool returned after obligations, or why it could not."""
+
+    text: str
+    structured: dict[str, Any] | None
+    is_error: bool = False
+    retryable: bool = False
+
+
+class Refused(Exception):
+    """The policy did not allow the call (or nothing could be asked); nothing was done.
+
+    Attributes:
+        reasons: for the client: what happened and what would help.
+        retryable: whether the same call may be allowed a little later without any change.
+        revision: the policy revision that refused, or the empty string.
+    """
+
+    def __init__(
+        self, reasons: Sequence[Reason], *, retryable: bool = False, revision: str = ""
+    ) -> None:
+        super().__init__("; ".join(reason.message for reason in reasons) or "refused")
+        self.reasons = tuple(reasons)
+        self.retryable = retryable
+        self.revision = revision
+
+
+class Limited(Refused):
+    """A rate limit is used up; nothing was done and nothing was charged."""
+
+    def __init__(self, admission: Admission) -> None:
+        super().__init__(admission.reasons, retryable=True, revision=admission.revision)
+        self.retry_after_ms = admission.retry_after_ms
+        self.quota = tuple(admission.quota)
+
+
+class NodeUnavailable(Refused):
+    """This node's policy sidecar gives no usable answer; another node may. Nothing was done."""
+
+
+@dataclass(slots=True)
+class _Passage:
+    """One request on its way, with what the audit will say of it."""
+
+    caller: Caller
+    call: Call
+    question: DecisionInput
+    started: float
+    judged_arguments: Mapping[str, Any]
+    effect: str = "deny"
+    reasons: tuple[Reason, ...] = ()
+    revision: str = ""
+
+
+class Gate:
+    """Takes every request through the decision protocol.
+
+    Args:
+        node: this node's name, for the policy and the audit.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        policy: PolicyEngine,
+        counters: Counters,
+        audit: AuditStore,
+        catalog: Catalog,
+    ) -> None:
+        self._node = node
+        self._policy = policy
+        self._counters = counters
+        self._audit = audit
+        self.catalog = catalog
+        self.inflight = 0
+
+    async def perform(
+        self,
+        caller: Caller,
+        call: Call,
+        work: Callable[[Obligations], Awaitable[_T]],
+        *,
+        outcome_of: Callable[[_T], str] = lambda _: "ok",
+    ) -> Answer[_T]:
+        """Run `work` if OPA lets the call pass, and return its result once the audit row is committed.
+
+        Args:
+            work: gets the obligations of the decision and does what was asked.
+            outcome_of: the audit's word for a result.
+
+        Raises:
+            Refused: denied; Limited: a rate limit is used up; NodeUnavailable: OPA does not answer.
+            TimeoutError: the work took longer than its deadline.
+        """
+        passage = self._enter(caller, call)
+        self.inflight += 1
+        telemetry.INFLIGHT.set(self.inflight)
+        outcome = "error"
+        try:
+            decision, quota = await self._permit(passage)
+            obligations = decision.combined
+            if call.changes:
+                await self._record_intent(passage)
+            try:
+                async with asyncio.timeout(_shorter(call.timeout_s, obligations.timeout_s)):
+                    value = await work(obligations)
+                outcome = outcome_of(value)
+            except TimeoutError:
+                outcome = "timeout"
+                raise
+            except asyncio.CancelledError:
+                outcome = "cancelled"
+                raise
+            finally:
+                await self._record_outcome(passage, outcome)
+            return Answer(value, quota)
+        except Limited:
+            outcome = "limited"
+            raise
+        except NodeUnavailable:
+            outcome = "unavailable"
+            raise
+        except Refused:
+            outcome = "denied"
+            raise
+        finally:
+            self.inflight -= 1
+            telemetry.INFLIGHT.set(self.inflight)
+            self._observe(passage, outcome)
+
+    async def call_tool(
+        self, caller: Caller, wire_name: str, raw_arguments: Mapping[str, Any]
+    ) -> Answer[ToolAnswer]:
+        """Call the tool that clients know as `wire_name`.
+
+        A tool that does not exist and one that the caller may not see are refused alike.
+
+        Raises:
+            InvalidArguments: the arguments do not fit a tool the caller may see.
+            Refused, Limited, NodeUnavailable: as `perform`.
+        """
+        tool = self.catalog.find(wire_name)
+        if tool is None:
+            return await self._refuse_unknown(caller, wire_name)
+        try:
+            arguments = tool.parse(raw_arguments)
+        except InvalidArguments:
+            await self._require_visible(caller, tool)
+            raise
+        call = Call(
+            method="tools/call",
+            resource=Resource("tool", tool.name, tool.properties(arguments)),
+            arguments=arguments.model_dump(mode="json"),
+            tool=tool.name,
+            changes=not tool.read_only,
+            timeout_s=tool.timeout_s,
+        )
+
+        async def work(obligations: Obligations) -> ToolAnswer:
+            context = ToolContext(
+                user=caller.subject.id,
+                tenant=caller.subject.tenant,
+                max_items=obligations.max_items,
+            )
+            try:
+                result = await tool.run(arguments, context)
+            except ToolError as error:
+                return ToolAnswer(str(error), None, is_error=True, retryable=error.retryable)
+            structured = mask_fields(result.model_dump(mode="json"), obligations.redact)
+            return ToolAnswer(tool.render(structured), structured)
+
+        try:
+            return await self.perform(
+                caller, call, work, outcome_of=lambda a: "tool_error" if a.is_error else "ok"
+            )
+        except TimeoutError:
+            late = ToolAnswer(
+                f"{tool.wire_name} did not end within its deadline; nothing more is known of it",
+                None,
+                is_error=True,
+                retryable=tool.idempotent,
+            )
+            return Answer(late, ())
+
+    async def visible(self, caller: Caller, method: str) -> Visible:
+        """Return what could be allowed to the caller with some arguments.
+
+        Raises:
+            NodeUnavailable: OPA does not answer.
+        """
+        call = Call(method=method, resource=Resource("server", self._node))
+        try:
+            return await self._policy.visible(self._question(caller, call, {}))
+        except PolicyUnavailable as error:
+            raise self._unavailable(error) from error
+
+    async def _refuse_unknown(self, caller: Caller, wire_name: str) -> Answer[ToolAnswer]:
+        call = Call(
+            method="tools/call", resource=Resource("tool", wire_name[:128]), tool=wire_name[:128]
+        )
+
+        async def work(_: Obligations) -> ToolAnswer:
+            # Only a policy that allows what is not in its catalogue leads here.
+            raise self._unavailable(PolicyUnavailable(f"the policy allowed {wire_name[:128]!r}"))
+
+        return await self.perform(caller, call, work)
+
+    async def _require_visible(self, caller: Caller, tool: Tool[Any, Any]) -> None:
+        """Refuse like an unknown tool unless the caller may see `tool`."""
+        if tool.name not in (await self.visible(caller, "tools/list")).tools:
+            await self._refuse_unknown(caller, tool.wire_name)
+
+    def _enter(self, caller: Caller, call: Call) -> _Passage:
+        judged = redact_value(call.arguments)
+        return _Passage(
+            caller=caller,
+            call=call,
+            question=self._question(caller, call, judged),
+            started=time.perf_counter(),
+            judged_arguments=judged,
+        )
+
+    def _question(
+        self, caller: Caller, call: Call, judged_arguments: Mapping[str, Any]
+    ) -> DecisionInput:
+        subject = caller.subject
+        return DecisionInput(
+            subject=SubjectDocument(
+                id=subject.id,
+                tenant=subject.tenant,
+                roles=subject.roles,
+                groups=subject.groups,
+                scopes=subject.scopes,
+                token_id=subject.token_id,
+            ),
+            action=Action(call.method, judged_arguments),
+            resource=call.resource,
+            context=Context(
+                ip=caller.ip,
+                time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                node=self._node,
+                request_id=caller.request_id,
+                transport=caller.transport,
+                counters="up" if self._counters.up else "down",
+                audit="up" if self._audit.healthy else "down",
+            ),
+        )
+
+    async def _permit(self, passage: _Passage) -> tuple[Decision, tuple[Quota, ...]]:
+        """Decide, charge, admit. Every refusal on the way is recorded before it is raised."""
+        try:
+            decision = await self._decide(passage)
+            if not decision.charges:
+                return decision, ()
+            entry = uuid.uuid4().hex
+            try:
+                counts = await self._counters.charge(entry, decision.charges)
+            except CountersUnavailable as error:
+                telemetry.log.warning("counters_unavailable", error=str(error))
+                return await self._decide_uncounted(passage), ()
+            admitted = False
+            try:
+                admission = await self._policy.admit(passage.question, counts)
+                admitted = admission.effect == "allow"
+            finally:
+                if not admitted:
+                    await self._give_back(entry, decision.charges)
+            passage.effect, passage.reasons = admission.effect, tuple(admission.reasons)
+            passage.revision = admission.revision
+            if admission.effect == "limited":
+                raise Limited(admission)
+            if admission.effect != "allow":
+                raise Refused(admission.reasons, revision=admission.revision)
+            return decision, tuple(admission.quota)
+        except PolicyUnavailable as error:
+            refusal = self._unavailable(error)
+            passage.effect, passage.reasons = "deny", refusal.reasons
+            await self._record_refusal(passage, "unavailable")
+            raise refusal from error
+        except Limited:
+            await self._record_refusal(passage, "limited")
+            raise
+        except Refused:
+            await self._record_refusal(passage, "denied")
+            raise
+
+    async def _decide(self, passage: _Passage) -> Decision:
+        decision = await self._policy.decide(passage.question)
+        passage.effect, passage.reasons = decision.effect, tuple(decision.reasons)
+        passage.revision = decision.revision
+        if decision.effect != "allow":
+            context = passage.question.context
+            raise Refused(
+                decision.reasons,
+                retryable="down" in (context.counters, context.audit),
+                revision=decision.revision,
+            )
+        return decision
+
+    async def _decide_uncounted(self, passage: _Passage) -> Decision:
+        """Ask again, telling that the counters are down; a permission must then charge nothing."""
+        question = passage.question
+        passage.question = dataclasses.replace(
+            question, context=dataclasses.replace(question.context, counters="down")
+        )
+        decision = await self._decide(passage)
+        if decision.charges:
+            passage.effect = "deny"
+            raise Refused([_own_reason("counters_unavailable", _NO_COUNTERS)], retryable=True)
+        return decision
+
+    async def _give_back(self, entry: str, charges: Sequence[Charge]) -> None:
+        try:
+            await self._counters.give_back(entry, charges)
+        except CountersUnavailable as error:
+            telemetry.log.warning("charge_not_given_back", error=str(error))
+
+    async def _record_intent(self, passage: _Passage) -> None:
+        try:
+            await self._audit.commit(self._record(passage, Phase.INTENT))
+        except AuditUnavailable as error:
+            raise self._not_recorded(error) from error
+
+    async def _record_outcome(self, passage: _Passage, outcome: str) -> None:
+        try:
+            # Shielded: a cancelled request that ran has its row all the same.
+            await asyncio.shield(self._audit.commit(self._record(passage, Phase.OUTCOME, outcome)))
+        except AuditUnavailable as error:
+            raise self._not_recorded(error) from error
+
+    async def _record_refusal(self, passage: _Passage, outcome: str) -> None:
+        if not self._audit.healthy:
+            return
+        try:
+            await self._audit.commit(self._record(passage, Phase.OUTCOME, outcome))
+        except AuditUnavailable as error:
+            # The refusal stands; the store says by itself that it lost rows.
+            telemetry.log.warning("refusal_not_recorded", error=str(error))
+
+    def _record(self, passage: _Passage, phase: Phase, outcome: str | None = None) -> AuditRecord:
+        caller, call = passage.caller, passage.call
+        return AuditRecord(
+            time=datetime.now(UTC),
+            event_id=uuid.uuid4(),
+            request_id=caller.request_id,
+            phase=phase,
+            node=self._node,
+            transport=caller.transport,
+            method=call.method,
+            user_id=caller.subject.id,
+            tenant=caller.subject.tenant,
+            tool=call.tool or (call.resource.id if call.resource.type == "resource" else None),
+            arguments=redact_arguments(passage.judged_arguments),
+            client_ip=ip_address(caller.ip),
+            user_agent=caller.user_agent,
+            effect=passage.effect,
+            reasons=[AuditReason(**reason.model_dump()) for reason in passage.reasons],
+            policy_revision=passage.revision,
+            duration_ms=(time.perf_counter() - passage.started) * 1000,
+            outcome=outcome,
+        )
+
+    def _unavailable(self, error: PolicyUnavailable) -> NodeUnavailable:
+        telemetry.log.error("policy_unavailable", error=str(error))
+        return NodeUnavailable(
+            [_own_reason("policy_unavailable", _NODE_CANNOT_DECIDE)], retryable=True
+        )
+
+    def _not_recorded(self, error: AuditUnavailable) -> Refused:
+        telemetry.log.error("audit_unavailable", error=str(error))
+        return Refused([_own_reason("audit_unavailable", _NOT_RECORDED)], retryable=True)
+
+    def _observe(self, passage: _Passage, outcome: str) -> None:
+        duration_s = time.perf_counter() - passage.started
+        method = passage.call.method
+        telemetry.REQUESTS.labels(method, outcome).inc()
+        telemetry.REQUEST_SECONDS.labels(method).observe(duration_s)
+        telemetry.log.info(
+            "request",
+            request_id=passage.caller.request_id,
+            method=method,
+            tool=passage.call.tool,
+            user=passage.caller.subject.id,
+            tenant=passage.caller.subject.tenant,
+            outcome=outcome,
+            effect=passage.effect,
+            codes=[reason.code for reason in passage.reasons],
+            duration_ms=round(duration_s * 1000, 2),
+        )
+
+
+def _own_reason(code: str, message: str) -> Reason:
+    return Reason(code=code, message=message, rule="", solution="Try again in a few seconds.")
+
+
+def _shorter(timeout_s: float, obliged_s: float | None) -> float:
+    return timeout_s if obliged_s is None else min(timeout_s, obliged_s)

@@ -1,0 +1,102 @@
+"""Whether this node can do its work: OPA decides rightly, Redis and PostgreSQL answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from mcp_server import telemetry
+from mcp_server.audit.store import AuditStore
+from mcp_server.policy import Counters, PolicyEngine, PolicyUnavailable
+
+__all__ = ["Monitor", "Readiness"]
+
+_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The state of each part, `True` for up, and the policy revision in force."""
+
+    policy: bool = False
+    counters: bool = False
+    audit: bool = False
+    revision: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call can be decided, counted and recorded."""
+        return self.policy and self.counters and self.audit
+
+    def document(self) -> dict[str, object]:
+        """Return the answer of the health endpoints: names and states, nothing else."""
+        parts = {"policy": self.policy, "counters": self.counters, "audit": self.audit}
+        return {
+            "status": "ready" if self.ready else "not_ready",
+            "checks": {name: "up" if up else "down" for name, up in parts.items()},
+            "policy_revision": self.revision,
+        }
+
+
+class Monitor:
+    """Looks at every part once a second and remembers what it saw.
+
+    Args:
+        on_new_revision: called when another policy revision has come into force.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: PolicyEngine,
+        counters: Counters,
+        audit: AuditStore,
+        on_new_revision: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._policy = policy
+        self._counters = counters
+        self._audit = audit
+        self._on_new_revision = on_new_revision
+        self._task: asyncio.Task[None] | None = None
+        self.latest = Readiness()
+
+    async def start(self) -> None:
+        """Look once, then go on in the background."""
+        await self.look()
+        self._task = asyncio.create_task(self._run(), name="readiness")
+
+    async def stop(self) -> None:
+        """Stop looking."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def look(self) -> Readiness:
+        """Ask every part now, and return (and keep) what it said."""
+        (policy, revision), counters = await asyncio.gather(
+            self._policy_state(), self._counters.probe()
+        )
+        before = self.latest
+        self.latest = Readiness(policy, counters, self._audit.healthy, revision)
+        telemetry.READY.set(self.latest.ready)
+        if self.latest.ready != before.ready:
+            telemetry.log.info("readiness", **self.latest.document())
+        if revision and revision != before.revision:
+            telemetry.publish_revision(revision)
+            telemetry.log.info("policy_revision", revision=revision)
+            if before.revision:
+                await self._on_new_revision()
+        return self.latest
+
+    async def _policy_state(self) -> tuple[bool, str]:
+        try:
+            canary = await self._policy.canary()
+        except PolicyUnavailable:
+            return False, ""
+        return canary.allow_ok and canary.deny_ok, canary.revision
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(_INTERVAL_S)
+            await self.look()

@@ -1,0 +1,126 @@
+"""Listeners: TLS that asks every peer for a certificate, and lets in only the peers that are named."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from mcp_server import telemetry
+from mcp_server.settings import ListenSettings, TelemetrySettings, TlsSettings
+
+__all__ = ["Listener"]
+
+_GRACE_S = 20
+
+
+class Listener:
+    """One listening socket and the application behind it.
+
+    Args:
+        settings: address, TLS and the DNS names of the peers that may connect.
+        graceful_s: how long requests in progress may still take when the listener closes.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: ListenSettings | TelemetrySettings,
+        *,
+        graceful_s: int = _GRACE_S,
+    ) -> None:
+        self._settings = settings
+        self._context = _server_context(settings.tls) if settings.tls else None
+        proxies = settings.trusted_proxies if isinstance(settings, ListenSettings) else ()
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                # uvloop showed a p99 above one second at 100 connections, asyncio below 0.1 s.
+                loop="asyncio",
+                http=_pinned(settings.allowed_peers) if settings.tls else HttpToolsProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=bool(proxies),
+                forwarded_allow_ips=list(proxies),
+                ssl_context_factory=_factory(self._context) if self._context else None,
+                limit_concurrency=(
+                    settings.max_concurrency if isinstance(settings, ListenSettings) else None
+                ),
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=graceful_s,
+                backlog=2048,
+            )
+        )
+
+    async def serve(self) -> None:
+        """Serve until `close` is called.
+
+        Raises:
+            SystemExit: the address is in use or not ours (uvicorn's way to say so).
+        """
+        await self._server.serve()
+
+    @property
+    def started(self) -> bool:
+        """Whether the socket is listening."""
+        return self._server.started
+
+    def close(self) -> None:
+        """Stop accepting, let the requests in progress end, then let `serve` return."""
+        self._server.should_exit = True
+
+    def reload_certificate(self) -> None:
+        """Use the certificate and key that are in the files now, for new connections."""
+        tls = self._settings.tls
+        if self._context is not None and tls is not None:
+            self._context.load_cert_chain(tls.cert, tls.key)
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to the composition root, which has two of them to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _factory(context: ssl.SSLContext) -> Callable[..., ssl.SSLContext]:
+    return lambda *_: context
+
+
+def _server_context(tls: TlsSettings) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tls.cert, tls.key)
+    context.load_verify_locations(tls.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _pinned(names: Sequence[str]) -> type[asyncio.Protocol]:
+    """Return an HTTP protocol that closes a connection whose peer bears none of `names`."""
+    accepted = frozenset(names)
+
+    class PinnedProtocol(HttpToolsProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+            certificate = cast("dict[str, Any]", transport.get_extra_info("peercert") or {})
+            bears = {
+                value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"
+            }
+            super().connection_made(transport)
+            if accepted and not accepted & bears:
+                telemetry.log.warning("peer_refused", names=sorted(bears))
+                transport.abort()
+
+    return PinnedProtocol

@@ -1,0 +1,176 @@
+"""The REST door: the same tools for callers that do not speak MCP."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, Router
+
+from mcp_server.gate import (
+    Answer,
+    Call,
+    Caller,
+    Gate,
+    Limited,
+    NodeUnavailable,
+    Refused,
+    ToolAnswer,
+)
+from mcp_server.policy import Obligations, Quota, Resource, Visible
+from mcp_server.resources import Resources
+from mcp_server.tools.catalog import InvalidArguments
+from mcp_server.transports.edge import RETRY_AFTER_S, EdgeState
+
+__all__ = ["RestDoor"]
+
+
+class RestDoor:
+    """`GET /tools`, `POST /tools/{name}/execute` and `GET /resources`.
+
+    Every answer is JSON. Errors have the form `{"error": {"code", "message", ...}}` with status 400
+    (arguments), 401, 403, 429 (with Retry-After, RateLimit and RateLimit-Policy), 502 (the tool's
+    backend) or 503 (try again).
+    """
+
+    def __init__(self, gate: Gate, resources: Resources) -> None:
+        self._gate = gate
+        self._resources = resources
+        self.app = Router(
+            [
+                Route("/tools", self._list_tools, methods=["GET"]),
+                Route("/tools/{name}/execute", self._execute, methods=["POST"]),
+                Route("/resources", self._list_resources, methods=["GET"]),
+            ]
+        )
+
+    async def _list_tools(self, request: Request) -> Response:
+        visible = await self._visible(request, "tools/list")
+        if isinstance(visible, Response):
+            return visible
+        return JSONResponse(
+            {
+                "tools": [
+                    {
+                        "name": tool.wire_name,
+                        "title": tool.title,
+                        "description": tool.description,
+                        "input_schema": tool.input_schema,
+                        "output_schema": tool.output_schema,
+                        "read_only": tool.read_only,
+                    }
+                    for tool in self._gate.catalog
+                    if tool.name in visible.tools
+                ]
+            },
+            headers={"Cache-Control": "private, no-cache"},
+        )
+
+    async def _list_resources(self, request: Request) -> Response:
+        visible = await self._visible(request, "resources/list")
+        if isinstance(visible, Response):
+            return visible
+        return JSONResponse(
+            {
+                "resources": [
+                    {
+                        "uri": resource.uri,
+                        "name": resource.name,
+                        "title": resource.title,
+                        "description": resource.description,
+                        "mime_type": resource.mime_type,
+                    }
+                    for resource in self._resources
+                    if resource.uri in visible.resources
+                ]
+            },
+            headers={"Cache-Control": "private, no-cache"},
+        )
+
+    async def _visible(self, request: Request, method: str) -> Visible | Response:
+        state = EdgeState.of(request.scope)
+
+        async def work(_: Obligations) -> Visible:
+            return await self._gate.visible(state.caller, method)
+
+        try:
+            call = Call(method, Resource("server", "enterprise-mcp"))
+            return (await self._gate.perform(state.caller, call, work)).value
+        except Refused as refusal:
+            return _refused(refusal, state)
+
+    async def _execute(self, request: Request) -> Response:
+        state = EdgeState.of(request.scope)
+        arguments = state.document
+        if isinstance(arguments, dict) and set(arguments) == {"arguments"}:
+            arguments = arguments["arguments"]
+        if not isinstance(arguments, dict):
+            return _error(400, "invalid_request", "the body must be an object of arguments")
+        try:
+            answer = await self._gate.call_tool(
+                state.caller, request.path_params["name"], arguments
+            )
+        except InvalidArguments as error:
+            return _error(400, "invalid_arguments", str(error))
+        except Refused as refusal:
+            return _refused(refusal, state)
+        return _executed(answer, state.caller)
+
+
+def _executed(answer: Answer[ToolAnswer], caller: Caller) -> Response:
+    result = answer.value
+    headers = _quota_headers(answer.quota)
+    if result.is_error:
+        status = 502 if result.retryable else 422
+        return _error(status, "tool_error", result.text, headers, retryable=result.retryable)
+    return JSONResponse(
+        {"result": result.structured, "text": result.text, "request_id": caller.request_id},
+        headers=headers,
+    )
+
+
+def _refused(refusal: Refused, state: EdgeState) -> Response:
+    details: dict[str, Any] = {
+        "reasons": [reason.model_dump(exclude={"rule"}) for reason in refusal.reasons],
+        "retryable": refusal.retryable,
+        "request_id": state.caller.request_id,
+    }
+    if isinstance(refusal, Limited):
+        details["retry_after_ms"] = refusal.retry_after_ms
+        headers = _quota_headers(refusal.quota)
+        headers["Retry-After"] = str(max(math.ceil(refusal.retry_after_ms / 1000), 1))
+        return _error(429, "rate_limited", str(refusal), headers, **details)
+    if isinstance(refusal, NodeUnavailable):
+        state.node_unavailable = True  # the edge adds Retry-After
+        return _error(503, "unavailable", str(refusal), **details)
+    if refusal.retryable:
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+        # Not 503: the load balancer takes that for a fault of this node and asks the others.
+        return _error(502, "unavailable", str(refusal), headers, **details)
+    return _error(403, "forbidden", str(refusal), **details)
+
+
+def _error(
+    status: int,
+    code: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    **details: Any,
+) -> Response:
+    body = {"error": {"code": code, "message": message, **details}}
+    return JSONResponse(body, status_code=status, headers=dict(headers or {}))
+
+
+def _quota_headers(quota: tuple[Quota, ...]) -> dict[str, str]:
+    """Return the fields of draft-ietf-httpapi-ratelimit-headers for the limits that were charged."""
+    if not quota:
+        return {}
+    return {
+        "RateLimit-Policy": ", ".join(f'"{q.id}";q={q.limit};w={q.window_s}' for q in quota),
+        "RateLimit": ", ".join(
+            f'"{q.id}";r={q.remaining};t={math.ceil(q.reset_ms / 1000)}' for q in quota
+        ),
+    }
