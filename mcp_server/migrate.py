@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -21,6 +21,8 @@ __all__ = ["MigrationFailed", "upgrade"]
 
 _SCRIPTS = Path(__file__).parent / "migrations"
 _DEADLINE_S = 300.0
+# Chosen once, shared with nothing else in the database.
+_LOCK = 5_402_216_081_114_237_001
 
 
 class MigrationFailed(Exception):
@@ -56,7 +58,10 @@ async def upgrade(
         "postgresql+asyncpg://", async_creator=open_connection, poolclass=NullPool
     )
     try:
-        async with asyncio.timeout(deadline_s), engine.connect() as connection:
+        async with asyncio.timeout(deadline_s), engine.begin() as connection:
+            # Two deployments at once: the second waits here, then finds nothing to do.
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            await connection.execute(text("CREATE SCHEMA IF NOT EXISTS configuration"))
             await connection.run_sync(_upgrade, applied)
     except TimeoutError:
         raise MigrationFailed(

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from alembic import context
-from sqlalchemy import text
-
-# Chosen once, shared with nothing else in the database.
-_LOCK = 5_402_216_081_114_237_001
 
 
 def _run() -> None:
@@ -19,10 +15,8 @@ def _run() -> None:
         version_table_schema="configuration",
         on_version_apply=context.config.attributes["on_version_apply"],
     )
+    # The transaction is that of the connection: begun and committed by mcp_server.migrate.
     with context.begin_transaction():
-        # Two deployments at once: the second waits here, then finds nothing to do.
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        connection.execute(text("CREATE SCHEMA IF NOT EXISTS configuration"))
         context.run_migrations()
 
 

@@ -1,0 +1,192 @@
+"""Fixtures: real servers for the session, a fresh database for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from mcp_server.database import Database, connect
+from mcp_server.migrate import upgrade
+from mcp_server.settings import DatabaseSettings
+from mcp_server.tools.cmdb.importer import import_assets, parse_assets
+from tests.integration.nodes import McpNode
+from tests.integration.servers import (
+    Alertmanager,
+    Authority,
+    Opa,
+    PostgresServer,
+    Prometheus,
+    RedisServer,
+    build_bundle,
+)
+
+_POLICIES = Path(__file__).resolve().parents[2] / "policies"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def workspace() -> Iterator[Path]:
+    """A directory with a short path (Unix sockets) that other accounts may pass through."""
+    directory = Path(tempfile.mkdtemp(prefix="emcp-"))
+    directory.chmod(0o755)
+    yield directory
+    if not os.environ.get("KEEP_WORKSPACE"):
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def authority(workspace: Path) -> Authority:
+    directory = workspace / "tls"
+    directory.mkdir()
+    return Authority(directory)
+
+
+@pytest.fixture(scope="session")
+def postgres(workspace: Path, authority: Authority) -> Iterator[PostgresServer]:
+    """PostgreSQL with the roles mcp_owner and mcp_server."""
+    server = PostgresServer(workspace / "postgres", authority)
+    server.start()
+    server.create_roles()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server(workspace: Path, authority: Authority) -> Iterator[RedisServer]:
+    server = RedisServer(workspace / "redis", authority)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def opa(workspace: Path) -> Iterator[Opa]:
+    """OPA with a bundle of the shipped policies."""
+    bundle = build_bundle(_POLICIES, workspace / "bundle.tar.gz")
+    server = Opa(workspace / "opa", bundle)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def alertmanager(workspace: Path) -> Iterator[Alertmanager]:
+    server = Alertmanager(workspace / "alertmanager")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def prometheus(workspace: Path, alertmanager: Alertmanager) -> Iterator[Prometheus]:
+    server = Prometheus(workspace / "prometheus", alertmanager)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: PostgresServer) -> str:
+    """The name of a migrated database that is only copied from."""
+    name = "migrated"
+    postgres.create_database(name)
+    asyncio.run(
+        upgrade(postgres.settings(name), user=postgres.owner, password=postgres.owner_password)
+    )
+    return name
+
+
+@pytest.fixture
+def empty_database(postgres: PostgresServer) -> Iterator[DatabaseSettings]:
+    """Settings for a database without any schema of ours."""
+    name = f"empty_{next(_numbers)}"
+    postgres.create_database(name)
+    yield postgres.settings(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def database_settings(
+    postgres: PostgresServer, migrated_template: str
+) -> Iterator[DatabaseSettings]:
+    """Settings of the server's role for a fresh migrated database."""
+    name = f"test_{next(_numbers)}"
+    postgres.create_database(name, template=migrated_template)
+    yield postgres.settings(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+async def database(database_settings: DatabaseSettings) -> AsyncIterator[Database]:
+    pool = Database(database_settings)
+    await pool.start()
+    yield pool
+    await pool.stop()
+
+
+@pytest.fixture
+async def owner(
+    postgres: PostgresServer, database_settings: DatabaseSettings
+) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of mcp_owner to the test's database."""
+    connection = await connect(
+        database_settings, user=postgres.owner, password=postgres.owner_password
+    )
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def server_role(database_settings: DatabaseSettings) -> AsyncIterator[asyncpg.Connection]:
+    """A bare connection of mcp_server to the test's database."""
+    connection = await connect(database_settings)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def node(
+    workspace: Path,
+    opa: Opa,
+    redis_server: RedisServer,
+    database_settings: DatabaseSettings,
+    prometheus: Prometheus,
+    alertmanager: Alertmanager,
+) -> Iterator[McpNode]:
+    """One server node with everything it needs, its counters empty."""
+    redis_server.cli("flushall")
+    server = McpNode(
+        workspace / f"node-{next(_numbers)}",
+        policy=opa.settings(),
+        counters=redis_server.settings(),
+        database=database_settings,
+        prometheus_url=prometheus.url,
+        alertmanager_url=alertmanager.url,
+    )
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def assets(owner: asyncpg.Connection) -> None:
+    """Assets of two tenants."""
+    rows = [
+        {"id": "db1", "name": "db1", "type": "database", "environment": "prod"},
+        {"id": "mcp1", "name": "mcp1", "type": "server", "environment": "prod"},
+        {"id": "x1", "name": "x1", "type": "server", "environment": "dev", "tenant": "other"},
+    ]
+    await import_assets(owner, parse_assets(rows))

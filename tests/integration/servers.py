@@ -1,0 +1,775 @@
+"""Real servers for the integration tests: on loopback, on free ports, in a directory of their own.
+
+Each can be stopped, killed, paused and started again, on the same port with the same data, which is
+what fault tests need. A missing program is an error that names the Debian package, never a skip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tarfile
+import time
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from mcp_server.settings import CountersSettings, DatabaseSettings, PolicySettings, Secret
+
+__all__ = [
+    "Alertmanager",
+    "Authority",
+    "Identity",
+    "Opa",
+    "PostgresServer",
+    "Prometheus",
+    "RedisServer",
+    "Server",
+    "ServerFailed",
+    "build_bundle",
+]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_START_DEADLINE_S = 30.0
+_STOP_DEADLINE_S = 15.0
+_OPA_VERSION = "1.22.2"
+# The signal at the death of the parent is one at the death of the thread that started the child:
+# all are started by one thread that lives as long as the tests.
+_SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
+
+
+class ServerFailed(Exception):
+    """A server did not start or stop; the message holds the end of its log."""
+
+
+# --- certificates -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A certificate and its key, as PEM files."""
+
+    cert: Path
+    key: Path
+
+
+class Authority:
+    """A certificate authority that lives as long as the tests."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Integration tests")])
+        self._cert = (
+            self._builder(self._name, self._key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(sign_certificates=True), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.ca = directory / "ca.pem"
+        self.ca.write_bytes(self._cert.public_bytes(serialization.Encoding.PEM))
+
+    def identity(self, name: str, *, dns: Sequence[str] = ("localhost",)) -> Identity:
+        """Issue a certificate for 127.0.0.1 and the DNS names, for servers and clients."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        alternatives = [x509.DNSName(each) for each in dns]
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        cert = (
+            self._builder(subject, key.public_key())
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(sign_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName(
+                    [*alternatives, x509.IPAddress(ip_address("127.0.0.1"))]
+                ),
+                critical=False,
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        files = Identity(self._directory / f"{name}.crt", self._directory / f"{name}.key")
+        files.cert.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+        files.key.touch(mode=0o600)
+        files.key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return files
+
+    def _builder(
+        self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey
+    ) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(minutes=5))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+        )
+
+
+def _key_usage(*, sign_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not sign_certificates,
+        key_cert_sign=sign_certificates,
+        crl_sign=sign_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+# --- processes ----------------------------------------------------------------------------------
+
+
+class Server(ABC):
+    """One server process with its directory and its log.
+
+    Args:
+        directory: made if absent; kept between stop and start.
+    """
+
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.log = directory / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """Return the command line; the process must stay in the foreground."""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether it serves; may raise OSError for no."""
+
+    def start(self) -> None:
+        """Start it and wait until it serves.
+
+        Raises:
+            ServerFailed: it ended or was not ready in time.
+        """
+        self._process = _SPAWNER.submit(self._spawn).result()
+        deadline = time.monotonic() + _START_DEADLINE_S
+        while not self._is_ready():
+            if self._process.poll() is not None:
+                raise ServerFailed(f"{self} ended at once:\n{self._log_tail()}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise ServerFailed(f"{self} was not ready in time:\n{self._log_tail()}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End it in an orderly way; harmless when it does not run."""
+        self._end(self.stop_signal)
+
+    def kill(self) -> None:
+        """End it and its children at once, as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop and start it."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open, nothing answers."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._signal_all(signal.SIGCONT)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop it for the length of the block."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Freeze it for the length of the block."""
+        self.pause()
+        try:
+            yield
+        finally:
+            self.resume()
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} in {self.directory}"
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                # Nothing is left running when the tests are killed.
+                ["setpriv", f"--pdeathsig={self.stop_signal.name[3:]}", *self.command()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                start_new_session=True,
+            )
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.ready()
+        except OSError:
+            return False
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            if how is signal.SIGKILL:
+                for pid in _family(process.pid):
+                    _send(pid, how)
+            else:
+                process.send_signal(how)
+            process.wait(_STOP_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise ServerFailed(f"{self} did not stop:\n{self._log_tail()}") from None
+
+    def _signal_all(self, what: signal.Signals) -> None:
+        if self._process is None:
+            raise ServerFailed(f"{self} does not run")
+        for pid in _family(self._process.pid):
+            _send(pid, what)
+
+    def _log_tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
+
+
+def _send(pid: int, what: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it ended meanwhile
+        os.kill(pid, what)
+
+
+def _family(pid: int) -> list[int]:
+    """Return the process and its descendants, ancestors first."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    family = [pid]
+    for member in family:
+        family += children.get(member, [])
+    return family
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nothing uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def program(name: str, package: str, *places: Path) -> str:
+    """Return the path of a program.
+
+    Raises:
+        ServerFailed: it is not installed; the message says which Debian package brings it.
+    """
+    for place in places:
+        if os.access(place / name, os.X_OK):
+            return str(place / name)
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise ServerFailed(f"{name} is missing: run make bootstrap, or apt install {package}")
+    return found
+
+
+def _http_ok(url: str, authority: Authority | None = None) -> bool:
+    context = None
+    if authority is not None:
+        context = ssl.create_default_context(cafile=authority.ca)
+    with urllib.request.urlopen(url, timeout=2, context=context) as answer:
+        return bool(answer.status == 200)
+
+
+# --- PostgreSQL ---------------------------------------------------------------------------------
+
+
+class PostgresServer(Server):
+    """PostgreSQL with TLS, SCRAM and the roles that roles/postgres makes.
+
+    Attributes:
+        port: on 127.0.0.1.
+        ca: CA of its certificate.
+        owner: role name of the owner of databases and schemas.
+    """
+
+    stop_signal = signal.SIGINT  # "fast": disconnects clients instead of waiting for them
+    owner = "mcp_owner"
+    server_role = "mcp_server"
+
+    def __init__(self, directory: Path, authority: Authority) -> None:
+        super().__init__(directory)
+        self.port = free_port()
+        self.ca = authority.ca
+        self.superuser_password = "superuser-secret"
+        self.owner_password = "owner-secret"
+        self.server_password = "server-secret"
+        self._password_file = directory / "server_password"
+        self._password_file.write_text(self.server_password + "\n")
+        self._data = directory / "data"
+        # PostgreSQL refuses to run as root; Debian's package brings the account.
+        self._account = "postgres" if os.getuid() == 0 else None
+        if not self._data.exists():
+            self._initialize(authority)
+
+    def settings(
+        self, database: str, *, pool_max: int = 5, timeout_s: float = 2.0
+    ) -> DatabaseSettings:
+        """Return settings for the server's role in a database, TLS verified in full."""
+        return DatabaseSettings(
+            host="127.0.0.1",
+            port=self.port,
+            name=database,
+            user=self.server_role,
+            password=Secret(file=self._password_file),
+            ca=self.ca,
+            pool_max=pool_max,
+            timeout_s=timeout_s,
+        )
+
+    def command(self) -> list[str]:
+        return [*self._as_account(), self._binary("postgres"), "-D", str(self._data)]
+
+    def ready(self) -> bool:
+        return (
+            subprocess.run(
+                [self._binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
+                check=False,
+            ).returncode
+            == 0
+        )
+
+    def psql(self, sql: str, *, database: str = "postgres") -> str:
+        """Run SQL as the superuser and return what it prints, unaligned."""
+        done = subprocess.run(
+            [
+                *(self._binary("psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1"),
+                *("-p", str(self.port), "-U", "postgres", "-d", database, "-f", "-"),
+            ],
+            input=sql,
+            env={**os.environ, "PGPASSWORD": self.superuser_password},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ServerFailed(f"psql: {done.stderr}")
+        return done.stdout.strip()
+
+    def create_roles(self) -> None:
+        """Make the two roles as the Ansible role does; to be called once."""
+        self.psql(
+            f"CREATE ROLE {self.owner} LOGIN PASSWORD '{self.owner_password}';"
+            f"CREATE ROLE {self.server_role} LOGIN PASSWORD '{self.server_password}';"
+        )
+
+    def create_database(self, name: str, *, template: str = "template0") -> None:
+        """Make a database of the owner, that only it and the server may connect to."""
+        self.psql(f"CREATE DATABASE {name} OWNER {self.owner} TEMPLATE {template}")
+        self.psql(
+            f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;"
+            f"GRANT CONNECT ON DATABASE {name} TO {self.server_role}"
+        )
+
+    def drop_database(self, name: str) -> None:
+        """Remove a database, connections or not."""
+        self.psql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def _initialize(self, authority: Authority) -> None:
+        identity = authority.identity("postgres")
+        password = self.directory / "superuser_password"
+        password.write_text(self.superuser_password)
+        for file in (self.directory, identity.cert, identity.key, password):
+            if self._account:
+                shutil.chown(file, self._account, self._account)
+        subprocess.run(
+            [
+                *(*self._as_account(), self._binary("initdb"), "-D", str(self._data)),
+                *("-U", "postgres", f"--pwfile={password}", "--auth=scram-sha-256"),
+                *("--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"),
+            ],
+            check=True,
+            capture_output=True,
+            cwd=self.directory,
+        )
+        with (self._data / "postgresql.conf").open("a") as configuration:
+            configuration.write(
+                f"listen_addresses = '127.0.0.1'\n"
+                f"port = {self.port}\n"
+                f"unix_socket_directories = '{self.directory}'\n"
+                f"max_connections = 60\n"
+                f"shared_buffers = 32MB\n"
+                f"ssl = on\n"
+                f"ssl_cert_file = '{identity.cert}'\n"
+                f"ssl_key_file = '{identity.key}'\n"
+                # What is lost when the machine crashes, which is not what is tested.
+                f"fsync = off\n"
+            )
+        (self._data / "pg_hba.conf").write_text(
+            "hostssl all mcp_owner,mcp_server 127.0.0.1/32 scram-sha-256\n"
+            "host    all postgres             127.0.0.1/32 scram-sha-256\n"
+        )
+
+    def _as_account(self) -> list[str]:
+        if self._account is None:
+            return []
+        account = pwd.getpwnam(self._account)
+        return [
+            *("setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}"),
+            *("--clear-groups", "--pdeathsig=INT"),
+        ]
+
+    def _binary(self, name: str) -> str:
+        versions = sorted(
+            Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -int(path.parent.name)
+        )
+        return program(name, "postgresql", *versions)
+
+
+# --- Redis --------------------------------------------------------------------------------------
+
+
+class RedisServer(Server):
+    """Redis with the keys and commands that roles/redis allows the server.
+
+    Attributes:
+        port: on 127.0.0.1; TLS when an authority was given.
+        url: with the user, without the password.
+    """
+
+    user = "mcp-server"
+
+    def __init__(self, directory: Path, authority: Authority | None = None) -> None:
+        super().__init__(directory)
+        self.port = free_port()
+        self.password = "redis-secret"
+        self._authority = authority
+        self._password_file = directory / "password"
+        self._password_file.write_text(self.password + "\n")
+        scheme = "redis" if authority is None else "rediss"
+        self.url = f"{scheme}://{self.user}@127.0.0.1:{self.port}/0"
+        self._configure()
+
+    def settings(self, *, timeout_s: float = 1.0) -> CountersSettings:
+        """Return settings for the server's user."""
+        return CountersSettings(
+            url=self.url,
+            password=Secret(file=self._password_file),
+            ca=None if self._authority is None else self._authority.ca,
+            timeout_s=timeout_s,
+        )
+
+    def command(self) -> list[str]:
+        return [program("redis-server", "redis-server"), str(self.directory / "redis.conf")]
+
+    def ready(self) -> bool:
+        return self.cli("ping") == "PONG"
+
+    def cli(self, *words: str) -> str:
+        """Run a command as the administrator and return what it prints."""
+        tls: list[str] = []
+        if self._authority is not None:
+            tls = ["--tls", "--cacert", str(self._authority.ca)]
+        return subprocess.run(
+            [
+                *(program("redis-cli", "redis-tools"), "-h", "127.0.0.1", "-p", str(self.port)),
+                *("--user", "admin", "--no-auth-warning", *tls, *words),
+            ],
+            env={**os.environ, "REDISCLI_AUTH": self.password},
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.strip()
+
+    def _configure(self) -> None:
+        role = yaml.safe_load((_ROOT / "roles/redis/defaults/main.yml").read_text())
+        keys = " ".join(f"~{key}" for key in role["redis_acl_keys"])
+        commands = " ".join(f"+{command}" for command in role["redis_acl_commands"])
+        digest = hashlib.sha256(self.password.encode()).hexdigest()
+        acl = self.directory / "users.acl"
+        acl.write_text(
+            "user default off nopass resetkeys resetchannels -@all\n"
+            f"user admin on #{digest} ~* &* +@all\n"
+            f"user {self.user} on #{digest} {keys} resetchannels -@all {commands}\n"
+        )
+        lines = [
+            "bind 127.0.0.1",
+            "daemonize no",
+            f"aclfile {acl}",
+            f"dir {self.directory}",
+            "appendonly yes",
+            'save ""',
+        ]
+        if self._authority is None:
+            lines.append(f"port {self.port}")
+        else:
+            identity = self._authority.identity("redis")
+            lines += [
+                "port 0",
+                f"tls-port {self.port}",
+                f"tls-cert-file {identity.cert}",
+                f"tls-key-file {identity.key}",
+                f"tls-ca-cert-file {self._authority.ca}",
+                "tls-auth-clients no",
+            ]
+        (self.directory / "redis.conf").write_text("\n".join(lines) + "\n")
+
+
+# --- OPA ----------------------------------------------------------------------------------------
+
+
+def opa_program() -> str:
+    """Return the OPA binary: the cache of `make bootstrap`, else the one on the PATH."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "enterprise-mcp/bin"
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+    built = cache / f"opa-{_OPA_VERSION}-{machine}"
+    if os.access(built, os.X_OK):
+        return str(built)
+    found = shutil.which("opa")
+    if found is None:
+        raise ServerFailed(f"{built} is missing: run make bootstrap, or scripts/build_opa")
+    return found
+
+
+def build_bundle(policies: Path, destination: Path, *, revision: str = "test") -> Path:
+    """Build an unsigned bundle of `mcp/` and `config/` below `policies`, as the product does.
+
+    Args:
+        policies: a tree laid out as the repository's policies/.
+        destination: the .tar.gz to write.
+        revision: what the decisions will name.
+    """
+    stage = destination.with_suffix(".stage")
+    shutil.rmtree(stage, ignore_errors=True)
+    for root in ("mcp", "config"):
+        shutil.copytree(policies / root, stage / root, ignore=shutil.ignore_patterns("*_test.rego"))
+    (stage / ".manifest").write_text(
+        json.dumps({"revision": revision, "rego_version": 1, "roots": ["mcp", "config"]})
+    )
+    check = [opa_program(), "check", "--bundle", str(stage)]
+    if (policies / "capabilities.json").exists():
+        check += ["--capabilities", str(policies / "capabilities.json")]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ServerFailed(f"opa check: {done.stdout}{done.stderr}")
+    temporary = destination.with_suffix(".new")
+    with tarfile.open(temporary, "w:gz") as archive:
+        archive.add(stage, arcname="/")
+    temporary.rename(destination)
+    return destination
+
+
+class Opa(Server):
+    """The sidecar: a bundle, a Unix socket, and system.authz in front of it.
+
+    Args:
+        directory: must have a short path, for the socket.
+        bundle: a .tar.gz.
+        authz: the Rego file of `system.authz`.
+        verification_key: PEM file of the public key of a signed bundle; None: not verified.
+
+    Attributes:
+        socket: path of the Unix socket.
+        diagnostics: URL of /health and /metrics.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        bundle: Path,
+        *,
+        authz: Path = _ROOT / "policies/system/authz/authz.rego",
+        verification_key: Path | None = None,
+        verification_key_id: str = "bundle",
+        signing_algorithm: str = "ES256",
+    ) -> None:
+        super().__init__(directory)
+        self.socket = directory / "opa.sock"
+        self.bundle = bundle
+        self._authz = authz
+        self._port = free_port()
+        self.diagnostics = f"http://127.0.0.1:{self._port}"
+        self._config = directory / "opa.json"
+        source: dict[str, object] = {"resource": f"file://{bundle}"}
+        configuration: dict[str, object] = {"bundles": {"mcp": source}}
+        if verification_key is not None:
+            source["signing"] = {"keyid": verification_key_id}
+            configuration["keys"] = {
+                verification_key_id: {
+                    "algorithm": signing_algorithm,
+                    "key": verification_key.read_text(),
+                }
+            }
+        self._config.write_text(json.dumps(configuration))
+
+    def settings(self, *, timeout_s: float = 1.0) -> PolicySettings:
+        """Return settings for the sidecar."""
+        return PolicySettings(socket=self.socket, timeout_s=timeout_s)
+
+    def command(self) -> list[str]:
+        self.socket.unlink(missing_ok=True)
+        return [
+            *(opa_program(), "run", "--server", "--config-file", str(self._config)),
+            *("--addr", f"unix://{self.socket}", "--unix-socket-perm", "660"),
+            *("--diagnostic-addr", f"127.0.0.1:{self._port}", "--authorization=basic"),
+            *("--skip-version-check", "--log-level=error", str(self._authz)),
+        ]
+
+    def ready(self) -> bool:
+        return _http_ok(f"{self.diagnostics}/health?bundles&plugins")
+
+    def publish(self, bundle: Path) -> None:
+        """Put another bundle in the place of the one in use, and restart to take it."""
+        bundle.replace(self.bundle)
+        self.restart()
+
+
+# --- Prometheus and Alertmanager ----------------------------------------------------------------
+
+
+class Alertmanager(Server):
+    """Alertmanager without a cluster port and without receivers."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._config = directory / "alertmanager.yml"
+        self._config.write_text(
+            yaml.safe_dump({"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]})
+        )
+
+    def command(self) -> list[str]:
+        return [
+            program("prometheus-alertmanager", "prometheus-alertmanager"),
+            f"--config.file={self._config}",
+            f"--storage.path={self.directory / 'data'}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--cluster.listen-address=",
+        ]
+
+    def ready(self) -> bool:
+        return _http_ok(f"{self.url}/-/ready")
+
+    def alerts(self) -> list[str]:
+        """Return the names of the active alerts."""
+        with urllib.request.urlopen(f"{self.url}/api/v2/alerts", timeout=5) as answer:
+            return [alert["labels"]["alertname"] for alert in json.load(answer)]
+
+
+class Prometheus(Server):
+    """Prometheus that scrapes itself every second, with one alert of each severity firing.
+
+    The alerts `AlwaysCritical`, `AlwaysWarning` and `AlwaysInfo` carry `severity`, `instance` and
+    a summary, and go to the Alertmanager where one is given.
+    """
+
+    def __init__(self, directory: Path, alertmanager: Alertmanager | None = None) -> None:
+        super().__init__(directory)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        rules = directory / "rules.yml"
+        rules.write_text(
+            yaml.safe_dump(
+                {
+                    "groups": [
+                        {
+                            "name": "always",
+                            "interval": "1s",
+                            "rules": [_alert(each) for each in ("critical", "warning", "info")],
+                        }
+                    ]
+                }
+            )
+        )
+        configuration: dict[str, object] = {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str(rules)],
+            "scrape_configs": [
+                {
+                    "job_name": "prometheus",
+                    "static_configs": [{"targets": [f"127.0.0.1:{self.port}"]}],
+                }
+            ],
+        }
+        if alertmanager is not None:
+            target = {"static_configs": [{"targets": [f"127.0.0.1:{alertmanager.port}"]}]}
+            configuration["alerting"] = {"alertmanagers": [target]}
+        self._config = directory / "prometheus.yml"
+        self._config.write_text(yaml.safe_dump(configuration))
+
+    def command(self) -> list[str]:
+        return [
+            program("prometheus", "prometheus"),
+            f"--config.file={self._config}",
+            f"--storage.tsdb.path={self.directory / 'data'}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--log.level=warn",
+        ]
+
+    def ready(self) -> bool:
+        """Whether the series `up` is there."""
+        if not _http_ok(f"{self.url}/-/ready"):
+            return False
+        query = f"{self.url}/api/v1/query?query=up"
+        with urllib.request.urlopen(query, timeout=5) as answer:
+            return bool(json.load(answer)["data"]["result"])
+
+
+def _alert(severity: str) -> dict[str, object]:
+    return {
+        "alert": f"Always{severity.capitalize()}",
+        "expr": 'label_replace(vector(1), "instance", "test:1", "", "")',
+        "labels": {"severity": severity},
+        "annotations": {"summary": f"This alert of severity {severity} always fires"},
+    }
