@@ -11,20 +11,39 @@ import data.mcp.subject
 import data.mcp.tenants
 
 # METADATA
-# title: Some arguments could be allowed
-# description: True for an entry of the catalogue that the subject could use in at least one place.
-reachable(entry) if {
-	entry.scope.namespace == null
-	subject.may(entry.permission)
+# title: The thing may be used in the place that is named
+# description: Methods that name no thing pass.
+ok if methods.method.kinds == []
+
+ok if {
+	_right_kind
+	tenants.own
+	_place_allowed
 }
 
-reachable(entry) if {
-	is_string(entry.scope.namespace)
-	_usable_in_a_namespace(entry)
+# METADATA
+# title: Some arguments could be allowed
+# description: True for an entry of the catalogue that the subject could use in at least one place.
+reachable(thing) if {
+	thing.scope.namespace == null
+	subject.may(thing.permission)
+}
+
+reachable(thing) if {
+	is_string(thing.scope.namespace)
+	_usable_in_a_namespace(thing)
 	_named_somewhere
 }
 
-reachable(entry) if _usable_everywhere(entry)
+reachable(thing) if _usable_everywhere(thing)
+
+# METADATA
+# title: The catalogue's entry for what is asked for
+entry := data.config.catalog.tools[input.resource.id] if input.resource.type == "tool"
+
+entry := data.config.catalog.resources[input.resource.id] if input.resource.type == "resource"
+
+entry := data.config.catalog.prompts[input.resource.id] if input.resource.type == "prompt"
 
 # METADATA
 # title: The thing is available
@@ -41,15 +60,15 @@ deny contains reasons.because(rego.metadata.chain(), []) if {
 # METADATA
 # title: The namespace is available
 # description: >-
-#   One of the subject's roles is named for the namespace. A change needs the permission besides; reading needs none of
-#   those which config/namespaces grants with the name.
+#   One of the subject's roles is named for the namespace. A change needs the permission besides; reading does without
+#   the permissions which config/namespaces grants with the name.
 # custom:
 #   code: namespace_not_available
 #   message: there is no such namespace, or it is not available to you for this
 #   solution: name a namespace that one of your roles may use; ask an administrator for a role if one is missing
 deny contains reasons.because(rego.metadata.chain(), []) if {
 	_available
-	not _everywhere == true
+	not _everywhere
 	not _place_allowed
 }
 
@@ -62,48 +81,43 @@ deny contains reasons.because(rego.metadata.chain(), []) if {
 #   solution: name one namespace
 deny contains reasons.because(rego.metadata.chain(), []) if {
 	_available
-	_everywhere == true
+	_everywhere
 	not _place_allowed
 }
 
 _names_a_thing if count(methods.method.kinds) > 0
 
 _available if {
-	input.resource.type in methods.method.kinds
+	_right_kind
 	tenants.own
 	reachable(entry)
 }
 
-# METADATA
-# title: The catalogue's entry for what is asked for
-entry := data.config.catalog.tools[input.resource.id] if input.resource.type == "tool"
-
-entry := data.config.catalog.resources[input.resource.id] if input.resource.type == "resource"
-
-entry := data.config.catalog.prompts[input.resource.id] if input.resource.type == "prompt"
+_right_kind if input.resource.type in methods.method.kinds
 
 # Three places: nowhere in particular, one namespace, everywhere. Anything else is no place and stays refused.
 _place_allowed if {
-	_everywhere == false
-	_namespace == null
 	entry.scope.namespace == null
+	_everywhere_fact == false
+	object.get(input.resource, ["properties", "namespace"], null) == null
+	subject.may(entry.permission)
 }
 
 _place_allowed if {
-	_everywhere == false
 	is_string(entry.scope.namespace)
+	_everywhere_fact == false
 	_usable_in_a_namespace(entry)
-	_named_for(_namespace)
+	_named_for(input.resource.properties.namespace)
 }
 
 _place_allowed if {
-	_everywhere == true
+	_everywhere
 	_usable_everywhere(entry)
 }
 
-_everywhere := object.get(input.resource, ["properties", "all_namespaces"], false)
+_everywhere if input.resource.properties.all_namespaces == true
 
-_namespace := object.get(input.resource, ["properties", "namespace"], null)
+_everywhere_fact := object.get(input.resource, ["properties", "all_namespaces"], false)
 
 _named_for(namespace) if {
 	some role in data.config.namespaces.listed[namespace].roles
@@ -129,16 +143,16 @@ _named_somewhere if {
 
 _named_somewhere if _named_for_unlisted
 
-_usable_in_a_namespace(entry) if subject.may(entry.permission)
+_usable_in_a_namespace(thing) if subject.may(thing.permission)
 
-_usable_in_a_namespace(entry) if {
-	entry.read_only == true
-	entry.permission in data.config.namespaces.grants_to_read
+_usable_in_a_namespace(thing) if {
+	thing.read_only == true
+	thing.permission in data.config.namespaces.grants_to_read
 }
 
-_usable_everywhere(entry) if {
-	entry.read_only == true
-	subject.may(entry.permission)
+_usable_everywhere(thing) if {
+	thing.read_only == true
+	subject.may(thing.permission)
 	some role in data.config.namespaces.cluster_wide.roles
 	role in subject.roles
 }

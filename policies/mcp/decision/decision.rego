@@ -17,16 +17,29 @@ _version := 1
 # METADATA
 # title: May this request be made
 # description: >-
-#   Asked before anything is counted or done. A request is allowed when no rule refuses it, and every rule refuses
-#   unless it finds the facts that it needs.
+#   Asked before anything is counted or done. Allowed is what every package finds to be in order; whatever is not
+#   allowed is refused, with the reasons of all of them.
 # entrypoint: true
 decide := {
 	"version": _version,
-	"effect": _effect,
+	"effect": "allow",
+	"reasons": [],
+	"revision": revision,
+	"charges": limits.charges,
+	"obligations": obligations.obligations,
+} if {
+	_allowed
+}
+
+decide := {
+	"version": _version,
+	"effect": "deny",
 	"reasons": [reason | some reason in _refusals],
 	"revision": revision,
-	"charges": _charges,
-	"obligations": _obligations,
+	"charges": [],
+	"obligations": [],
+} if {
+	not _allowed
 }
 
 # Answered when the policy data is broken: anything but a complete answer above is a refusal.
@@ -55,6 +68,19 @@ admit := {
 	"revision": revision,
 	"retry_after_ms": limits.retry_after_ms,
 	"quota": limits.quota,
+} if {
+	_allowed
+}
+
+admit := {
+	"version": _version,
+	"effect": "deny",
+	"reasons": decide.reasons,
+	"revision": revision,
+	"retry_after_ms": 0,
+	"quota": [],
+} if {
+	not _allowed
 }
 
 # METADATA
@@ -101,48 +127,39 @@ revision := data.system.bundles.mcp.manifest.revision
 
 default revision := "unversioned"
 
-_refusals := ((_strangers | methods.deny) | access.deny) | stores.deny
+_allowed if {
+	_known
+	methods.ok
+	access.ok
+	stores.ok
+}
 
-_strangers := (subject.deny | tenants.deny) | network.deny
+# The subject, wherever it wants to go.
+_known if {
+	subject.ok
+	tenants.ok
+	network.ok
+}
 
-_effect := "allow" if count(_refusals) == 0
-
-_effect := "deny" if count(_refusals) > 0
-
-_charges := limits.charges if _effect == "allow"
-
-_charges := [] if _effect == "deny"
-
-_obligations := obligations.obligations if _effect == "allow"
-
-_obligations := [] if _effect == "deny"
+_refusals := ((((subject.deny | tenants.deny) | network.deny) | methods.deny) | access.deny) | stores.deny
 
 _sees(method) if {
-	count(_strangers) == 0
+	_known
 	methods.permitted(method)
 }
 
-_objections := _refusals if _effect == "deny"
+default _admission := "deny"
 
-_objections := limits.deny | limits.limited if _effect == "allow"
-
-_admission := "deny" if _effect == "deny"
-
-_admission := "deny" if {
-	_effect == "allow"
-	count(limits.deny) > 0
-}
+_admission := "allow" if limits.within
 
 _admission := "limited" if {
-	_effect == "allow"
-	count(limits.deny) == 0
-	count(limits.limited) > 0
+	limits.counted
+	not limits.within
 }
 
-_admission := "allow" if {
-	_effect == "allow"
-	count(_objections) == 0
-}
+_objections := set() if limits.within
+
+_objections := limits.deny | limits.limited if not limits.within
 
 default _canary_allows := false
 

@@ -10,27 +10,31 @@ import data.mcp.methods
 import data.mcp.reasons
 
 # METADATA
-# title: The method is one that is charged
-chargeable if methods.method.charged == true
-
-# METADATA
 # title: The windows this call is charged to
-# description: Sorted by id. None while the counters are down, because nothing can be counted then.
-charges := [charge | some charge in _charges]
-
-_charges contains _charge("global", "global", data.config.limits.global) if _counting
-
-_charges contains _charge("user", concat(":", ["user", _owner]), data.config.limits.user) if _counting
-
-_charges contains _charge(concat(":", ["tool", name]), _tool_key(name, limit.per), limit) if {
+# description: None while the counters are down, because nothing can be counted then.
+charges := array.concat(
+	[
+		_charge("global", "global", data.config.limits.global),
+		_charge("user", concat(":", ["user", _owner]), data.config.limits.user),
+	],
+	_tool_charges,
+) if {
 	_counting
-	input.resource.type == "tool"
+}
+
+charges := [] if not _counting
+
+default _tool_charges := []
+
+_tool_charges := [_charge(concat(":", ["tool", name]), _tool_key(name, limit.per), limit) |
 	some name in {input.resource.id, access.entry.permission}
 	limit := data.config.limits.tool[name]
+] if {
+	input.resource.type == "tool"
 }
 
 _counting if {
-	chargeable
+	methods.method.charged == true
 	input.context.counters == "up"
 }
 
@@ -55,15 +59,28 @@ _tenant := urlquery.encode(input.subject.properties.tenant)
 
 # METADATA
 # title: Every charge was counted
+counted if {
+	every charge in charges {
+		_rows(charge) != []
+	}
+}
+
+# METADATA
+# title: Every charge was counted, and none beyond its limit
+within if {
+	every charge in charges {
+		_count(charge) <= charge.limit
+	}
+}
+
+# METADATA
+# title: Every charge was counted
 # description: A charge for which no count came back was not made, and cannot be admitted.
 # custom:
 #   code: count_missing
 #   message: the call was not counted
 #   solution: try again; this call was not made
-deny contains reasons.because(rego.metadata.chain(), []) if {
-	some charge in charges
-	count(_counts(charge)) == 0
-}
+deny contains reasons.because(rego.metadata.chain(), []) if not counted
 
 # METADATA
 # title: The counts are within the limits
@@ -74,33 +91,37 @@ deny contains reasons.because(rego.metadata.chain(), []) if {
 #   solution: wait for the time given with this answer, then try again
 limited contains reasons.because(rego.metadata.chain(), [charge.limit, charge.window_s, charge.id]) if {
 	some charge in charges
-	_over(charge)
+	_count(charge) > charge.limit
 }
 
 # METADATA
 # title: Milliseconds until all limits that are used up have room again
 # description: 0 when none is.
-retry_after_ms := max(array.concat([0], [_reset_ms(charge) | some charge in charges; _over(charge)]))
+retry_after_ms := 0 if within
+
+retry_after_ms := max(array.concat([0], [_reset_ms(charge) |
+	some charge in charges
+	_count(charge) > charge.limit
+])) if {
+	not within
+}
 
 # METADATA
-# title: What is left in each window
+# title: What is left in each window that was counted
 quota := [left |
 	some charge in charges
-	some tally in [max(_counts(charge))]
 	left := {
 		"id": charge.id,
 		"limit": charge.limit,
-		"remaining": max([0, charge.limit - tally]),
+		"remaining": max([0, charge.limit - _count(charge)]),
 		"window_s": charge.window_s,
 		"reset_ms": _reset_ms(charge),
 	}
 ]
 
-_over(charge) if max(_counts(charge)) > charge.limit
-
 _reset_ms(charge) := max([row.reset_ms | some row in _rows(charge)])
 
-_counts(charge) := [row.count | some row in _rows(charge)]
+_count(charge) := max([row.count | some row in _rows(charge)])
 
 _rows(charge) := [row |
 	some row in input.counts

@@ -11,11 +11,19 @@ import data.mcp.subject
 method := data.config.methods[input.action.name]
 
 # METADATA
+# title: The method is known and permitted
+ok if permitted(input.action.name)
+
+# METADATA
 # title: The subject may use a method
 # description: A method whose permission is null is open to every identified subject.
 permitted(name) if data.config.methods[name].permission == null
 
-permitted(name) if subject.may(data.config.methods[name].permission)
+permitted(name) if {
+	permission := data.config.methods[name].permission
+	permission != null
+	subject.may(permission)
+}
 
 # METADATA
 # title: The method is known
@@ -35,5 +43,5 @@ deny contains reasons.because(rego.metadata.chain(), []) if not method
 #   solution: ask an administrator for a role that permits it
 deny contains reasons.because(rego.metadata.chain(), []) if {
 	method
-	not permitted(input.action.name)
+	not ok
 }

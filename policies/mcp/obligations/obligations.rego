@@ -1,6 +1,6 @@
 # METADATA
 # title: Obligations
-# description: What the server has to do with an allowed call and its result. A tool's row overrides the default.
+# description: What the server has to do with an allowed call and with its result. A tool's row overrides the default.
 package mcp.obligations
 
 import data.mcp.methods
@@ -16,10 +16,10 @@ obligations := [
 	methods.method.charged == true
 }
 
-obligations := [] if not methods.method.charged == true
+obligations := [] if methods.method.charged == false
 
-_settings := object.union(data.config.obligations.default, _override)
+_settings := object.union(data.config.obligations.default, _override) if _override
 
-default _override := {}
+_settings := data.config.obligations.default if not _override
 
 _override := data.config.obligations.tool[input.resource.id] if input.resource.type == "tool"

@@ -3,8 +3,15 @@
 # description: What happens while the counters or the audit store are down is a choice in config/stores.
 package mcp.stores
 
-import data.mcp.limits
+import data.mcp.methods
 import data.mcp.reasons
+
+# METADATA
+# title: The stores which this request needs are up
+ok if {
+	_recordable
+	_countable
+}
 
 # METADATA
 # title: Calls can be counted
@@ -14,9 +21,8 @@ import data.mcp.reasons
 #   message: calls cannot be counted at the moment
 #   solution: try again in a few seconds; this call was not made
 deny contains reasons.because(rego.metadata.chain(), []) if {
-	limits.chargeable
-	not _may_go_uncounted
-	not _counters_up
+	methods.method
+	not _countable
 }
 
 # METADATA
@@ -26,15 +32,14 @@ deny contains reasons.because(rego.metadata.chain(), []) if {
 #   code: audit_unavailable
 #   message: requests cannot be recorded at the moment
 #   solution: try again in a few seconds; this call was not made
-deny contains reasons.because(rego.metadata.chain(), []) if {
-	not _may_go_unrecorded
-	not _audit_up
-}
+deny contains reasons.because(rego.metadata.chain(), []) if not _recordable
 
-_counters_up if input.context.counters == "up"
+_recordable if input.context.audit == "up"
 
-_audit_up if input.context.audit == "up"
+_recordable if data.config.stores.audit.when_down == "allow"
 
-_may_go_uncounted if data.config.stores.counters.when_down == "allow"
+_countable if input.context.counters == "up"
 
-_may_go_unrecorded if data.config.stores.audit.when_down == "allow"
+_countable if methods.method.charged == false
+
+_countable if data.config.stores.counters.when_down == "allow"

@@ -6,6 +6,13 @@ package mcp.subject
 import data.mcp.reasons
 
 # METADATA
+# title: The subject is identified, in this version of the protocol
+ok if {
+	_version_spoken
+	_identified
+}
+
+# METADATA
 # title: Roles of the subject which the policy data knows
 roles contains role if {
 	some role in input.subject.properties.roles
@@ -15,19 +22,14 @@ roles contains role if {
 # METADATA
 # title: Permissions which the roles give
 permissions contains permission if {
-	some role in roles
+	some role in input.subject.properties.roles
 	some permission in data.config.roles[role].permissions
 }
 
 # METADATA
 # title: The subject holds a permission
 # description: A role with the permission `*` holds every permission.
-may(permission) if permission in permissions
-
-may(permission) if {
-	is_string(permission)
-	"*" in permissions
-}
+may(permission) if count({permission, "*"} & permissions) > 0
 
 # METADATA
 # title: The request speaks this protocol
@@ -36,7 +38,7 @@ may(permission) if {
 #   code: unsupported_version
 #   message: this policy does not speak the protocol version of the request
 #   solution: publish the policies that belong to the installed server version
-deny contains reasons.because(rego.metadata.chain(), []) if not input.version == 1
+deny contains reasons.because(rego.metadata.chain(), []) if not _version_spoken
 
 # METADATA
 # title: The subject is identified
@@ -47,13 +49,12 @@ deny contains reasons.because(rego.metadata.chain(), []) if not input.version ==
 #   solution: use a token that names its subject and its tenant
 deny contains reasons.because(rego.metadata.chain(), []) if not _identified
 
+_version_spoken if input.version == 1
+
 _identified if {
 	input.subject.type in {"user", "service"}
-	_filled(input.subject.id)
-	_filled(input.subject.properties.tenant)
-}
-
-_filled(text) if {
-	is_string(text)
-	text != ""
+	is_string(input.subject.id)
+	input.subject.id != ""
+	is_string(input.subject.properties.tenant)
+	input.subject.properties.tenant != ""
 }

@@ -8,25 +8,28 @@ import data.mcp.reasons
 # METADATA
 # title: The tenant is served
 # description: An empty list of served tenants means every tenant that an accepted token names.
-# custom:
-#   code: tenant_not_served
-#   message: this tenant is not served here
-#   solution: ask an administrator to add the tenant to the policy data config/tenants
-deny contains reasons.because(rego.metadata.chain(), []) if not _served
-
-_served if {
-	count(data.config.tenants.served) == 0
-	not _suspended
+ok if {
+	_served
+	not input.subject.properties.tenant in data.config.tenants.suspended
 }
-
-_served if {
-	input.subject.properties.tenant in data.config.tenants.served
-	not _suspended
-}
-
-_suspended if input.subject.properties.tenant in data.config.tenants.suspended
 
 # METADATA
 # title: The resource belongs to the tenant
 # description: A resource whose tenant is known is for the subjects of that tenant only.
-own if object.get(input.resource, ["properties", "tenant"], input.subject.properties.tenant) == input.subject.properties.tenant
+own if {
+	tenant := input.subject.properties.tenant
+	object.get(input.resource, ["properties", "tenant"], tenant) == tenant
+}
+
+# METADATA
+# title: The tenant is served
+# description: Tenants which are not served, or suspended, are refused whatever they ask for.
+# custom:
+#   code: tenant_not_served
+#   message: this tenant is not served here
+#   solution: ask an administrator to add the tenant to the policy data config/tenants
+deny contains reasons.because(rego.metadata.chain(), []) if not ok
+
+_served if data.config.tenants.served == []
+
+_served if input.subject.properties.tenant in data.config.tenants.served

@@ -1,0 +1,430 @@
+package mcp.decision_test
+
+import data.fixtures
+import data.mcp.decision
+
+_viewer := ["mcp:viewer"]
+
+_operator := ["mcp:operator"]
+
+_admin := ["mcp:admin"]
+
+_decide(request) := answer if {
+	answer := decision.decide with input as request with data.config as fixtures.config
+}
+
+_decide_with(request, changes) := answer if {
+	config := object.union(fixtures.config, changes)
+	answer := decision.decide with input as request with data.config as config
+}
+
+_effect(request) := _decide(request).effect
+
+_codes(request) := fixtures.codes(_decide(request))
+
+# R8: what each role may call where. `everywhere` stands for all namespaces at once, `none` for no place.
+_table := {
+	"monitoring:query_metrics": _looking,
+	"monitoring:get_alerts": _looking,
+	"monitoring:create_dashboard": {"none": {"mcp:operator", "mcp:admin"}},
+	"cmdb:query_assets": _looking,
+	"cmdb:get_service_topology": _looking,
+	"cmdb:update_asset_status": {"none": {"mcp:operator", "mcp:admin"}},
+	"cmdb:get_change_records": _looking,
+	"monitoring:health_check": _reading,
+	"k8s:get_pods": _reading,
+	"k8s:get_deployments": _reading,
+	"k8s:get_pod_logs": _reading,
+	"k8s:scale_deployment": {
+		"production": {"mcp:admin"},
+		"staging": {"mcp:operator", "mcp:admin"},
+		"development": {"mcp:operator", "mcp:admin"},
+		"kube-system": {"mcp:admin"},
+	},
+	"k8s:restart_deployment": {
+		"production": {"mcp:admin"},
+		"staging": {"mcp:admin"},
+		"development": {"mcp:admin"},
+		"kube-system": {"mcp:admin"},
+	},
+}
+
+_looking := {
+	"none": {"mcp:viewer", "mcp:operator", "mcp:admin"},
+	"everywhere": {"mcp:admin"},
+}
+
+_reading := {
+	"production": {"mcp:admin"},
+	"staging": {"mcp:operator", "mcp:admin"},
+	"development": {"mcp:viewer", "mcp:operator", "mcp:admin"},
+	"kube-system": {"mcp:admin"},
+	"everywhere": {"mcp:admin"},
+}
+
+_places := {
+	"none": {},
+	"everywhere": {"all_namespaces": true},
+	"production": {"namespace": "production"},
+	"staging": {"namespace": "staging"},
+	"development": {"namespace": "development"},
+	"kube-system": {"namespace": "kube-system"},
+	"empty": {"namespace": ""},
+	"null": {"namespace": null},
+	"malformed": {"all_namespaces": "true"},
+	"both": {"all_namespaces": true, "namespace": "development"},
+}
+
+_all_roles := ["mcp:viewer", "mcp:operator", "mcp:admin", "mcp:unheard_of"]
+
+# Every set of roles: none, each one, … all four.
+_role_sets := {roles |
+	some number in numbers.range(0, 15)
+	roles := {role | some i, role in _all_roles; bits.and(number, bits.lsh(1, i)) != 0}
+}
+
+test_each_role_may_call_exactly_what_the_table_says_everywhere if {
+	every tool, _ in fixtures.catalog.tools {
+		every place in ["none", "everywhere", "production", "staging", "development", "kube-system"] {
+			every role in _all_roles {
+				expected := role in object.get(_table, [tool, place], set())
+				answer := _effect(fixtures.call([role], tool, _places[place]))
+				answer == {true: "allow", false: "deny"}[expected]
+			}
+		}
+	}
+}
+
+test_several_roles_may_do_what_any_of_them_may if {
+	every tool, _ in fixtures.catalog.tools {
+		every roles in _role_sets {
+			every place in ["none", "everywhere", "staging", "development"] {
+				allowed := object.get(_table, [tool, place], set())
+				expected := count(allowed & roles) > 0
+				answer := _effect(fixtures.call(roles, tool, _places[place]))
+				answer == {true: "allow", false: "deny"}[expected]
+			}
+		}
+	}
+}
+
+test_visible_tools_are_those_for_which_some_arguments_could_be_allowed if {
+	every roles in _role_sets {
+		visible := decision.visible with input as fixtures.request(roles, "tools/list") with data.config as fixtures.config
+		callable := {tool |
+			some tool, _ in fixtures.catalog.tools
+			some place in _places
+			_effect(fixtures.call(roles, tool, place)) == "allow"
+		}
+		{tool | some tool in visible.tools} == callable
+		visible.tools == sort(visible.tools)
+	}
+}
+
+test_visible_resources_and_prompts_are_those_that_could_be_read if {
+	every roles in _role_sets {
+		visible := decision.visible with input as fixtures.request(roles, "resources/list") with data.config as fixtures.config
+		{uri | some uri in visible.resources} == {uri |
+			some uri, _ in fixtures.catalog.resources
+			_effect(fixtures.read(roles, uri)) == "allow"
+		}
+		{name | some name in visible.prompts} == {name |
+			some name, _ in fixtures.catalog.prompts
+			_effect(fixtures.but(
+				fixtures.request(roles, "prompts/get"),
+				{"resource": {"type": "prompt", "id": name}},
+			)) == "allow"
+		}
+	}
+}
+
+test_a_refusal_has_reasons_and_an_allowance_has_none if {
+	every roles in _role_sets {
+		every tool in object.keys(fixtures.catalog.tools) | {"k8s:absent"} {
+			every place in _places {
+				answer := _decide(fixtures.call(roles, tool, place))
+				answer.effect == {true: "allow", false: "deny"}[answer.reasons == []]
+			}
+		}
+	}
+}
+
+test_nothing_is_visible_to_a_subject_that_is_not_served if {
+	suspended := object.union(fixtures.config, {"tenants": {"suspended": ["default"]}})
+	visible := decision.visible with input as fixtures.request(_admin, "tools/list") with data.config as suspended
+	visible == {"version": 1, "revision": "unversioned", "tools": [], "resources": [], "prompts": []}
+}
+
+test_an_empty_input_is_refused_with_reasons if {
+	answer := _decide({})
+	answer.effect == "deny"
+	{"unsupported_version", "subject_not_identified", "method_unknown", "audit_unavailable"} - fixtures.codes(answer) == set()
+}
+
+test_an_empty_input_is_not_admitted_and_sees_nothing if {
+	admitted := decision.admit with input as {} with data.config as fixtures.config
+	admitted.effect == "deny"
+	visible := decision.visible with input as {} with data.config as fixtures.config
+	visible.tools == []
+}
+
+test_broken_policy_data_is_a_refusal if {
+	broken := object.remove(fixtures.config, ["obligations"])
+	request := fixtures.call(_viewer, "monitoring:get_alerts", {})
+	answer := decision.decide with input as request with data.config as broken
+	answer.effect == "deny"
+	fixtures.codes(answer) == {"undecided"}
+}
+
+test_no_policy_data_at_all_is_a_refusal if {
+	request := fixtures.call(_admin, "monitoring:get_alerts", {})
+	answer := decision.decide with input as request with data.config as {}
+	answer.effect == "deny"
+}
+
+test_an_unknown_tool_and_a_hidden_tool_get_the_same_answer if {
+	hidden := _decide(fixtures.call(_viewer, "k8s:restart_deployment", {"namespace": "production"}))
+	absent := _decide(fixtures.call(_viewer, "k8s:no_such_tool", {}))
+	hidden == absent
+	fixtures.codes(hidden) == {"not_available"}
+}
+
+test_a_hidden_tool_is_not_betrayed_by_the_stores_being_down if {
+	down := {"context": {"counters": "down", "audit": "down"}}
+	hidden := _decide(fixtures.but(fixtures.call(_viewer, "k8s:scale_deployment", {"namespace": "staging"}), down))
+	absent := _decide(fixtures.but(fixtures.call(_viewer, "k8s:no_such_tool", {"namespace": "staging"}), down))
+	hidden == absent
+}
+
+test_a_hidden_resource_is_answered_like_an_absent_one if {
+	hidden := _decide(fixtures.read(["mcp:unheard_of"], "enterprise://cmdb/assets"))
+	absent := _decide(fixtures.read(["mcp:unheard_of"], "enterprise://no/such"))
+	hidden == absent
+	fixtures.codes(hidden) == {"not_available"}
+}
+
+test_a_forbidden_namespace_is_answered_like_an_absent_one if {
+	forbidden := _decide(fixtures.call(_operator, "k8s:get_pods", {"namespace": "production"}))
+	absent := _decide(fixtures.call(_operator, "k8s:get_pods", {"namespace": "no-such-namespace"}))
+	forbidden == absent
+	fixtures.codes(forbidden) == {"namespace_not_available"}
+}
+
+test_a_namespaced_tool_needs_a_namespace if {
+	every place in ["none", "empty", "null", "malformed"] {
+		request := fixtures.call(_admin, "k8s:get_pods", _places[place])
+		_effect(request) == "deny"
+	}
+}
+
+test_cluster_wide_reading_is_refused_to_operators_with_its_own_reason if {
+	_codes(fixtures.call(_operator, "k8s:get_pods", {"all_namespaces": true})) == {"cluster_wide_not_allowed"}
+}
+
+test_naming_a_namespace_beside_all_namespaces_does_not_help if {
+	_effect(fixtures.call(_viewer, "k8s:get_pods", _places.both)) == "deny"
+}
+
+test_nobody_may_change_all_namespaces_at_once if {
+	_codes(fixtures.call(_admin, "k8s:scale_deployment", {"all_namespaces": true})) == {"cluster_wide_not_allowed"}
+}
+
+test_a_tool_without_a_place_is_refused_one if {
+	_effect(fixtures.call(_admin, "cmdb:query_assets", {"namespace": "production"})) == "deny"
+}
+
+test_a_role_named_for_a_namespace_reads_there_without_k8s_get if {
+	_effect(fixtures.call(_viewer, "k8s:get_pods", {"namespace": "development"})) == "allow"
+	_effect(fixtures.call(_viewer, "k8s:get_pods", {"namespace": "staging"})) == "deny"
+}
+
+test_a_role_named_for_a_namespace_changes_nothing_there_without_the_permission if {
+	_effect(fixtures.call(_viewer, "k8s:scale_deployment", {"namespace": "development"})) == "deny"
+}
+
+test_operator_cannot_scale_in_production if {
+	_codes(fixtures.call(_operator, "k8s:scale_deployment", {"namespace": "production"})) == {"namespace_not_available"}
+}
+
+test_a_resource_of_another_tenant_is_not_available if {
+	own := fixtures.but(fixtures.read(_viewer, "enterprise://cmdb/assets"), {"resource": {"properties": {"tenant": "default"}}})
+	foreign := fixtures.but(own, {"resource": {"properties": {"tenant": "other"}}})
+	_effect(own) == "allow"
+	_codes(foreign) == {"not_available"}
+}
+
+test_a_method_for_tools_is_not_for_resources if {
+	request := fixtures.but(
+		fixtures.read(_admin, "enterprise://cmdb/assets"),
+		{"action": {"name": "tools/call"}},
+	)
+	_codes(request) == {"not_available"}
+}
+
+test_completion_is_for_things_that_could_be_used if {
+	prompt := {"resource": {"type": "prompt", "id": "incident"}}
+	request := fixtures.but(fixtures.request(_viewer, "completion/complete"), prompt)
+	_effect(request) == "allow"
+	absent := {"resource": {"type": "prompt", "id": "absent"}}
+	_effect(fixtures.but(request, absent)) == "deny"
+}
+
+test_the_revision_of_the_bundle_is_in_every_answer if {
+	request := fixtures.call(_viewer, "monitoring:get_alerts", {})
+	bundles := {"mcp": {"manifest": {"revision": "abc123"}}}
+	answers := {name: answer |
+		answer := decision[name] with input as request with data.config as fixtures.config with data.system.bundles as bundles
+		name in ["decide", "admit", "visible", "canary"]
+	}
+	count(answers) == 4
+	every answer in answers {
+		answer.revision == "abc123"
+		answer.version == 1
+	}
+}
+
+test_an_allowed_call_carries_charges_and_obligations if {
+	answer := _decide(fixtures.call(_admin, "k8s:get_pod_logs", {"namespace": "production"}))
+	answer.charges == [
+		{"id": "global", "key": "global", "limit": 1000, "window_s": 3600, "cost": 1},
+		{"id": "user", "key": "user:default:alice", "limit": 100, "window_s": 3600, "cost": 1},
+	]
+	answer.obligations == [
+		{"type": "timeout", "seconds": 30},
+		{"type": "max_items", "value": 500},
+		{"type": "redact", "fields": ["password", "token"]},
+	]
+}
+
+test_a_refused_call_is_not_charged if {
+	answer := _decide(fixtures.call(_viewer, "k8s:restart_deployment", {"namespace": "production"}))
+	answer.charges == []
+	answer.obligations == []
+}
+
+test_every_reason_has_code_message_rule_and_solution if {
+	answer := _decide({})
+	every reason in answer.reasons {
+		object.keys(reason) == {"code", "message", "rule", "solution"}
+		every text in reason {
+			count(text) > 0
+		}
+	}
+}
+
+test_the_rule_of_a_reason_is_its_package_and_code if {
+	answer := _decide(fixtures.call(_viewer, "absent", {}))
+	answer.reasons[0].rule == "mcp.access.not_available"
+}
+
+_counts(global, user) := [
+	{"id": "global", "key": "global", "count": global, "reset_ms": 1000},
+	{"id": "user", "key": "user:default:alice", "count": user, "reset_ms": 3599000},
+]
+
+_admit(request, counts) := answer if {
+	answer := decision.admit with input as object.union(request, {"counts": counts}) with data.config as fixtures.config
+}
+
+_alerts := fixtures.call(_viewer, "monitoring:get_alerts", {})
+
+test_a_call_within_the_limits_is_admitted if {
+	answer := _admit(_alerts, _counts(1000, 5))
+	answer.effect == "allow"
+	answer.reasons == []
+	answer.retry_after_ms == 0
+	answer.quota == [
+		{"id": "global", "limit": 1000, "remaining": 0, "window_s": 3600, "reset_ms": 1000},
+		{"id": "user", "limit": 100, "remaining": 95, "window_s": 3600, "reset_ms": 3599000},
+	]
+}
+
+test_the_last_call_of_the_limit_is_admitted_and_the_next_is_not if {
+	_admit(_alerts, _counts(1, 100)).effect == "allow"
+	answer := _admit(_alerts, _counts(1, 101))
+	answer.effect == "limited"
+	answer.retry_after_ms == 3599000
+	fixtures.codes(answer) == {"rate_limited"}
+	answer.reasons[0].message == "the limit of 100 calls in 3600 seconds is used up (user)"
+	answer.quota[1].remaining == 0
+}
+
+test_the_longest_wait_of_all_used_up_limits_is_given if {
+	answer := _admit(_alerts, _counts(1001, 101))
+	answer.retry_after_ms == 3599000
+	count(answer.reasons) == 2
+}
+
+test_a_charge_without_its_count_is_refused if {
+	answer := _admit(_alerts, [_counts(1, 1)[0]])
+	answer.effect == "deny"
+	fixtures.codes(answer) == {"count_missing"}
+}
+
+test_a_count_of_another_key_does_not_count if {
+	counts := [
+		{"id": "global", "key": "global", "count": 1, "reset_ms": 1},
+		{"id": "user", "key": "user:default:bob", "count": 1, "reset_ms": 1},
+	]
+	_admit(_alerts, counts).effect == "deny"
+}
+
+test_a_missing_count_is_refused_even_beside_a_used_up_limit if {
+	answer := _admit(_alerts, [_counts(1001, 1)[0]])
+	answer.effect == "deny"
+	fixtures.codes(answer) == {"count_missing", "rate_limited"}
+}
+
+test_a_malformed_count_is_a_missing_one if {
+	_admit(_alerts, _counts("1", 1)).effect == "deny"
+	_admit(_alerts, _counts(null, 1)).effect == "deny"
+}
+
+test_of_two_counts_for_a_charge_the_higher_one_counts if {
+	_admit(_alerts, array.concat(_counts(1, 1), _counts(1, 101))).effect == "limited"
+}
+
+test_a_refused_request_is_not_admitted_whatever_the_counts if {
+	answer := _admit(fixtures.call(_viewer, "absent", {}), _counts(1, 1))
+	answer.effect == "deny"
+	fixtures.codes(answer) == {"not_available"}
+	answer.quota == []
+}
+
+test_a_request_that_is_not_charged_is_admitted_without_counts if {
+	answer := decision.admit with input as fixtures.request(_viewer, "tools/list") with data.config as fixtures.config
+	answer.effect == "allow"
+	answer.quota == []
+}
+
+test_the_canary_sings_with_the_shipped_data if {
+	answer := decision.canary with data.config as fixtures.config
+	answer == {"version": 1, "allow_ok": true, "deny_ok": true, "revision": "unversioned"}
+}
+
+test_the_canary_sings_behind_an_allowlist_and_a_list_of_tenants if {
+	config := object.union(fixtures.config, {
+		"network": {"allow": ["10.1.0.0/16"]},
+		"tenants": {"served": ["a", "b"], "suspended": ["a"]},
+	})
+	answer := decision.canary with data.config as config
+	answer.allow_ok
+	answer.deny_ok
+}
+
+test_the_canary_is_silent_when_no_role_may_list_tools if {
+	config := json.patch(fixtures.config, [{"op": "replace", "path": "/roles", "value": {"mcp:viewer": {"permissions": []}}}])
+	answer := decision.canary with data.config as config
+	not answer.allow_ok
+}
+
+test_the_canary_is_silent_when_absent_tools_are_not_refused_as_such if {
+	config := object.union(fixtures.config, {"methods": {"tools/call": {"kinds": []}}})
+	answer := decision.canary with data.config as config
+	not answer.deny_ok
+}
+
+test_a_changed_limit_is_used_by_the_next_decision if {
+	answer := _decide_with(_alerts, {"limits": {"user": {"limit": 3}}})
+	answer.charges[1].limit == 3
+}

@@ -1,0 +1,54 @@
+package mcp.limits_test
+
+import data.fixtures
+import data.mcp.limits
+
+_ids(request) := ids if {
+	charges := limits.charges with input as request with data.config as fixtures.config
+	ids := [charge.id | some charge in charges]
+}
+
+_admin := ["mcp:admin"]
+
+_scale := fixtures.call(_admin, "k8s:scale_deployment", {"namespace": "staging"})
+
+test_each_call_is_charged_globally_and_to_its_user if {
+	_ids(fixtures.call(_admin, "cmdb:query_assets", {})) == ["global", "user"]
+	_ids(fixtures.read(_admin, "enterprise://cmdb/assets")) == ["global", "user"]
+}
+
+test_a_tool_is_charged_by_its_permission_or_its_name if {
+	_ids(_scale) == ["global", "user", "tool:k8s:scale"]
+	_ids(fixtures.call(_admin, "k8s:restart_deployment", {"namespace": "x"})) == ["global", "user", "tool:k8s:restart"]
+	_ids(fixtures.call(_admin, "monitoring:create_dashboard", {})) == ["global", "user", "tool:monitoring:create_dashboard"]
+}
+
+test_listing_is_not_charged if _ids(fixtures.request(_admin, "tools/list")) == []
+
+test_nothing_is_charged_while_the_counters_are_down if {
+	_ids(fixtures.but(_scale, {"context": {"counters": "down"}})) == []
+}
+
+_tool_key(per) := key if {
+	config := object.union(fixtures.config, {"limits": {"tool": {"k8s:scale": {"per": per}}}})
+	charges := limits.charges with input as _scale with data.config as config
+	key := charges[2].key
+}
+
+test_a_tool_is_counted_for_everyone_a_tenant_or_a_user if {
+	_tool_key("everyone") == "tool:k8s:scale"
+	_tool_key("tenant") == "tool:k8s:scale:tenant:default"
+	_tool_key("user") == "tool:k8s:scale:user:default:alice"
+}
+
+_user_key(tenant, id) := key if {
+	request := fixtures.but(_scale, {"subject": {"id": id, "properties": {"tenant": tenant}}})
+	charges := limits.charges with input as request with data.config as fixtures.config
+	key := charges[1].key
+}
+
+test_no_two_users_share_a_counter if {
+	_user_key("a:b", "c") != _user_key("a", "b:c")
+	_user_key("a", "c") != _user_key("b", "c")
+	_user_key("a", "x y") == "user:a:x+y"
+}

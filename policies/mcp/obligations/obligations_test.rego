@@ -1,0 +1,23 @@
+package mcp.obligations_test
+
+import data.fixtures
+import data.mcp.obligations
+
+_timeout(request) := seconds if {
+	result := obligations.obligations with input as request with data.config as fixtures.config
+	some obligation in result
+	obligation.type == "timeout"
+	seconds := obligation.seconds
+}
+
+test_a_tool_without_its_own_row_has_the_default if {
+	_timeout(fixtures.call([], "cmdb:query_assets", {})) == 10
+	_timeout(fixtures.read([], "enterprise://cmdb/assets")) == 10
+}
+
+test_the_row_of_a_tool_overrides_the_default if _timeout(fixtures.call([], "k8s:get_pod_logs", {})) == 30
+
+test_listing_has_no_obligations if {
+	result := obligations.obligations with input as fixtures.request([], "tools/list") with data.config as fixtures.config
+	result == []
+}

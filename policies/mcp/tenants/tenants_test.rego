@@ -1,0 +1,26 @@
+package mcp.tenants_test
+
+import data.fixtures
+import data.mcp.tenants
+
+_refused(served, suspended) if {
+	request := fixtures.request([], "ping")
+	config := {"tenants": {"served": served, "suspended": suspended}}
+	reasons := tenants.deny with input as request with data.config as config
+	{reason.code | some reason in reasons} == {"tenant_not_served"}
+}
+
+test_an_empty_list_serves_every_tenant if not _refused([], [])
+
+test_a_listed_tenant_is_served if not _refused(["default"], [])
+
+test_a_tenant_that_is_not_listed_is_refused if _refused(["other"], [])
+
+test_a_suspended_tenant_is_refused if {
+	_refused([], ["default"])
+	_refused(["default"], ["default"])
+}
+
+test_a_resource_of_no_known_tenant_is_everyones if {
+	tenants.own with input as fixtures.request([], "ping")
+}

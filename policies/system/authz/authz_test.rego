@@ -1,0 +1,52 @@
+package system.authz_test
+
+import data.system.authz
+
+_strict := {"strict-builtin-errors": ["true"]}
+
+_request(method, path, params) := {"method": method, "path": path, "params": params}
+
+test_the_four_documents_may_be_asked_for if {
+	every name in ["decide", "admit", "visible", "canary"] {
+		authz.allow with input as _request("POST", ["v1", "data", "mcp", "decision", name], _strict)
+	}
+}
+
+test_the_health_check_is_open if authz.allow with input as _request("GET", ["health"], {})
+
+test_every_other_path_is_closed if {
+	every path in [
+		["v1", "data"],
+		["v1", "data", "mcp"],
+		["v1", "data", "mcp", "decision"],
+		["v1", "data", "mcp", "decision", "decide", "reasons"],
+		["v1", "data", "mcp", "decision", "revision"],
+		["v1", "data", "mcp", "subject", "may"],
+		["v1", "data", "config", "roles"],
+		["v1", "policies", "x"],
+		["v1", "query"],
+		["v1", "compile"],
+		[""],
+		[],
+	] {
+		not authz.allow with input as _request("POST", path, _strict)
+	}
+}
+
+test_every_other_method_is_closed if {
+	every method in ["GET", "PUT", "PATCH", "DELETE", "HEAD", "post"] {
+		not authz.allow with input as _request(method, ["v1", "data", "mcp", "decision", "decide"], _strict)
+	}
+}
+
+test_a_question_must_be_strict_and_ask_for_nothing_else if {
+	every params in [
+		{},
+		{"strict-builtin-errors": ["false"]},
+		{"strict-builtin-errors": ["true", "false"]},
+		{"strict-builtin-errors": ["true"], "explain": ["full"]},
+		{"strict-builtin-errors": ["true"], "instrument": ["true"]},
+	] {
+		not authz.allow with input as _request("POST", ["v1", "data", "mcp", "decision", "decide"], params)
+	}
+}
