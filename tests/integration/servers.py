@@ -444,7 +444,8 @@ class PostgresServer(Server):
         )
         with (self._data / "postgresql.conf").open("a") as configuration:
             configuration.write(
-                f"listen_addresses = '127.0.0.1'\n"
+                # The second address is not in the certificate.
+                f"listen_addresses = '127.0.0.1,127.0.0.2'\n"
                 f"port = {self.port}\n"
                 f"unix_socket_directories = '{self.directory}'\n"
                 f"max_connections = 60\n"

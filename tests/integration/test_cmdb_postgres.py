@@ -1,0 +1,258 @@
+"""The embedded CMDB on a real PostgreSQL: import, search, and one tenant's data for that tenant."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+
+from mcp_server.database import Database
+from mcp_server.tools.cmdb.backend import CmdbUnavailable, InvalidCursor
+from mcp_server.tools.cmdb.importer import ImportCounts, import_assets, parse_assets
+from mcp_server.tools.cmdb.model import AssetQuery, AssetStatus, AssetType, Environment
+from mcp_server.tools.cmdb.postgres import PostgresCmdb
+from tests.integration.servers import PostgresServer
+
+pytestmark = pytest.mark.anyio
+
+
+def _row(asset_id: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": asset_id,
+        "name": asset_id,
+        "type": "server",
+        "environment": "prod",
+        "status": "active",
+        **changes,
+    }
+
+
+async def _import(owner: asyncpg.Connection, *rows: dict[str, Any], **kw: bool) -> ImportCounts:
+    return await import_assets(owner, parse_assets(list(rows)), **kw)
+
+
+async def _ids(database: Database, tenant: str, **query: Any) -> list[str]:
+    page = await PostgresCmdb(database).query_assets(tenant, AssetQuery(**query), limit=100)
+    assert page.total == len(page.items)
+    return [item.id for item in page.items]
+
+
+async def test_an_imported_asset_reads_back(owner: asyncpg.Connection, database: Database) -> None:
+    when = datetime(2026, 11, 1, tzinfo=UTC)
+    await _import(
+        owner,
+        _row(
+            "db1",
+            name="db1.lab.internal",
+            type="database",
+            environment="staging",
+            status="maintenance",
+            ip_address="10.91.0.21",
+            owner="dba",
+            last_updated=when.isoformat(),
+            attributes={"version": 17},
+        ),
+    )
+
+    page = await PostgresCmdb(database).query_assets("default", AssetQuery(), limit=10)
+
+    assert page.model_dump(mode="json") == {
+        "items": [
+            {
+                "id": "db1",
+                "name": "db1.lab.internal",
+                "type": "database",
+                "environment": "staging",
+                "status": "maintenance",
+                "ip_address": "10.91.0.21",
+                "owner": "dba",
+                "last_updated": "2026-11-01T00:00:00Z",
+            }
+        ],
+        "total": 1,
+        "next_cursor": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, ["a", "b", "c", "d"]),
+        ({"asset_type": AssetType.SERVER}, ["a", "b"]),
+        ({"environment": Environment.DEV}, ["b", "d"]),
+        ({"status": AssetStatus.INACTIVE}, ["c"]),
+        ({"asset_type": AssetType.SERVER, "environment": Environment.DEV}, ["b"]),
+        ({"asset_type": AssetType.SERVER, "status": AssetStatus.INACTIVE}, []),
+    ],
+)
+async def test_a_query_narrows_by_each_field(
+    owner: asyncpg.Connection, database: Database, query: dict[str, Any], expected: list[str]
+) -> None:
+    await _import(
+        owner,
+        _row("a"),
+        _row("b", environment="dev"),
+        _row("c", type="database", status="inactive"),
+        _row("d", type="application", environment="dev"),
+    )
+
+    assert await _ids(database, "default", **query) == expected
+
+
+async def test_pages_follow_each_other_without_gap_or_repetition(
+    owner: asyncpg.Connection, database: Database
+) -> None:
+    cmdb = PostgresCmdb(database)
+    await _import(owner, *(_row(f"host-{n:02}") for n in range(25)))
+
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = await cmdb.query_assets("default", AssetQuery(), limit=10, cursor=cursor)
+        assert page.total == 25
+        seen += [item.id for item in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+        if len(seen) == 10:  # what comes in between neither hides nor repeats the rest
+            await _import(owner, _row("host-000"))
+            await owner.execute(
+                "SELECT set_config('mcp.tenant', 'default', false);"
+                "DELETE FROM cmdb.assets WHERE id = 'host-000'"
+            )
+
+    assert seen == [f"host-{n:02}" for n in range(25)]
+
+
+async def test_a_tenant_sees_its_own_assets_only(
+    owner: asyncpg.Connection, database: Database
+) -> None:
+    await _import(owner, _row("a", tenant="one"), _row("a", tenant="two"), _row("b", tenant="two"))
+
+    assert await _ids(database, "one") == ["a"]
+    assert await _ids(database, "two") == ["a", "b"]
+    assert await _ids(database, "three") == []
+    assert await _ids(database, "") == []
+
+
+async def test_the_tenant_does_not_outlive_its_transaction(
+    owner: asyncpg.Connection, database: Database
+) -> None:
+    await _import(owner, _row("a"))
+    await _ids(database, "default")
+
+    async with database.connection() as connection:
+        left = await connection.fetchval("SELECT count(*) FROM cmdb.assets")
+
+    assert left == 0
+
+
+async def test_without_a_tenant_even_the_owner_sees_nothing(owner: asyncpg.Connection) -> None:
+    await _import(owner, _row("a"))
+
+    assert await owner.fetchval("SELECT count(*) FROM cmdb.assets") == 0
+
+
+async def test_the_owner_cannot_write_rows_of_another_tenant(owner: asyncpg.Connection) -> None:
+    await owner.execute("SELECT set_config('mcp.tenant', 'one', false)")
+
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+        await owner.execute(
+            "INSERT INTO cmdb.assets (tenant, id, name, type, environment, status) "
+            "VALUES ('two', 'x', 'x', 'server', 'prod', 'active')"
+        )
+
+
+async def test_the_server_changes_the_status_of_its_tenants_assets_only(
+    owner: asyncpg.Connection, database: Database
+) -> None:
+    await _import(owner, _row("a", tenant="one"), _row("a", tenant="two"))
+
+    async with database.transaction() as connection:
+        await connection.execute("SELECT set_config('mcp.tenant', 'one', true)")
+        done = await connection.execute("UPDATE cmdb.assets SET status = 'inactive'")
+
+    assert done == "UPDATE 1"
+    assert await _ids(database, "two", status=AssetStatus.ACTIVE) == ["a"]
+
+
+async def test_a_second_import_changes_nothing(owner: asyncpg.Connection) -> None:
+    rows = [
+        _row("a", ip_address="10.0.0.1", attributes={"b": 1, "a": [1, 2]}),
+        _row("b", owner="ops", tenant="two"),
+    ]
+
+    first = await _import(owner, *rows)
+    second = await _import(owner, *rows)
+
+    assert first == ImportCounts(created=2)
+    assert second == ImportCounts(unchanged=2)
+
+
+async def test_an_import_tells_created_updated_and_unchanged_apart(
+    owner: asyncpg.Connection, database: Database
+) -> None:
+    await _import(owner, _row("a"), _row("b"))
+
+    counts = await _import(owner, _row("a"), _row("b", status="inactive"), _row("c"))
+
+    assert counts == ImportCounts(created=1, updated=1, unchanged=1)
+    assert await _ids(database, "default", status=AssetStatus.INACTIVE) == ["b"]
+
+
+async def test_an_update_moves_last_updated_and_an_unchanged_row_keeps_it(
+    owner: asyncpg.Connection, database: Database
+) -> None:
+    old = datetime(2020, 1, 1, tzinfo=UTC)
+    rows = [_row(name, last_updated=old.isoformat()) for name in ("a", "b")]
+    await _import(owner, *rows)
+
+    await _import(owner, _row("a"), _row("b", owner="ops"))
+
+    page = await PostgresCmdb(database).query_assets("default", AssetQuery(), limit=10)
+    assert [item.last_updated == old for item in page.items] == [True, False]
+
+
+async def test_a_dry_run_counts_and_writes_nothing(
+    owner: asyncpg.Connection, database: Database
+) -> None:
+    counts = await _import(owner, _row("a"), dry_run=True)
+
+    assert counts == ImportCounts(created=1)
+    assert await _ids(database, "default") == []
+
+
+async def test_the_servers_role_cannot_import(server_role: asyncpg.Connection) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await _import(server_role, _row("a"))
+
+
+async def test_a_foreign_cursor_is_refused(database: Database) -> None:
+    with pytest.raises(InvalidCursor):
+        await PostgresCmdb(database).query_assets("default", AssetQuery(), limit=1, cursor="nope")
+
+
+async def test_without_postgresql_the_cmdb_says_so_and_recovers(
+    owner: asyncpg.Connection, database: Database, postgres: PostgresServer
+) -> None:
+    await _import(owner, _row("a"))
+    assert await _ids(database, "default") == ["a"]
+
+    with postgres.stopped(), pytest.raises(CmdbUnavailable, match=r"PostgreSQL at 127\.0\.0\.1"):
+        await _ids(database, "default")
+
+    assert await _ids(database, "default") == ["a"]
+
+
+async def test_after_a_freeze_all_idle_connections_are_replaced(
+    owner: asyncpg.Connection, database: Database, postgres: PostgresServer
+) -> None:
+    await _import(owner, _row("a"))
+    assert await _ids(database, "default") == ["a"]
+
+    with postgres.paused(), pytest.raises(CmdbUnavailable, match="did not answer within 2 s"):
+        await _ids(database, "default")
+
+    assert await _ids(database, "default") == ["a"]

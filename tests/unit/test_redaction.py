@@ -1,0 +1,250 @@
+"""No secret is written down, and no row grows without bound."""
+
+from __future__ import annotations
+
+import json
+import string
+import time
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from mcp_server.audit.redaction import (
+    ARGUMENTS_LIMIT,
+    CUT_KEY,
+    REDACTED,
+    is_secret_key,
+    redact_arguments,
+    redact_text,
+    redact_value,
+)
+
+_SECRET = "hunter2-Zq9"
+
+_NAMES = (
+    "api_key",
+    "password",
+    "token",
+    "secret",
+    "authorization",
+    "private_key",
+    "client_secret",
+    "secret_key",
+    "passphrase",
+    "cookie",
+    "credentials",
+    "kubeconfig",
+)
+
+_JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJlLXdpdGgtLV8"
+_PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIabc+/=\n-----END EC PRIVATE KEY-----"
+
+_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+_values = st.recursive(
+    _scalars,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@st.composite
+def _spellings(draw: st.DrawFn) -> str:
+    """A secret's name in any case, with any separators, with something before it."""
+    name = draw(st.sampled_from(_NAMES))
+    separators = st.sampled_from(["", "_", "-", ".", " "])
+    words = [word.capitalize() if draw(st.booleans()) else word for word in name.split("_")]
+    spelt = draw(separators).join(words)
+    prefix = draw(st.sampled_from(["", "db", "X-", "my_", "OLD "]))
+    return prefix + (spelt.upper() if draw(st.booleans()) else spelt)
+
+
+def _stored(arguments: dict[str, Any]) -> Any:
+    return json.loads(redact_arguments(arguments).json)
+
+
+@given(key=_spellings(), path=st.lists(st.sampled_from(["list", "object"]), max_size=8))
+def test_a_value_under_a_secret_name_is_redacted_at_any_depth(key: str, path: list[str]) -> None:
+    value: Any = {key: _SECRET, "kept": 1}
+    for step in path:
+        value = [value] if step == "list" else {"inner": value}
+
+    stored = redact_arguments({"argument": value}).json
+
+    assert _SECRET not in stored
+    assert '"kept":1' in stored
+
+
+@given(key=_spellings(), value=_values)
+def test_a_value_under_a_secret_name_is_redacted_whatever_its_type(key: str, value: Any) -> None:
+    assert redact_value({key: value}) == {redact_text(key): REDACTED}
+
+
+@given(value=st.dictionaries(st.text(), _values, max_size=8))
+def test_what_is_stored_is_json_within_the_limit_that_postgresql_takes(
+    value: dict[str, Any],
+) -> None:
+    stored = redact_arguments(value).json
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    assert len(stored.encode("utf-8")) <= ARGUMENTS_LIMIT
+    assert isinstance(json.loads(stored, parse_constant=refuse), dict)
+    assert "\\u0000" not in stored.replace("\\\\", "")
+
+
+@given(value=st.dictionaries(st.text(), _values, max_size=8))
+def test_redacting_twice_changes_nothing_more(value: dict[str, Any]) -> None:
+    once = redact_value(value)
+
+    assert json.dumps(redact_value(once)) == json.dumps(once)
+
+
+@given(
+    st.dictionaries(
+        st.text(alphabet="abcxyz", min_size=1, max_size=3), st.integers(0, 9) | st.booleans()
+    )
+)
+def test_harmless_values_stay_as_they_are(value: dict[str, Any]) -> None:
+    assume(not any(is_secret_key(key) for key in value))
+
+    assert _stored(value) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"see {_JWT} there",
+        f"Bearer {_JWT}",
+        _JWT.rpartition(".")[0],
+        f"key: {_PEM}",
+        _PEM[:-10],
+        _PEM.replace("EC ", ""),
+        _PEM.replace("EC ", "OPENSSH "),
+        "curl -H 'Authorization: Bearer MHcCAQEEIabc'",
+        "authorization=Basic MHcCAQEEIabc",
+        '{"Authorization": "Basic MHcCAQEEIabc"}',
+        "BEARER MHcCAQEEIabc",
+        "postgresql://user:MHcCAQEEIabc@db1/mcp",
+        "password=MHcCAQEEIabc",
+        "host=db1 password = 'MHcCAQEEIabc with space' user=x",
+        'client_secret: "MHcCAQEEIabc"',
+        '{"api-key": "MHcCAQEEIabc"}',
+        "X-Api-Key: MHcCAQEEIabc",
+        "AKIAMHCCAQEEIABCDEFG",
+        "ghp_MHcCAQEEIabcMHcCAQEEIabcMHcCAQEEIabc1234",
+    ],
+)
+def test_text_with_the_shape_of_a_secret_is_redacted(text: str) -> None:
+    clean = redact_text(text)
+
+    assert REDACTED in clean
+    assert not any(part in clean for part in ("MHcCAQEEIabc", "MHCCAQEEIABC", "eyJzdWIi"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "up",
+        'sum(rate(http_requests_total{job="api", code=~"5.."}[5m])) by (instance)',
+        "Basic authentication is on",
+        "the bearer of this",
+        "https://mon1.lab.internal:9090/graph",
+        "node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes",
+        "10.91.0.21",
+        "Grüße, 東京 🙂",
+        "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
+        "",
+    ],
+)
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
+    assert redact_text(text) == text
+
+
+@pytest.mark.parametrize("key", ["query", "namespace", "asset_type", "author", "passage", "spin"])
+def test_ordinary_names_are_not_secret(key: str) -> None:
+    assert not is_secret_key(key)
+
+
+def test_a_value_beside_a_secret_name_is_redacted() -> None:
+    environment = [{"name": "DB_PASSWORD", "value": "x1"}, {"name": "HOME", "value": "/root"}]
+
+    assert redact_value(environment) == [
+        {"name": "DB_PASSWORD", "value": REDACTED},
+        {"name": "HOME", "value": "/root"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": "x" * 1_000_000},
+        {"a": "\x01" * 1_000_000},
+        {"a": "🙂" * 100_000},
+        {"a": list(range(100_000))},
+        {str(number): number for number in range(100_000)},
+        {"a": [{"b": "c" * 100}] * 10_000},
+        {"k" * 100_000: 1},
+    ],
+    ids=["text", "control characters", "emoji", "list", "keys", "objects", "key"],
+)
+def test_long_arguments_are_cut_and_marked(value: dict[str, Any]) -> None:
+    stored = redact_arguments(value).json
+
+    assert len(stored.encode()) <= ARGUMENTS_LIMIT
+    assert CUT_KEY in json.loads(stored)
+
+
+def test_cut_text_uses_most_of_the_room() -> None:
+    assert len(redact_arguments({"a": "x" * 20_000}).json) > ARGUMENTS_LIMIT * 0.8
+
+
+def test_arguments_that_fit_are_not_marked() -> None:
+    value = {"a": "x" * (ARGUMENTS_LIMIT - 300)}
+
+    assert _stored(value) == value
+
+
+def test_deep_nesting_ends_with_a_mark_and_spares_the_rest() -> None:
+    deep: Any = "bottom"
+    for _ in range(200):
+        deep = [deep]
+
+    stored = _stored({"deep": deep, "rest": 1})
+
+    assert "[too deep]" in json.dumps(stored)
+    assert stored["rest"] == 1
+    assert CUT_KEY in stored
+
+
+def test_what_json_does_not_know_is_named_by_its_type() -> None:
+    assert redact_value({"a": {1, 2}, "b": float("nan"), "c": 1 << 300}) == {
+        "a": "[set]",
+        "b": "nan",
+        "c": "[int]",
+    }
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "eyJ" * 100_000,
+        "eyJaaaaaa." * 30_000,
+        "-----BEGIN PRIVATE KEY-----" * 10_000,
+        "password" + " " * 300_000,
+        "bearer " * 40_000,
+        "://a:" * 60_000,
+        'secret="' * 40_000,
+        "authorization:" * 20_000,
+        string.ascii_letters * 6_000,
+    ],
+    ids=lambda text: text[:16],
+)
+def test_hostile_text_costs_little_time(hostile: str) -> None:
+    started = time.perf_counter()
+
+    redact_text(hostile)
+
+    assert time.perf_counter() - started < 1
