@@ -123,7 +123,10 @@ class Node:
             max_request_body_size=settings.listen.max_body_bytes,
             # Hosts are checked for all routes below; browsers of other origins are refused here.
             security_settings=TransportSecuritySettings(
-                allowed_hosts=_host_names(settings), allowed_origins=[settings.public_origin]
+                allowed_hosts=[
+                    f"{name}{port}" for name in _host_names(settings) for port in ("", ":*")
+                ],
+                allowed_origins=[settings.public_origin],
             ),
         )
         rest = RestDoor(self.gate, self.resources)

@@ -85,7 +85,8 @@ class Counters:
             timeout=settings.timeout_s,
             socket_timeout=settings.timeout_s,
             socket_connect_timeout=settings.timeout_s,
-            health_check_interval=0,
+            # CLIENT SETINFO is unknown to Redis 7.0 and not in the ACL.
+            driver_info=None,
             **tls,
         )
         self._redis = Redis(connection_pool=pool)

@@ -7,8 +7,9 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -157,36 +158,71 @@ async def server_role(database_settings: DatabaseSettings) -> AsyncIterator[asyn
     await connection.close()
 
 
-@pytest.fixture
-def node(
+@pytest.fixture(scope="session")
+def node_database(postgres: PostgresServer, migrated_template: str) -> DatabaseSettings:
+    """Settings of the server's role for the database that the session's nodes share."""
+    postgres.create_database("nodes", template=migrated_template)
+    return postgres.settings("nodes")
+
+
+@pytest.fixture(scope="session")
+def make_node(
     workspace: Path,
     opa: Opa,
     redis_server: RedisServer,
-    database_settings: DatabaseSettings,
+    node_database: DatabaseSettings,
     prometheus: Prometheus,
     alertmanager: Alertmanager,
-) -> Iterator[McpNode]:
-    """One server node with everything it needs, its counters empty."""
-    redis_server.cli("flushall")
-    server = McpNode(
-        workspace / f"node-{next(_numbers)}",
-        policy=opa.settings(),
-        counters=redis_server.settings(),
-        database=database_settings,
-        prometheus_url=prometheus.url,
-        alertmanager_url=alertmanager.url,
-    )
-    server.start()
-    yield server
-    server.stop()
+) -> Iterator[Callable[..., McpNode]]:
+    """Make and start another node; what differs from the session's parts is given by name."""
+    made: list[McpNode] = []
+
+    def make(name: str, **different: Any) -> McpNode:
+        parts: dict[str, Any] = {
+            "policy": opa.settings(),
+            "counters": redis_server.settings(),
+            "database": node_database,
+            "prometheus_url": prometheus.url,
+            "alertmanager_url": alertmanager.url,
+        }
+        server = McpNode(workspace / name, name=name, **{**parts, **different})
+        made.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in made:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_node(make_node: Callable[..., McpNode]) -> McpNode:
+    return make_node("node1")
 
 
 @pytest.fixture
-async def assets(owner: asyncpg.Connection) -> None:
+def node(shared_node: McpNode, redis_server: RedisServer) -> McpNode:
+    """A server node with everything it needs, its counters empty."""
+    redis_server.cli("flushall")
+    return shared_node
+
+
+@pytest.fixture
+async def node_owner(
+    postgres: PostgresServer, node_database: DatabaseSettings
+) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of mcp_owner to the nodes' database."""
+    connection = await connect(node_database, user=postgres.owner, password=postgres.owner_password)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def assets(node_owner: asyncpg.Connection) -> None:
     """Assets of two tenants."""
     rows = [
         {"id": "db1", "name": "db1", "type": "database", "environment": "prod"},
         {"id": "mcp1", "name": "mcp1", "type": "server", "environment": "prod"},
         {"id": "x1", "name": "x1", "type": "server", "environment": "dev", "tenant": "other"},
     ]
-    await import_assets(owner, parse_assets(rows))
+    await import_assets(node_owner, parse_assets(rows))

@@ -187,7 +187,7 @@ class Server(ABC):
         """
         self._process = _SPAWNER.submit(self._spawn).result()
         deadline = time.monotonic() + _START_DEADLINE_S
-        while not self._is_ready():
+        while not self.answers():
             if self._process.poll() is not None:
                 raise ServerFailed(f"{self} ended at once:\n{self._log_tail()}")
             if time.monotonic() > deadline:
@@ -215,6 +215,13 @@ class Server(ABC):
     def resume(self) -> None:
         """Go on after `pause`."""
         self._signal_all(signal.SIGCONT)
+
+    def answers(self) -> bool:
+        """Whether it serves now."""
+        try:
+            return self.ready()
+        except (OSError, subprocess.TimeoutExpired):
+            return False
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -248,12 +255,6 @@ class Server(ABC):
                 cwd=self.directory,
                 start_new_session=True,
             )
-
-    def _is_ready(self) -> bool:
-        try:
-            return self.ready()
-        except OSError:
-            return False
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
@@ -530,6 +531,7 @@ class RedisServer(Server):
             capture_output=True,
             text=True,
             check=False,
+            timeout=5,
         ).stdout.strip()
 
     def _configure(self) -> None:
@@ -757,6 +759,18 @@ class Prometheus(Server):
             f"--web.listen-address=127.0.0.1:{self.port}",
             "--log.level=warn",
         ]
+
+    def wait_until_alerts_arrive(self, alertmanager: Alertmanager) -> None:
+        """Return when the Alertmanager has the three alerts.
+
+        Raises:
+            ServerFailed: they did not come in time.
+        """
+        deadline = time.monotonic() + _START_DEADLINE_S
+        while len(alertmanager.alerts()) < 3:
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"no alerts in {alertmanager}:\n{self._log_tail()}")
+            time.sleep(0.1)
 
     def ready(self) -> bool:
         """Whether the series `up` is there."""

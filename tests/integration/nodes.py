@@ -1,0 +1,171 @@
+"""Server nodes as processes, and clients of both MCP eras."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import yaml
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from mcp_server.identity import mint_token
+from mcp_server.settings import CountersSettings, DatabaseSettings, PolicySettings
+from tests.integration.servers import Server, free_port
+
+__all__ = ["JWT_SECRET", "LegacyClient", "McpNode", "modern_client", "rpc"]
+
+JWT_SECRET = "integration-tests-only-0123456789abcdef"
+ISSUER = "https://issuer.test"
+AUDIENCE = "https://mcp.test/mcp"
+_numbers = itertools.count(1)
+
+
+class McpNode(Server):
+    """`mcpctl serve` on loopback, without TLS (test_listener.py covers TLS).
+
+    Args:
+        overrides: top-level sections of the configuration that differ.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        policy: PolicySettings,
+        counters: CountersSettings,
+        database: DatabaseSettings,
+        prometheus_url: str,
+        alertmanager_url: str,
+        name: str = "node1",
+        overrides: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(directory)
+        self.port = free_port()
+        self.telemetry_port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.mcp_url = f"{self.url}/mcp"
+        self.config = directory / "config.yaml"
+        secret = directory / "jwt_secret"
+        secret.write_text(JWT_SECRET)
+        document = {
+            "node": name,
+            "public_url": self.url,
+            "listen": {
+                "host": "127.0.0.1",
+                "port": self.port,
+                "drain_s": 0.2,
+                "trusted_proxies": ["127.0.0.1"],
+            },
+            "telemetry": {"host": "127.0.0.1", "port": self.telemetry_port},
+            "identity": {
+                "jwt": {"secret": {"file": str(secret)}, "issuer": ISSUER, "audience": AUDIENCE}
+            },
+            "policy": policy.model_dump(mode="json"),
+            "counters": counters.model_dump(mode="json"),
+            "database": database.model_dump(mode="json"),
+            "tools": {
+                "monitoring": {
+                    "prometheus_url": prometheus_url,
+                    "alertmanager_url": alertmanager_url,
+                    "timeout_s": 3,
+                },
+                "cmdb": {"backend": "postgres"},
+            },
+            **(overrides or {}),
+        }
+        self.config.write_text(yaml.safe_dump(document))
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "mcp_server", "serve", "--config", str(self.config)]
+
+    def ready(self) -> bool:
+        # Live, not ready: fault tests start nodes whose backends are down.
+        with urllib.request.urlopen(f"{self.url}/health/live", timeout=2) as answer:
+            return bool(answer.status == 200)
+
+    def token(self, user: str = "", roles: Sequence[str] = ("mcp:viewer",), **claims: Any) -> str:
+        """Return a token; without a user, of one that nobody used yet (limits are per user)."""
+        return mint_token(
+            secret=claims.pop("secret", JWT_SECRET),
+            issuer=claims.pop("issuer", ISSUER),
+            audience=claims.pop("audience", AUDIENCE),
+            user=user or f"user-{os.getpid()}-{next(_numbers)}",
+            roles=roles,
+            tenant=claims.pop("tenant", "default"),
+            **claims,
+        )
+
+    def http(self, token: str | None = None, **headers: str) -> httpx2.AsyncClient:
+        """Return a client of this node's origin."""
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=30)
+
+
+@asynccontextmanager
+async def modern_client(node: McpNode, token: str) -> AsyncIterator[Client]:
+    """The SDK's client, which speaks the newest protocol the server offers."""
+    async with (
+        node.http(token) as http,
+        Client(streamable_http_client(node.mcp_url, http_client=http)) as client,
+    ):
+        yield client
+
+
+class LegacyClient:
+    """A client of the 2025-06-18 era: initialize, then plain JSON-RPC over POST."""
+
+    def __init__(self, http: httpx2.AsyncClient) -> None:
+        self._http = http
+        self._ids = itertools.count(1)
+
+    async def initialize(self) -> dict[str, Any]:
+        """Shake hands and return the server's result."""
+        answer = await self.request(
+            "initialize",
+            {
+                "protocolVersion": "2025-06-18",
+                "capabilities": {},
+                "clientInfo": {"name": "legacy", "version": "1"},
+            },
+        )
+        result: dict[str, Any] = answer["result"]
+        await self._post({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        return result
+
+    async def request(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Send one request and return the whole JSON-RPC response."""
+        message = {"jsonrpc": "2.0", "id": next(self._ids), "method": method}
+        response = await self._post(message if params is None else {**message, "params": params})
+        body: dict[str, Any] = response.json()
+        return body
+
+    async def call(self, name: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Call a tool and return the whole JSON-RPC response."""
+        return await self.request("tools/call", {"name": name, "arguments": arguments or {}})
+
+    async def _post(self, message: dict[str, Any]) -> httpx2.Response:
+        return await rpc(self._http, message)
+
+
+async def rpc(http: httpx2.AsyncClient, message: Any, **headers: str) -> httpx2.Response:
+    """POST a JSON-RPC message (or raw bytes) to /mcp as a client of the 2025-06-18 era."""
+    content = {"content": message} if isinstance(message, bytes) else {"json": message}
+    return await http.post(
+        "/mcp",
+        headers={
+            "Accept": "application/json, text/event-stream",
+            "Content-Type": "application/json",
+            "MCP-Protocol-Version": "2025-06-18",
+            **headers,
+        },
+        **content,
+    )

@@ -1,0 +1,382 @@
+"""Calls through the whole server: real OPA, Redis, PostgreSQL, Prometheus and Alertmanager."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import httpx2
+import jwt
+import pytest
+
+from tests.integration.nodes import (
+    AUDIENCE,
+    ISSUER,
+    JWT_SECRET,
+    LegacyClient,
+    McpNode,
+    modern_client,
+    rpc,
+)
+
+pytestmark = pytest.mark.anyio
+
+ALL_TOOLS = ["cmdb_query_assets", "monitoring_get_alerts", "monitoring_query_metrics"]
+
+
+@pytest.fixture
+async def legacy(node: McpNode) -> AsyncIterator[LegacyClient]:
+    async with node.http(node.token()) as http:
+        yield LegacyClient(http)
+
+
+class TestBothEras:
+    async def test_the_newest_era_lists_tools_and_queries_metrics(self, node: McpNode) -> None:
+        async with modern_client(node, node.token()) as client:
+            tools = (await client.list_tools()).tools
+            result = await client.call_tool("monitoring_query_metrics", {"query": "up"})
+
+        assert [tool.name for tool in tools] == ALL_TOOLS
+        assert not result.is_error
+        series = result.structured_content["series"]
+        assert series[0]["labels"]["job"] == "prometheus"
+        assert series[0]["value"] == 1.0
+        assert "job=prometheus" in result.content[0].text  # type: ignore[union-attr]
+
+    async def test_the_2025_era_lists_tools_and_queries_metrics(self, legacy: LegacyClient) -> None:
+        hello = await legacy.initialize()
+        tools = await legacy.request("tools/list")
+        result = await legacy.call("monitoring_query_metrics", {"query": "up"})
+
+        assert hello["protocolVersion"] == "2025-06-18"
+        assert [tool["name"] for tool in tools["result"]["tools"]] == ALL_TOOLS
+        assert result["result"]["structuredContent"]["series"][0]["value"] == 1.0
+
+    async def test_annotations_and_schemas_are_declared(self, node: McpNode) -> None:
+        async with modern_client(node, node.token()) as client:
+            tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+
+        metrics = tools["monitoring_query_metrics"]
+        assert metrics.annotations is not None
+        assert metrics.annotations.read_only_hint is True
+        assert metrics.input_schema["required"] == ["query"]
+        assert metrics.input_schema["additionalProperties"] is False
+        assert metrics.output_schema is not None
+
+
+class TestTools:
+    async def test_alerts_come_with_severity_and_start(self, legacy: LegacyClient) -> None:
+        result = await legacy.call("monitoring_get_alerts", {"severity": "critical"})
+
+        alerts = result["result"]["structuredContent"]["alerts"]
+        assert [alert["name"] for alert in alerts] == ["AlwaysCritical"]
+        assert alerts[0]["severity"] == "critical"
+        assert alerts[0]["silenced"] is False
+        assert alerts[0]["active_since"].startswith("20")
+
+    async def test_assets_are_those_of_the_callers_tenant(
+        self, node: McpNode, assets: None
+    ) -> None:
+        async with node.http(node.token(tenant="default")) as http:
+            mine = await LegacyClient(http).call("cmdb_query_assets", {"asset_type": "database"})
+        async with node.http(node.token(tenant="other")) as http:
+            theirs = await LegacyClient(http).call("cmdb_query_assets")
+
+        assert [a["id"] for a in mine["result"]["structuredContent"]["assets"]] == ["db1"]
+        assert [a["id"] for a in theirs["result"]["structuredContent"]["assets"]] == ["x1"]
+
+    async def test_a_promql_syntax_error_is_named(self, legacy: LegacyClient) -> None:
+        result = await legacy.call("monitoring_query_metrics", {"query": "up{"})
+
+        assert result["result"]["isError"] is True
+        assert "Prometheus refused the query" in result["result"]["content"][0]["text"]
+        assert "parse error" in result["result"]["content"][0]["text"]
+
+    async def test_an_empty_answer_says_so(self, legacy: LegacyClient) -> None:
+        result = await legacy.call("monitoring_query_metrics", {"query": "nothing_like_it"})
+
+        assert result["result"]["content"][0]["text"] == "No series matched the query."
+
+    async def test_a_resource_is_listed_and_read(self, node: McpNode, assets: None) -> None:
+        async with modern_client(node, node.token()) as client:
+            listed = await client.list_resources()
+            read = await client.read_resource("enterprise://cmdb/assets")
+
+        assert [str(resource.uri) for resource in listed.resources] == ["enterprise://cmdb/assets"]
+        assert {a["id"] for a in json.loads(read.contents[0].text)["assets"]} == {"db1", "mcp1"}  # type: ignore[union-attr]
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            ({"query": 5}, "query: Input should be a valid string"),
+            ({}, "query: Field required"),
+            ({"query": "up", "qurey": 1}, "qurey: unknown argument; known arguments: query, "),
+            ({"query": "up", "time_range": "soon"}, "time_range: String should match pattern"),
+            ({"query": "up", "limit": 0}, "limit: Input should be greater than or equal to 1"),
+            ({"query": "up", "limit": "5"}, "limit: Input should be a valid integer"),
+        ],
+    )
+    async def test_a_fault_is_named(
+        self, legacy: LegacyClient, arguments: dict[str, Any], named: str
+    ) -> None:
+        result = await legacy.call("monitoring_query_metrics", arguments)
+
+        assert result["result"]["isError"] is True
+        assert named in result["result"]["content"][0]["text"]
+
+
+class TestRefusals:
+    async def test_an_unknown_tool_and_a_hidden_one_are_refused_alike(self, node: McpNode) -> None:
+        async with node.http(node.token(roles=["no:such-role"])) as http:
+            client = LegacyClient(http)
+            unknown = await client.call("cmdb_update_asset_status", {"asset_id": "x"})
+            hidden = await client.call("monitoring_query_metrics", {"query": "up"})
+            malformed = await client.call("monitoring_query_metrics", {"wrong": True})
+
+        def without_id(answer: dict[str, Any]) -> dict[str, Any]:
+            error = answer["error"]
+            return {**error, "data": {**error["data"], "request_id": None}}
+
+        assert without_id(unknown) == without_id(hidden) == without_id(malformed)
+        assert unknown["error"]["data"]["reasons"][0]["code"] == "not_available"
+
+    async def test_a_caller_without_permissions_sees_nothing(self, node: McpNode) -> None:
+        async with node.http(node.token(roles=["no:such-role"])) as http:
+            answer = await LegacyClient(http).request("tools/list")
+
+        assert answer.get("result", {"tools": []})["tools"] == []
+
+    async def test_an_unknown_resource_is_refused(self, legacy: LegacyClient) -> None:
+        answer = await legacy.request("resources/read", {"uri": "enterprise://cmdb/secrets"})
+
+        assert answer["error"]["data"]["reasons"][0]["code"] == "not_available"
+
+    async def test_an_unknown_method_is_not_found(self, legacy: LegacyClient) -> None:
+        answer = await legacy.request("tools/destroy")
+
+        assert "error" in answer
+
+    async def test_the_101st_call_of_an_hour_is_limited(self, node: McpNode) -> None:
+        async with node.http(node.token()) as http:
+            client = LegacyClient(http)
+            for _ in range(100):
+                answer = await client.call("monitoring_query_metrics", {"query": "up"})
+                assert "result" in answer
+            limited = await client.call("monitoring_query_metrics", {"query": "up"})
+            listed = await client.request("tools/list")
+
+        data = limited["error"]["data"]
+        assert limited["error"]["code"] == -32011
+        assert 3_000_000 < data["retry_after_ms"] <= 3_600_000
+        assert data["retryable"] is True
+        quota = {quota["id"]: quota for quota in data["quota"]}
+        assert quota["user"]["limit"] == 100
+        assert quota["user"]["remaining"] == 0
+        assert "result" in listed
+
+
+class TestAuthentication:
+    @pytest.mark.parametrize(
+        ("claims", "said"),
+        [
+            ({"ttl_s": 1, "now": time.time() - 3600}, "has expired"),
+            ({"audience": "https://elsewhere.test"}, "another audience"),
+            ({"issuer": "https://elsewhere.test"}, "issuer"),
+            ({"secret": "another-secret-0123456789abcdefghijk"}, "signature"),
+        ],
+    )
+    async def test_a_token_that_is_not_for_us_is_refused(
+        self, node: McpNode, claims: dict[str, Any], said: str
+    ) -> None:
+        async with node.http(node.token(**claims)) as http:
+            response = await rpc(http, {"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+
+        assert response.status_code == 401
+        assert said in response.json()["error"]["message"]
+        assert 'error="invalid_token"' in response.headers["www-authenticate"]
+
+    @pytest.mark.parametrize("missing", ["sub", "roles", "tenant", "exp", "iat", "aud", "iss"])
+    async def test_every_claim_is_required(self, node: McpNode, missing: str) -> None:
+        now = int(time.time())
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": "a",
+            "iat": now,
+            "exp": now + 60,
+            "roles": ["mcp:admin"],
+            "tenant": "default",
+        }
+        del claims[missing]
+        async with node.http(jwt.encode(claims, JWT_SECRET, algorithm="HS256")) as http:
+            response = await rpc(http, {"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+
+        assert response.status_code == 401
+        assert missing in response.json()["error"]["message"] or missing in ("aud", "iss")
+
+    async def test_an_unsigned_token_is_refused(self, node: McpNode) -> None:
+        token = jwt.encode({"sub": "a"}, None, algorithm="none")
+        async with node.http(token) as http:
+            response = await rpc(http, {"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+
+        assert response.status_code == 401
+
+    async def test_the_challenge_names_the_metadata_document(self, node: McpNode) -> None:
+        async with node.http() as http:
+            response = await rpc(http, {"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+            challenge = response.headers["www-authenticate"]
+            metadata = await http.get(challenge.split('resource_metadata="')[1].split('"')[0])
+
+        assert response.status_code == 401
+        assert challenge.startswith("Bearer ")
+        assert metadata.status_code == 200
+        assert metadata.json()["resource"] == node.mcp_url
+
+
+class TestBodies:
+    @pytest.mark.parametrize(
+        ("body", "said"),
+        [
+            (b"{", "malformed JSON"),
+            (b'{"jsonrpc": "2.0", "id": 1, "id": 2, "method": "ping"}', "stands twice"),
+            (b'{"jsonrpc": "2.0", "id": 1, "method": "\\ud800"}', "lone surrogate"),
+            (b'{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": NaN}}', "NaN"),
+            (b'{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": 1e999}}', "too large"),
+            (b"\xff\xfe", "not UTF-8"),
+            (b"[" * 5000 + b"]" * 5000, "nested"),
+        ],
+    )
+    async def test_ambiguous_json_is_refused(self, node: McpNode, body: bytes, said: str) -> None:
+        async with node.http(node.token()) as http:
+            response = await rpc(http, body)
+
+        assert response.status_code == 400
+        assert said in response.json()["error"]["message"]
+
+    async def test_a_body_of_10_mb_is_refused(self, node: McpNode) -> None:
+        async with node.http(node.token()) as http:
+            response = await rpc(http, b'{"x": "' + b"a" * 10_000_000 + b'"}')
+
+        assert response.status_code == 413
+        assert "larger than 1048576 bytes" in response.json()["error"]["message"]
+
+    async def test_another_origin_is_refused(self, node: McpNode) -> None:
+        async with node.http(node.token()) as http:
+            message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+            response = await rpc(http, message, Origin="https://evil.test")
+
+        assert response.status_code == 403
+
+    async def test_another_host_is_refused(self, node: McpNode) -> None:
+        async with node.http(node.token()) as http:
+            response = await http.get("/health", headers={"Host": "evil.test"})
+
+        assert response.status_code == 400
+
+
+class TestAudit:
+    async def test_every_decided_request_has_its_row(
+        self, node: McpNode, node_owner: asyncpg.Connection
+    ) -> None:
+        token = node.token("auditee")
+        async with node.http(token, **{"User-Agent": "audit-test"}) as http:
+            client = LegacyClient(http)
+            await client.request("tools/list")
+            await client.call("monitoring_query_metrics", {"query": "up"})
+            await client.call("no_such_tool", {"password": "hunter2"})
+        async with node.http(token, **{"X-Request-Id": "from-the-balancer"}) as http:
+            await LegacyClient(http).call("monitoring_query_metrics", {"query": "up{"})
+
+        rows = await node_owner.fetch(
+            "SELECT * FROM audit.events WHERE user_id = 'auditee' ORDER BY time"
+        )
+        assert [(r["method"], r["tool"], r["effect"], r["outcome"]) for r in rows] == [
+            ("tools/list", None, "allow", "ok"),
+            ("tools/call", "monitoring:query_metrics", "allow", "ok"),
+            ("tools/call", "no_such_tool", "deny", "denied"),
+            ("tools/call", "monitoring:query_metrics", "allow", "tool_error"),
+        ]
+        assert {r["policy_revision"] for r in rows} == {"test"}
+        assert {r["tenant"] for r in rows} == {"default"}
+        assert rows[0]["user_agent"] == "audit-test"
+        assert str(rows[1]["client_ip"]) == "127.0.0.1"
+        assert json.loads(rows[1]["arguments"])["query"] == "up"
+        assert "hunter2" not in str(rows[2])
+        assert rows[3]["request_id"] == "from-the-balancer"
+
+
+class TestRest:
+    async def test_tools_are_listed_and_run(self, node: McpNode) -> None:
+        async with node.http(node.token()) as http:
+            listed = await http.get("/tools")
+            ran = await http.post("/tools/monitoring_query_metrics/execute", json={"query": "up"})
+            resources = await http.get("/resources")
+
+        assert [tool["name"] for tool in listed.json()["tools"]] == ALL_TOOLS
+        assert ran.status_code == 200
+        assert ran.json()["result"]["series"][0]["value"] == 1.0
+        assert '"user";q=100;w=3600' in ran.headers["ratelimit-policy"]
+        assert '"user";r=99;' in ran.headers["ratelimit"]
+        assert resources.json()["resources"][0]["uri"] == "enterprise://cmdb/assets"
+
+    @pytest.mark.parametrize(
+        ("name", "body", "status", "code"),
+        [
+            ("monitoring_query_metrics", {"query": 1}, 400, "invalid_arguments"),
+            ("monitoring_query_metrics", [1], 400, "invalid_request"),
+            ("monitoring_query_metrics", {"query": "up{"}, 422, "tool_error"),
+            ("k8s_delete_everything", {}, 403, "forbidden"),
+        ],
+    )
+    async def test_errors_have_a_status_and_a_code(
+        self, node: McpNode, name: str, body: Any, status: int, code: str
+    ) -> None:
+        async with node.http(node.token()) as http:
+            response = await http.post(f"/tools/{name}/execute", json=body)
+
+        assert response.status_code == status
+        assert response.json()["error"]["code"] == code
+
+    async def test_a_limit_is_429_with_the_time_to_wait(self, node: McpNode) -> None:
+        async with node.http(node.token()) as http:
+            for _ in range(100):
+                await http.post("/tools/cmdb_query_assets/execute", json={})
+            response = await http.post("/tools/cmdb_query_assets/execute", json={})
+
+        assert response.status_code == 429
+        assert 3000 < int(response.headers["retry-after"]) <= 3600
+        assert '"user";r=0' in response.headers["ratelimit"]
+
+    async def test_without_a_token_nothing_is_told(self, node: McpNode) -> None:
+        async with node.http() as http:
+            response = await http.get("/tools")
+
+        assert response.status_code == 401
+        assert "resource_metadata=" in response.headers["www-authenticate"]
+
+
+class TestHealth:
+    async def test_a_working_node_is_live_and_ready(self, node: McpNode) -> None:
+        async with node.http() as http:
+            ready = await http.get("/health/ready")
+            health = await http.get("/health")
+
+        assert ready.status_code == 200
+        assert ready.json()["checks"] == {"policy": "up", "counters": "up", "audit": "up"}
+        assert ready.json()["policy_revision"] == "test"
+        assert health.json()["status"] == "healthy"
+
+    async def test_metrics_are_on_the_telemetry_listener_only(self, node: McpNode) -> None:
+        async with node.http(node.token()) as http:
+            public = await http.get("/metrics")
+        async with httpx2.AsyncClient() as http:
+            private = await http.get(f"http://127.0.0.1:{node.telemetry_port}/metrics")
+
+        assert public.status_code == 404
+        assert "mcp_ready 1.0" in private.text
+        assert 'mcp_policy_revision_info{revision="test"} 1.0' in private.text
