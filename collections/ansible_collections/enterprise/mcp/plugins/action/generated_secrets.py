@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes missing secrets once, on the controller, in files that only their owner can read."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.parsing.vault import VaultLib
+from ansible.plugins.action import ActionBase
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+KINDS = ("password", "ec_private_key")
+
+
+def make(kind: str) -> tuple[str, str | None]:
+    """Return a new secret of this kind and, for a key pair, its public half (both text, PEM for keys)."""
+    if kind == "password":
+        return secrets.token_urlsafe(32), None
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return private.decode(), public.decode()
+
+
+def write_once(path: Path, content: bytes, mode: int) -> None:
+    """Write a whole file or none: a reader never sees a part, and an existing file is never replaced."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.link(partial, path)
+    finally:
+        partial.unlink()
+
+
+class ActionModule(ActionBase):
+    """The action; its options are described in plugins/modules/generated_secrets.py."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return changed and the names of the files that were made (or would be, in check mode)."""
+        super().run(tmp, task_vars)
+        _, args = self.validate_argument_spec(
+            argument_spec={
+                "directory": {"type": "path", "required": True},
+                "secrets": {
+                    "type": "list",
+                    "elements": "dict",
+                    "required": True,
+                    "options": {
+                        "name": {"type": "str", "required": True},
+                        "kind": {"type": "str", "choices": list(KINDS), "default": "password"},
+                        "public": {"type": "str"},
+                    },
+                },
+            }
+        )
+        directory = Path(args["directory"])
+        wanted = [item for item in args["secrets"] if not (directory / item["name"]).exists()]
+        result: dict[str, Any] = {"changed": bool(wanted), "created": [item["name"] for item in wanted]}
+        if wanted and not self._task.check_mode:
+            try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for item in wanted:
+                    self._create(directory, item)
+            except OSError as error:
+                raise AnsibleActionFail(f"cannot write the secrets: {error}") from error
+        return result
+
+    def _create(self, directory: Path, item: dict[str, Any]) -> None:
+        private, public = make(item["kind"])
+        if public is not None and item["public"]:
+            # First the public half: without the private one the next run makes both again.
+            (directory / item["public"]).unlink(missing_ok=True)
+            write_once(directory / item["public"], public.encode(), 0o644)
+        content = private.encode()
+        vault_secrets = self._loader._vault.secrets  # noqa: SLF001 - the loader offers no other way
+        if vault_secrets:
+            content = VaultLib(vault_secrets).encrypt(content)
+        write_once(directory / item["name"], content, 0o600)

@@ -1,0 +1,50 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Documentation of the action plugin of the same name; the work is done on the controller."""
+
+DOCUMENTATION = r"""
+module: known_variables
+short_description: Fail for a variable that no role knows
+version_added: 0.1.0
+description:
+  - A mistyped variable is silently ignored by Ansible. This looks at the variables of all hosts, takes those whose name
+    begins with the name of a role and C(_), and fails for each that is not described in that or another role's
+    C(meta/argument_specs.yml), naming the nearest known variable.
+  - Names that begin with C(__) are internal to roles and not looked at.
+author: [enterprise-mcp]
+options:
+  roles_path:
+    description: Folder on the controller with one folder for each role.
+    type: path
+    required: true
+  also_known:
+    description: Names that are known although no role describes them.
+    type: list
+    elements: str
+    default: []
+"""
+
+EXAMPLES = r"""
+- name: Refuse mistyped variables
+  enterprise.mcp.known_variables:
+    roles_path: "{{ playbook_dir }}/../roles"
+"""
+
+RETURN = r"""
+unknown:
+  description: The variables that no role knows.
+  type: list
+  elements: dict
+  returned: when there are any
+  contains:
+    name:
+      description: Name of the variable.
+      type: str
+    nearest:
+      description: The known name that looks most alike; empty when none does.
+      type: str
+    hosts:
+      description: Hosts that have it.
+      type: list
+      elements: str
+"""
