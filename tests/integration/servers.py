@@ -757,6 +757,8 @@ class Prometheus(Server):
             f"--config.file={self._config}",
             f"--storage.tsdb.path={self.directory / 'data'}",
             f"--web.listen-address=127.0.0.1:{self.port}",
+            # An Alertmanager that was restarted has forgotten them.
+            "--rules.alert.resend-delay=1s",
             "--log.level=warn",
         ]
 
