@@ -107,14 +107,14 @@ class AuditRecord:
             raise ValueError("the time of an audit record needs a time zone")
 
     def row(self) -> tuple[Any, ...]:
-        """Return the values of `COLUMNS`; texts are bounded and without secrets."""
+        """Return the values of `COLUMNS`; texts from outside are bounded and without secrets."""
         return (
             self.time,
             self.event_id,
             _text(self.request_id),
             self.phase.value,
-            _text(self.node),
-            _text(self.transport),
+            self.node,
+            self.transport,
             _text(self.method),
             _text(self.user_id),
             _text(self.tenant),
@@ -122,11 +122,11 @@ class AuditRecord:
             self.arguments.json,
             self.client_ip,
             _text(self.user_agent),
-            _text(self.effect),
+            self.effect,
             _reasons(self.reasons),
-            _text(self.policy_revision),
+            self.policy_revision,
             self.duration_ms,
-            _text(self.outcome),
+            self.outcome,
         )
 
 
