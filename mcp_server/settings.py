@@ -140,7 +140,8 @@ class CountersSettings(_Model):
     password: Secret | None = None
     ca: Path | None = None
     timeout_s: Seconds = 1.0
-    max_connections: Annotated[int, Field(ge=1)] = 64
+    max_connections: Annotated[int, Field(ge=1)] = 16
+    """Connections to Redis; a call holds one for well under a millisecond."""
 
 
 class DatabaseSettings(_Model):

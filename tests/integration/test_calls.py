@@ -220,7 +220,7 @@ class TestAuthentication:
         assert missing in response.json()["error"]["message"] or missing in ("aud", "iss")
 
     async def test_an_unsigned_token_is_refused(self, node: McpNode) -> None:
-        token = jwt.encode({"sub": "a"}, None, algorithm="none")
+        token = jwt.encode({"sub": "a"}, "", algorithm="none")
         async with node.http(token) as http:
             response = await rpc(http, {"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
 
