@@ -98,14 +98,14 @@ _right_kind if input.resource.type in methods.method.kinds
 # Three places: nowhere in particular, one namespace, everywhere. Anything else is no place and stays refused.
 _place_allowed if {
 	entry.scope.namespace == null
-	_everywhere_fact == false
+	object.get(input.resource, ["properties", "all_namespaces"], false) == false
 	object.get(input.resource, ["properties", "namespace"], null) == null
 	subject.may(entry.permission)
 }
 
 _place_allowed if {
 	is_string(entry.scope.namespace)
-	_everywhere_fact == false
+	object.get(input.resource, ["properties", "all_namespaces"], false) == false
 	_usable_in_a_namespace(entry)
 	_named_for(input.resource.properties.namespace)
 }
@@ -116,8 +116,6 @@ _place_allowed if {
 }
 
 _everywhere if input.resource.properties.all_namespaces == true
-
-_everywhere_fact := object.get(input.resource, ["properties", "all_namespaces"], false)
 
 _named_for(namespace) if {
 	some role in data.config.namespaces.listed[namespace].roles

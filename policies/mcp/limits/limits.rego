@@ -14,48 +14,42 @@ import data.mcp.reasons
 # description: None while the counters are down, because nothing can be counted then.
 charges := array.concat(
 	[
-		_charge("global", "global", data.config.limits.global),
-		_charge("user", concat(":", ["user", _owner]), data.config.limits.user),
+		object.union(data.config.limits.global, {"id": "global", "key": "global", "cost": 1}),
+		object.union(data.config.limits.user, {"id": "user", "key": concat(":", ["user", _tenant, _user]), "cost": 1}),
 	],
-	_tool_charges,
+	[charge |
+		input.resource.type == "tool"
+		some name in {input.resource.id, access.entry.permission}
+		limit := data.config.limits.tool[name]
+		charge := {
+			"id": concat(":", ["tool", name]),
+			"key": _tool_key(name, limit.per),
+			"limit": limit.limit,
+			"window_s": limit.window_s,
+			"cost": 1,
+		}
+	],
 ) if {
 	_counting
 }
 
 charges := [] if not _counting
 
-default _tool_charges := []
-
-_tool_charges := [_charge(concat(":", ["tool", name]), _tool_key(name, limit.per), limit) |
-	some name in {input.resource.id, access.entry.permission}
-	limit := data.config.limits.tool[name]
-] if {
-	input.resource.type == "tool"
-}
-
 _counting if {
 	methods.method.charged == true
 	input.context.counters == "up"
-}
-
-_charge(id, key, limit) := {
-	"id": id,
-	"key": key,
-	"limit": limit.limit,
-	"window_s": limit.window_s,
-	"cost": 1,
 }
 
 _tool_key(name, "everyone") := concat(":", ["tool", name])
 
 _tool_key(name, "tenant") := concat(":", ["tool", name, "tenant", _tenant])
 
-_tool_key(name, "user") := concat(":", ["tool", name, "user", _owner])
+_tool_key(name, "user") := concat(":", ["tool", name, "user", _tenant, _user])
 
 # Encoded, so that no tenant or user can be named such that it shares a counter with another.
-_owner := concat(":", [_tenant, urlquery.encode(input.subject.id)])
-
 _tenant := urlquery.encode(input.subject.properties.tenant)
+
+_user := urlquery.encode(input.subject.id)
 
 # METADATA
 # title: Every charge was counted

@@ -18,8 +18,7 @@ obligations := [
 
 obligations := [] if methods.method.charged == false
 
-_settings := object.union(data.config.obligations.default, _override) if _override
-
-_settings := data.config.obligations.default if not _override
-
-_override := data.config.obligations.tool[input.resource.id] if input.resource.type == "tool"
+_settings := object.union(
+	data.config.obligations.default,
+	object.get(data.config.obligations.tool, input.resource.id, {}),
+)

@@ -8,7 +8,7 @@ import data.mcp.reasons
 # METADATA
 # title: The subject is identified, in this version of the protocol
 ok if {
-	_version_spoken
+	input.version == 1
 	_identified
 }
 
@@ -20,16 +20,17 @@ roles contains role if {
 }
 
 # METADATA
-# title: Permissions which the roles give
-permissions contains permission if {
+# title: The subject holds a permission
+# description: One of its roles gives the permission, or `*`, which is all of them.
+may(permission) if {
 	some role in input.subject.properties.roles
-	some permission in data.config.roles[role].permissions
+	permission in data.config.roles[role].permissions
 }
 
-# METADATA
-# title: The subject holds a permission
-# description: A role with the permission `*` holds every permission.
-may(permission) if count({permission, "*"} & permissions) > 0
+may(_) if {
+	some role in input.subject.properties.roles
+	"*" in data.config.roles[role].permissions
+}
 
 # METADATA
 # title: The request speaks this protocol
@@ -38,7 +39,7 @@ may(permission) if count({permission, "*"} & permissions) > 0
 #   code: unsupported_version
 #   message: this policy does not speak the protocol version of the request
 #   solution: publish the policies that belong to the installed server version
-deny contains reasons.because(rego.metadata.chain(), []) if not _version_spoken
+deny contains reasons.because(rego.metadata.chain(), []) if not input.version == 1
 
 # METADATA
 # title: The subject is identified
@@ -48,8 +49,6 @@ deny contains reasons.because(rego.metadata.chain(), []) if not _version_spoken
 #   message: the caller has no type, id or tenant
 #   solution: use a token that names its subject and its tenant
 deny contains reasons.because(rego.metadata.chain(), []) if not _identified
-
-_version_spoken if input.version == 1
 
 _identified if {
 	input.subject.type in {"user", "service"}
