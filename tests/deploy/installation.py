@@ -1,0 +1,271 @@
+"""An installation as the tests see it: its hosts over SSH, its doors over HTTPS."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import os
+import shlex
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from mcp_server.identity import mint_token
+
+__all__ = ["ROOT", "Host", "Installation", "Playbook", "describe"]
+
+ROOT = Path(__file__).resolve().parents[2]
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Playbook:
+    """What a run of ansible-playbook said."""
+
+    rc: int
+    output: str
+
+    def require(self) -> Playbook:
+        """Return itself, or fail with the whole output."""
+        assert self.rc == 0, self.output
+        return self
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host of the inventory, with a root shell on it."""
+
+    name: str
+    fqdn: str
+    address: str
+    ssh: tuple[str, ...]
+
+    def run(self, command: str, *, stdin: bytes = b"", check: bool = True) -> str:
+        """Run a shell command as root and return its standard output.
+
+        Args:
+            stdin: what must not be seen in a list of processes.
+        """
+        done = self.attempt(command, stdin=stdin)
+        if check:
+            assert done.returncode == 0, f"{self.name}: {command}: {done.stderr.decode()}"
+        return done.stdout.decode()
+
+    def attempt(self, command: str, *, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Run a shell command as root, whatever comes of it."""
+        remote = f"sudo -n sh -c {shlex.quote(command)}"
+        return subprocess.run(
+            [*self.ssh, remote], input=stdin, capture_output=True, timeout=120, check=False
+        )
+
+    def systemctl(self, *arguments: str) -> None:
+        """Run systemctl, which waits for what it starts and stops."""
+        self.run(shlex.join(["systemctl", *arguments]))
+
+    def main_pid(self, unit: str) -> int:
+        """Return the main process of a unit, 0 when it does not run."""
+        return int(self.run(f"systemctl show -P MainPID {shlex.quote(unit)}"))
+
+    @contextlib.contextmanager
+    def stopped(self, unit: str) -> Iterator[None]:
+        """Stop a unit for the time of a test."""
+        self.systemctl("stop", unit)
+        try:
+            yield
+        finally:
+            self.systemctl("start", unit)
+
+
+class Installation:
+    """Hosts by name and group, clients of the public address, playbooks.
+
+    Args:
+        inventory: what ansible-playbook gets with -i.
+        description: what describe.yml wrote of it.
+    """
+
+    def __init__(self, inventory: Path, description: Mapping[str, Any], directory: Path) -> None:
+        self.inventory = inventory
+        self.groups: dict[str, list[str]] = dict(description["groups"])
+        self.facts: dict[str, dict[str, Any]] = dict(description["hosts"])
+        self._directory = directory
+        self.hosts = {name: self._host(name) for name in self.facts}
+        self.address = {name: host.address for name, host in self.hosts.items()}
+        self.url = f"https://{self.address[self.groups['loadbalancers'][0]]}"
+        self.mcp_url = f"{self.url}/mcp"
+
+    def __repr__(self) -> str:
+        return f"Installation({self.inventory})"
+
+    def _host(self, name: str) -> Host:
+        facts = self.facts[name]
+        options = [*shlex.split(facts["ssh_args"]), *self.control_options(), "-o", "BatchMode=yes"]
+        login = ["-i", facts["key"], "-p", str(facts["port"]), "-l", facts["user"]]
+        ssh = ("ssh", *options, *login, facts["login_address"])
+        return Host(name, facts["fqdn"], facts["address"], ssh)
+
+    def control_options(self) -> list[str]:
+        """Return the options by which all commands to a host share one connection."""
+        return [
+            *("-o", "ControlMaster=auto", "-o", "ControlPersist=60s"),
+            *("-o", f"ControlPath={self._directory}/%C"),
+        ]
+
+    def members(self, group: str) -> list[Host]:
+        """Return the hosts of a group."""
+        return [self.hosts[name] for name in self.groups[group]]
+
+    @property
+    def _any(self) -> dict[str, Any]:
+        return next(iter(self.facts.values()))
+
+    @property
+    def ca_file(self) -> Path:
+        """The authority's certificate, on the controller."""
+        return Path(self._any["pki"]) / "ca.pem"
+
+    @property
+    def secrets(self) -> Path:
+        """The folder with the generated secrets, on the controller."""
+        return Path(self._any["secrets"])
+
+    def secret(self, name: str) -> str:
+        """Return a generated secret."""
+        return (self.secrets / name).read_text().strip()
+
+    # --- calling ---------------------------------------------------------------------------------
+
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.ca_file)
+
+    def http(
+        self, token: str | None = None, *, base_url: str = "", **headers: str
+    ) -> httpx2.AsyncClient:
+        """Return a client of the public origin that trusts our authority only."""
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        return httpx2.AsyncClient(
+            base_url=base_url or self.url, headers=headers, verify=self._trust, timeout=30
+        )
+
+    @cached_property
+    def _metadata(self) -> dict[str, Any]:
+        url = f"{self.url}/.well-known/oauth-protected-resource/mcp"
+        answer: dict[str, Any] = httpx2.get(url, verify=self._trust).raise_for_status().json()
+        return answer
+
+    @property
+    def issuer(self) -> str:
+        return str(self._metadata["authorization_servers"][0])
+
+    @property
+    def audience(self) -> str:
+        return str(self._metadata["resource"])
+
+    def token(self, user: str = "", roles: Sequence[str] = ("mcp:viewer",), **claims: Any) -> str:
+        """Return a token; without a user, of one that nobody used yet (limits are per user)."""
+        return mint_token(
+            secret=claims.pop("secret", None) or self.secret("jwt_secret"),
+            issuer=claims.pop("issuer", None) or self.issuer,
+            audience=claims.pop("audience", None) or self.audience,
+            user=user or f"deploy-{os.getpid()}-{time.time_ns()}-{next(_numbers)}",
+            roles=roles,
+            tenant=claims.pop("tenant", "default"),
+            **claims,
+        )
+
+    # --- operating -------------------------------------------------------------------------------
+
+    def forget_counts(self) -> None:
+        """Empty the counters of all limits."""
+        for host in self.members("redis"):
+            host.run("/usr/local/sbin/redis-admin FLUSHDB")
+
+    def node_status(self, host: Host) -> dict[str, Any]:
+        """Return what the node says of itself (mcpctl probe)."""
+        command = (
+            "MCP_CONFIG_PATH=/etc/mcp_server/config.yaml /opt/mcp_server/current/bin/mcpctl probe"
+        )
+        status: dict[str, Any] = json.loads(host.run(command, check=False))
+        return status
+
+    def wait_until_ready(self, deadline_s: float = 30) -> None:
+        """Wait until every node says that it can do its work."""
+        until = time.monotonic() + deadline_s
+        for host in self.members("mcp_servers"):
+            while not (status := self.node_status(host)).get("ready"):
+                assert time.monotonic() < until, f"{host.name} did not get ready: {status}"
+                time.sleep(0.3)
+
+    def play(
+        self, playbook: str, *arguments: str, inventory: Path | None = None, timeout_s: float = 600
+    ) -> Playbook:
+        """Run a playbook of the repository against this installation."""
+        done = subprocess.run(
+            self.play_command(playbook, *arguments, inventory=inventory),
+            cwd=ROOT,
+            env=ansible_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout_s,
+            check=False,
+        )
+        return Playbook(done.returncode, done.stdout.decode())
+
+    def play_command(
+        self, playbook: str, *arguments: str, inventory: Path | None = None
+    ) -> list[str]:
+        """Return the command of `play`, for those who wait in another way."""
+        ansible = str(Path(sys.executable).parent / "ansible-playbook")
+        return [ansible, "-i", str(inventory or self.inventory), *arguments, playbook]
+
+
+def ansible_environment() -> dict[str, str]:
+    """Return the environment of a user in the repository: its ansible.cfg, no colours."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {
+        **os.environ,
+        "PATH": path,
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_FORCE_COLOR": "0",
+    }
+
+
+def describe(inventory: Path, directory: Path) -> Installation:
+    """Read an inventory.
+
+    Args:
+        directory: a private folder with a short path (it holds control sockets).
+    """
+    with tempfile.NamedTemporaryFile(dir=directory, suffix=".json") as output:
+        done = subprocess.run(
+            [
+                *(str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory)),
+                *("-e", f"output={output.name}", str(Path(__file__).with_name("describe.yml"))),
+            ],
+            cwd=ROOT,
+            env=ansible_environment(),
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+        description = json.loads(Path(output.name).read_text())
+    return Installation(inventory, description, directory)
+
+
+def basic(text: str) -> str:
+    """Return `text` in Base64, for what must pass through a shell untouched."""
+    return base64.b64encode(text.encode()).decode()

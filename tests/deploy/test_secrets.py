@@ -1,0 +1,133 @@
+"""Secrets stand where they belong, and nowhere else."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import PurePosixPath
+
+import pytest
+from testinfra.host import Host as Shell
+
+from tests.deploy.installation import Host, Installation
+
+testinfra_hosts = ["ansible://all"]
+
+# The files of a host that may hold a secret, by group and by the secret's name on the controller.
+ALLOWED = {
+    "mcp_servers": {
+        "jwt_secret": {"/etc/mcp_server/credentials/jwt_secret"},
+        "postgres_server_password": {"/etc/mcp_server/credentials/postgres_password"},
+        "redis_password": {"/etc/mcp_server/credentials/redis_password"},
+    },
+}
+# A credential of a running unit is a file in a file system of its own, for the unit's account only.
+CREDENTIALS = "/run/credentials/"
+SECRETS = [
+    "jwt_secret",
+    "postgres_owner_password",
+    "postgres_server_password",
+    "redis_password",
+    "bundle_signing_key",
+]
+
+
+def _needles(installation: Installation) -> dict[str, str]:
+    """Return each secret as one line to look for."""
+    return {name: max(installation.secret(name).splitlines(), key=len) for name in SECRETS}
+
+
+def test_no_file_holds_a_secret_but_the_ones_that_must(
+    me: Host, installation: Installation
+) -> None:
+    places = "/etc /opt /usr/local /home /root /tmp /var /run /srv"
+    for name, needle in _needles(installation).items():
+        found = set(
+            me.run(
+                f"grep -rlFsf - --exclude-dir=journal {places} || true", stdin=needle.encode()
+            ).split()
+        )
+        on_disk = {path for path in found if not path.startswith(CREDENTIALS)}
+        allowed = {
+            path
+            for group, names in ALLOWED.items()
+            if me.name in installation.groups[group]
+            for path in names.get(name, ())
+        }
+        assert on_disk == allowed, name
+
+
+def test_files_with_secrets_are_for_one_account(
+    host: Shell, me: Host, installation: Installation
+) -> None:
+    for group, names in ALLOWED.items():
+        if me.name not in installation.groups[group]:
+            continue
+        for path in {path for paths in names.values() for path in paths}:
+            file = host.file(path)
+            assert (file.user, file.group, file.mode) == ("root", "root", 0o600), path
+            assert host.file(str(PurePosixPath(path).parent)).mode == 0o700
+
+
+def test_private_keys_are_for_their_service(host: Shell) -> None:
+    keys = host.check_output("find /etc/enterprise-mcp/tls -name key.pem").split()
+
+    assert keys
+    for key in map(host.file, keys):
+        assert key.mode in (0o600, 0o640), key.path
+        assert key.mode == 0o600 or key.group != "root" or key.user == "root", key.path
+        assert "PRIVATE KEY" in key.content_string
+
+
+def test_the_keys_of_authority_and_bundle_are_not_on_a_host(host: Shell) -> None:
+    # The rest of the private keys are the host's own: its SSH keys and its certificates.
+    found = host.run(
+        "grep -rlsE -- '-----BEGIN ([A-Z]+ )?PRIVATE KEY' "
+        "/etc /opt /usr/local /home /root /tmp /var/lib /var/tmp /run /srv"
+    ).stdout.split()
+
+    strangers = [
+        path
+        for path in found
+        if not path.startswith(("/etc/ssh/ssh_host_", "/etc/enterprise-mcp/tls/"))
+    ]
+    assert strangers == []
+
+
+@pytest.mark.parametrize(
+    ("what", "command"),
+    [
+        ("command lines", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'"),
+        ("environments", "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'"),
+        ("units", "systemctl show '*.service' --no-pager"),
+        ("journal", "journalctl --no-pager --output=export --all"),
+    ],
+)
+def test_no_secret_can_be_seen_by_looking_at(
+    me: Host, installation: Installation, what: str, command: str
+) -> None:
+    needles = "\n".join(_needles(installation).values())
+
+    found = me.run(f"{{ {command} | grep -cFf /dev/fd/3; }} 3<&0 || true", stdin=needles.encode())
+
+    assert found.strip() == "0", what
+
+
+def test_no_secret_is_among_the_facts(me: Host, installation: Installation) -> None:
+    needles = "\n".join(_needles(installation).values())
+
+    found = me.run(
+        "{ cat /etc/ansible/facts.d/* /root/.ansible/* /home/*/.ansible/* 2>/dev/null"
+        " | grep -cFf /dev/fd/3; } 3<&0 || true",
+        stdin=needles.encode(),
+    )
+
+    assert found.strip() == "0"
+
+
+def test_the_controller_keeps_secrets_to_itself(installation: Installation) -> None:
+    folders = {installation.secrets, installation.ca_file.parent}
+    for folder in folders:
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
+    for name in SECRETS:
+        assert stat.S_IMODE((installation.secrets / name).stat().st_mode) == 0o600, name
+    assert stat.S_IMODE((installation.ca_file.parent / "ca.key").stat().st_mode) == 0o600
