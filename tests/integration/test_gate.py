@@ -1,0 +1,272 @@
+"""The order of the gate's steps, with tools that change things: real OPA, Redis and PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import yaml
+
+from mcp_server.audit.store import AuditStore
+from mcp_server.database import Database
+from mcp_server.gate import Caller, Gate, Refused
+from mcp_server.identity import Subject
+from mcp_server.policy import Counters, PolicyEngine
+from mcp_server.tools.catalog import Arguments, Catalog, Result, Scope, Tool, ToolContext
+from tests.integration.servers import Opa, PostgresServer, RedisServer, build_bundle
+
+pytestmark = pytest.mark.anyio
+
+_POLICIES = Path(__file__).resolve().parents[2] / "policies"
+
+
+class ScaleArguments(Arguments):
+    namespace: str = "default"
+    replicas: int
+    password: str = ""
+
+
+class ScaleResult(Result):
+    replicas: int
+    token: str = "t0ken"
+
+
+Run = Callable[[ScaleArguments, ToolContext], Awaitable[ScaleResult]]
+
+
+def scale_tool(run: Run, *, timeout_s: float = 5) -> Tool[ScaleArguments, ScaleResult]:
+    return Tool(
+        name="k8s:scale_deployment",
+        title="Scale",
+        description="Scale a deployment.",
+        permission="k8s:scale",
+        arguments=ScaleArguments,
+        result=ScaleResult,
+        run=run,
+        render=json.dumps,
+        read_only=False,
+        idempotent=True,
+        scope=Scope(namespace="namespace"),
+        timeout_s=timeout_s,
+    )
+
+
+@pytest.fixture(scope="module")
+def scaling_opa(workspace: Path) -> Iterator[Opa]:
+    """OPA with the shipped policies and one more tool in their catalogue."""
+    tree = workspace / "scaling"
+    shutil.copytree(_POLICIES, tree)
+    path = tree / "config/catalog/data.yaml"
+    data = yaml.safe_load(path.read_text())
+    data["tools"]["k8s:scale_deployment"] = {
+        "family": "k8s",
+        "wire": "k8s_scale_deployment",
+        "permission": "k8s:scale",
+        "read_only": False,
+        "destructive": False,
+        "scope": {"namespace": "namespace", "cluster": None, "asset": None},
+    }
+    path.write_text(yaml.safe_dump(data))
+    server = Opa(workspace / "opa-scaling", build_bundle(tree, workspace / "scaling.tar.gz"))
+    server.start()
+    yield server
+    server.stop()
+
+
+class Bench:
+    """A gate over real parts, with one tool."""
+
+    def __init__(self, policy: PolicyEngine, counters: Counters, audit: AuditStore) -> None:
+        self.policy, self.counters, self.audit = policy, counters, audit
+
+    def gate(self, tool: Tool[Any, Any]) -> Gate:
+        return Gate(
+            node="test",
+            policy=self.policy,
+            counters=self.counters,
+            audit=self.audit,
+            catalog=Catalog([tool]),
+        )
+
+
+@pytest.fixture
+async def bench(
+    scaling_opa: Opa, redis_server: RedisServer, database: Database
+) -> AsyncIterator[Bench]:
+    redis_server.cli("flushall")
+    policy = PolicyEngine(scaling_opa.settings(timeout_s=5))
+    counters = Counters(redis_server.settings(timeout_s=5))
+    audit = AuditStore(database)
+    await policy.start()
+    await audit.start()
+    await counters.probe()
+    yield Bench(policy, counters, audit)
+    await audit.stop()
+    await counters.stop()
+    await policy.stop()
+
+
+def caller(*roles: str) -> Caller:
+    subject = Subject(id="olga", tenant="default", roles=roles or ("mcp:operator",))
+    return Caller(subject, "192.0.2.1", "test", uuid.uuid4().hex, "mcp")
+
+
+async def rows(owner: asyncpg.Connection) -> list[tuple[str, str, str | None]]:
+    found = await owner.fetch("SELECT phase, effect, outcome FROM audit.events ORDER BY time")
+    return [(row["phase"], row["effect"], row["outcome"]) for row in found]
+
+
+async def test_the_intent_is_committed_before_the_change_is_made(
+    bench: Bench, owner: asyncpg.Connection
+) -> None:
+    seen: list[tuple[str, str, str | None]] = []
+
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        seen.extend(await rows(owner))
+        return ScaleResult(replicas=arguments.replicas)
+
+    gate = bench.gate(scale_tool(run))
+    arguments = {"namespace": "staging", "replicas": 3, "password": "hunter2"}
+    answer = await gate.call_tool(caller(), "k8s_scale_deployment", arguments)
+
+    assert seen == [("intent", "allow", None)]
+    assert await rows(owner) == [("intent", "allow", None), ("outcome", "allow", "ok")]
+    assert answer.value.structured == {"replicas": 3, "token": "[masked by policy]"}
+    recorded = await owner.fetchval("SELECT string_agg(arguments::text, ' ') FROM audit.events")
+    assert "staging" in recorded
+    assert "hunter2" not in recorded
+
+
+@pytest.mark.parametrize(
+    ("role", "namespace", "allowed"),
+    [
+        ("mcp:operator", "staging", True),
+        ("mcp:operator", "development", True),
+        ("mcp:operator", "production", False),
+        ("mcp:admin", "production", True),
+        ("mcp:viewer", "development", False),
+    ],
+)
+async def test_a_change_needs_the_permission_and_the_namespace(
+    bench: Bench, role: str, namespace: str, allowed: bool
+) -> None:
+    ran: list[int] = []
+
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        ran.append(arguments.replicas)
+        return ScaleResult(replicas=arguments.replicas)
+
+    call = bench.gate(scale_tool(run)).call_tool(
+        caller(role), "k8s_scale_deployment", {"namespace": namespace, "replicas": 1}
+    )
+    if allowed:
+        await call
+    else:
+        with pytest.raises(Refused):
+            await call
+
+    assert bool(ran) is allowed
+
+
+async def test_no_change_is_made_that_cannot_be_recorded(
+    bench: Bench, postgres: PostgresServer
+) -> None:
+    ran: list[int] = []
+
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        ran.append(1)
+        return ScaleResult(replicas=arguments.replicas)
+
+    gate = bench.gate(scale_tool(run))
+    call = {"namespace": "staging", "replicas": 1}
+    # Frozen, not closed: the store still believes that it works, so only the commit can tell.
+    with postgres.paused(), pytest.raises(Refused) as caught:
+        await gate.call_tool(caller(), "k8s_scale_deployment", call)
+
+    assert ran == []
+    assert caught.value.retryable
+    assert caught.value.reasons[0].code == "audit_unavailable"
+
+
+async def test_a_late_tool_is_ended_and_recorded(bench: Bench, owner: asyncpg.Connection) -> None:
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        await asyncio.sleep(60)
+        return ScaleResult(replicas=arguments.replicas)
+
+    gate = bench.gate(scale_tool(run, timeout_s=0.2))
+    answer = await gate.call_tool(
+        caller(), "k8s_scale_deployment", {"namespace": "staging", "replicas": 1}
+    )
+
+    assert answer.value.is_error
+    assert "deadline" in answer.value.text
+    assert (await rows(owner))[-1] == ("outcome", "allow", "timeout")
+
+
+async def test_a_cancelled_call_has_its_row(bench: Bench, owner: asyncpg.Connection) -> None:
+    running = asyncio.Event()
+
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        running.set()
+        await asyncio.sleep(60)
+        return ScaleResult(replicas=arguments.replicas)
+
+    gate = bench.gate(scale_tool(run, timeout_s=30))
+    task = asyncio.create_task(
+        gate.call_tool(caller(), "k8s_scale_deployment", {"namespace": "staging", "replicas": 1})
+    )
+    await running.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert (await rows(owner))[-1] == ("outcome", "allow", "cancelled")
+    assert gate.inflight == 0
+
+
+async def test_a_crash_of_a_tool_is_recorded_and_counted_down(
+    bench: Bench, owner: asyncpg.Connection
+) -> None:
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        raise ZeroDivisionError
+
+    gate = bench.gate(scale_tool(run))
+    with pytest.raises(ZeroDivisionError):
+        await gate.call_tool(
+            caller(), "k8s_scale_deployment", {"namespace": "staging", "replicas": 1}
+        )
+
+    assert (await rows(owner))[-1] == ("outcome", "allow", "error")
+    assert gate.inflight == 0
+
+
+async def test_scaling_is_limited_to_ten_an_hour_and_refusals_cost_nothing(
+    bench: Bench, redis_server: RedisServer
+) -> None:
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        return ScaleResult(replicas=arguments.replicas)
+
+    gate = bench.gate(scale_tool(run))
+
+    async def call(namespace: str) -> bool:
+        try:
+            await gate.call_tool(
+                caller(), "k8s_scale_deployment", {"namespace": namespace, "replicas": 1}
+            )
+        except Refused:
+            return False
+        return True
+
+    refused = [await call("production") for _ in range(20)]
+    admitted = await asyncio.gather(*(call("staging") for _ in range(30)))
+
+    assert not any(refused)
+    assert sum(admitted) == 10
+    assert redis_server.cli("zcard", "mcp:window:global") == "10"

@@ -1,0 +1,99 @@
+"""The configuration: what is accepted, and how faults are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mcp_server.settings import Secret, SettingsError, load_settings
+
+MINIMAL: dict[str, Any] = {
+    "node": "mcp1",
+    "public_url": "https://mcp.example.com",
+    "identity": {"jwt": {"secret": {"file": "/s"}, "issuer": "i", "audience": "a"}},
+    "counters": {"url": "redis://localhost"},
+    "database": {"host": "localhost"},
+}
+
+
+def write(tmp_path: Path, document: Any) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(document if isinstance(document, str) else yaml.safe_dump(document))
+    return path
+
+
+def test_the_least_configuration_has_safe_defaults(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, MINIMAL))
+
+    assert settings.listen.host == "127.0.0.1"
+    assert settings.mcp_url == "https://mcp.example.com/mcp"
+    assert settings.tools.monitoring is None
+    assert settings.identity.jwt.algorithms == ("HS256",)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"nodes": "x"}, "nodes is not a setting; did you mean node?"),
+        ({"listen": {"prot": 1}}, "listen.prot is not a setting; did you mean port?"),
+        ({"listen": {"zzz": 1}}, "listen.zzz is not a setting; known here: allowed_peers, "),
+        ({"listen": {"port": 70000}}, "listen.port: Input should be less than or equal to 65535"),
+        ({"listen": {"host": "mcp1"}}, "listen.host: "),
+        ({"public_url": "not a url"}, "public_url: "),
+        ({"policy": {"timeout_s": 0}}, "policy.timeout_s: Input should be greater than 0"),
+        (
+            {"tools": {"monitoring": {"prometheus_ulr": "x"}}},
+            "tools.monitoring.prometheus_ulr is not a setting; did you mean prometheus_url?",
+        ),
+    ],
+)
+def test_a_fault_is_named_with_its_place(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, {**MINIMAL, **change}))
+
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ("a: [", "is not valid YAML"),
+        ("- a", "must hold a mapping"),
+        ("", "must hold a mapping"),
+    ],
+)
+def test_what_is_not_a_mapping_is_refused(tmp_path: Path, document: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load_settings(write(tmp_path, document))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot read .*absent"):
+        load_settings(tmp_path / "absent")
+
+
+def test_a_secret_is_read_without_its_newline(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("hidden\n")
+
+    assert Secret(file=tmp_path / "s").reveal() == "hidden"
+
+
+@pytest.mark.parametrize("content", [None, "", "\n"])
+def test_a_missing_or_empty_secret_is_an_error(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "s").write_text(content)
+
+    with pytest.raises(SettingsError, match="secret file"):
+        Secret(file=tmp_path / "s").reveal()
+
+
+def test_a_fault_does_not_show_values(tmp_path: Path) -> None:
+    document = {**MINIMAL, "database": {"host": "h", "password": "hunter2"}}
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, document))
+
+    assert "hunter2" not in str(caught.value)

@@ -1,0 +1,72 @@
+"""Declarations of tools, and what is made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mcp_server.catalog_document import catalog_document
+from mcp_server.policy.obligations import MASK, mask_fields
+from mcp_server.tools.catalog import Arguments, Catalog, Result, Tool, ToolContext
+from mcp_server.tools.text import table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_policys_catalogue_is_the_generated_one() -> None:
+    committed = yaml.safe_load((ROOT / "policies/config/catalog/data.yaml").read_text())
+
+    assert committed == catalog_document(), (
+        "run: mcpctl policy catalog > policies/config/catalog/data.yaml"
+    )
+
+
+def test_every_name_fits_the_wire_and_has_its_family() -> None:
+    for name, entry in catalog_document()["tools"].items():
+        assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", entry["wire"])
+        assert name == entry["wire"].replace("_", ":", 1)
+        assert entry["family"] == name.split(":")[0]
+
+
+def test_two_tools_cannot_share_a_name_on_the_wire() -> None:
+    async def run(_arguments: Arguments, _context: ToolContext) -> Result:
+        return Result()
+
+    tool = Tool(
+        name="a:b",
+        title="",
+        description="",
+        permission="p",
+        arguments=Arguments,
+        result=Result,
+        run=run,
+        render=str,
+        read_only=True,
+    )
+
+    with pytest.raises(ValueError, match="share a name"):
+        Catalog([tool, dataclasses.replace(tool, name="a_b")])
+
+
+def test_a_table_cannot_be_forged_from_inside_a_cell() -> None:
+    text = table([{"a": "x\ny | z", "b": None}], ["a", "b"])
+
+    assert text.splitlines() == ["a | b", "x y / z | -"]
+
+
+def test_a_long_cell_is_cut() -> None:
+    assert len(table([{"a": "x" * 1000}], ["a"]).splitlines()[1]) == 200
+
+
+def test_fields_are_masked_at_any_depth() -> None:
+    document = {"token": 1, "list": [{"token": {"deep": 2}, "kept": 3}], "kept": {"token": [4]}}
+
+    assert mask_fields(document, {"token"}) == {
+        "token": MASK,
+        "list": [{"token": MASK, "kept": 3}],
+        "kept": {"token": MASK},
+    }
