@@ -22,133 +22,6 @@ _effect(request) := _decide(request).effect
 
 _codes(request) := fixtures.codes(_decide(request))
 
-# R8: what each role may call where. `everywhere` stands for all namespaces at once, `none` for no place.
-_table := {
-	"monitoring:query_metrics": _looking,
-	"monitoring:get_alerts": _looking,
-	"monitoring:create_dashboard": {"none": {"mcp:operator", "mcp:admin"}},
-	"cmdb:query_assets": _looking,
-	"cmdb:get_service_topology": _looking,
-	"cmdb:update_asset_status": {"none": {"mcp:operator", "mcp:admin"}},
-	"cmdb:get_change_records": _looking,
-	"monitoring:health_check": _reading,
-	"k8s:get_pods": _reading,
-	"k8s:get_deployments": _reading,
-	"k8s:get_pod_logs": _reading,
-	"k8s:scale_deployment": {
-		"production": {"mcp:admin"},
-		"staging": {"mcp:operator", "mcp:admin"},
-		"development": {"mcp:operator", "mcp:admin"},
-		"kube-system": {"mcp:admin"},
-	},
-	"k8s:restart_deployment": {
-		"production": {"mcp:admin"},
-		"staging": {"mcp:admin"},
-		"development": {"mcp:admin"},
-		"kube-system": {"mcp:admin"},
-	},
-}
-
-_looking := {
-	"none": {"mcp:viewer", "mcp:operator", "mcp:admin"},
-	"everywhere": {"mcp:admin"},
-}
-
-_reading := {
-	"production": {"mcp:admin"},
-	"staging": {"mcp:operator", "mcp:admin"},
-	"development": {"mcp:viewer", "mcp:operator", "mcp:admin"},
-	"kube-system": {"mcp:admin"},
-	"everywhere": {"mcp:admin"},
-}
-
-_places := {
-	"none": {},
-	"everywhere": {"all_namespaces": true},
-	"production": {"namespace": "production"},
-	"staging": {"namespace": "staging"},
-	"development": {"namespace": "development"},
-	"kube-system": {"namespace": "kube-system"},
-	"empty": {"namespace": ""},
-	"null": {"namespace": null},
-	"malformed": {"all_namespaces": "true"},
-	"both": {"all_namespaces": true, "namespace": "development"},
-}
-
-_all_roles := ["mcp:viewer", "mcp:operator", "mcp:admin", "mcp:unheard_of"]
-
-# Every set of roles: none, each one, … all four.
-_role_sets := {roles |
-	some number in numbers.range(0, 15)
-	roles := {role | some i, role in _all_roles; bits.and(number, bits.lsh(1, i)) != 0}
-}
-
-test_each_role_may_call_exactly_what_the_table_says_everywhere if {
-	every tool, _ in fixtures.catalog.tools {
-		every place in ["none", "everywhere", "production", "staging", "development", "kube-system"] {
-			every role in _all_roles {
-				expected := role in object.get(_table, [tool, place], set())
-				answer := _effect(fixtures.call([role], tool, _places[place]))
-				answer == {true: "allow", false: "deny"}[expected]
-			}
-		}
-	}
-}
-
-test_several_roles_may_do_what_any_of_them_may if {
-	every tool, _ in fixtures.catalog.tools {
-		every roles in _role_sets {
-			every place in ["none", "everywhere", "staging", "development"] {
-				allowed := object.get(_table, [tool, place], set())
-				expected := count(allowed & roles) > 0
-				answer := _effect(fixtures.call(roles, tool, _places[place]))
-				answer == {true: "allow", false: "deny"}[expected]
-			}
-		}
-	}
-}
-
-test_visible_tools_are_those_for_which_some_arguments_could_be_allowed if {
-	every roles in _role_sets {
-		visible := decision.visible with input as fixtures.request(roles, "tools/list") with data.config as fixtures.config
-		callable := {tool |
-			some tool, _ in fixtures.catalog.tools
-			some place in _places
-			_effect(fixtures.call(roles, tool, place)) == "allow"
-		}
-		{tool | some tool in visible.tools} == callable
-		visible.tools == sort(visible.tools)
-	}
-}
-
-test_visible_resources_and_prompts_are_those_that_could_be_read if {
-	every roles in _role_sets {
-		visible := decision.visible with input as fixtures.request(roles, "resources/list") with data.config as fixtures.config
-		{uri | some uri in visible.resources} == {uri |
-			some uri, _ in fixtures.catalog.resources
-			_effect(fixtures.read(roles, uri)) == "allow"
-		}
-		{name | some name in visible.prompts} == {name |
-			some name, _ in fixtures.catalog.prompts
-			_effect(fixtures.but(
-				fixtures.request(roles, "prompts/get"),
-				{"resource": {"type": "prompt", "id": name}},
-			)) == "allow"
-		}
-	}
-}
-
-test_a_refusal_has_reasons_and_an_allowance_has_none if {
-	every roles in _role_sets {
-		every tool in object.keys(fixtures.catalog.tools) | {"k8s:absent"} {
-			every place in _places {
-				answer := _decide(fixtures.call(roles, tool, place))
-				answer.effect == {true: "allow", false: "deny"}[answer.reasons == []]
-			}
-		}
-	}
-}
-
 test_nothing_is_visible_to_a_subject_that_is_not_served if {
 	suspended := object.union(fixtures.config, {"tenants": {"suspended": ["default"]}})
 	visible := decision.visible with input as fixtures.request(_admin, "tools/list") with data.config as suspended
@@ -212,7 +85,7 @@ test_a_forbidden_namespace_is_answered_like_an_absent_one if {
 
 test_a_namespaced_tool_needs_a_namespace if {
 	every place in ["none", "empty", "null", "malformed"] {
-		request := fixtures.call(_admin, "k8s:get_pods", _places[place])
+		request := fixtures.call(_admin, "k8s:get_pods", fixtures.places[place])
 		_effect(request) == "deny"
 	}
 }
@@ -222,7 +95,7 @@ test_cluster_wide_reading_is_refused_to_operators_with_its_own_reason if {
 }
 
 test_naming_a_namespace_beside_all_namespaces_does_not_help if {
-	_effect(fixtures.call(_viewer, "k8s:get_pods", _places.both)) == "deny"
+	_effect(fixtures.call(_viewer, "k8s:get_pods", fixtures.places.both)) == "deny"
 }
 
 test_nobody_may_change_all_namespaces_at_once if {

@@ -1,0 +1,125 @@
+# Properties: what holds for all roles, tools and places. Kept apart, because measuring coverage makes them slow.
+package mcp.properties_test
+
+import data.fixtures
+import data.mcp.decision
+
+_decide(request) := answer if {
+	answer := decision.decide with input as request with data.config as fixtures.config
+}
+
+_effect(request) := _decide(request).effect
+
+# R8: what each role may call where. `everywhere` stands for all namespaces at once, `none` for no place.
+_table := {
+	"monitoring:query_metrics": _looking,
+	"monitoring:get_alerts": _looking,
+	"monitoring:create_dashboard": {"none": {"mcp:operator", "mcp:admin"}},
+	"cmdb:query_assets": _looking,
+	"cmdb:get_service_topology": _looking,
+	"cmdb:update_asset_status": {"none": {"mcp:operator", "mcp:admin"}},
+	"cmdb:get_change_records": _looking,
+	"monitoring:health_check": _reading,
+	"k8s:get_pods": _reading,
+	"k8s:get_deployments": _reading,
+	"k8s:get_pod_logs": _reading,
+	"k8s:scale_deployment": {
+		"production": {"mcp:admin"},
+		"staging": {"mcp:operator", "mcp:admin"},
+		"development": {"mcp:operator", "mcp:admin"},
+		"kube-system": {"mcp:admin"},
+	},
+	"k8s:restart_deployment": {
+		"production": {"mcp:admin"},
+		"staging": {"mcp:admin"},
+		"development": {"mcp:admin"},
+		"kube-system": {"mcp:admin"},
+	},
+}
+
+_looking := {
+	"none": {"mcp:viewer", "mcp:operator", "mcp:admin"},
+	"everywhere": {"mcp:admin"},
+}
+
+_reading := {
+	"production": {"mcp:admin"},
+	"staging": {"mcp:operator", "mcp:admin"},
+	"development": {"mcp:viewer", "mcp:operator", "mcp:admin"},
+	"kube-system": {"mcp:admin"},
+	"everywhere": {"mcp:admin"},
+}
+
+_all_roles := ["mcp:viewer", "mcp:operator", "mcp:admin", "mcp:unheard_of"]
+
+# Every set of the shipped roles, and a role that the data does not know.
+_role_sets := {roles |
+	some number in numbers.range(0, 7)
+	roles := {role | some i, role in ["mcp:viewer", "mcp:operator", "mcp:admin"]; bits.and(number, bits.lsh(1, i)) != 0}
+} | {{"mcp:unheard_of"}}
+
+test_each_role_may_call_exactly_what_the_table_says_everywhere if {
+	every tool, _ in fixtures.catalog.tools {
+		every place in ["none", "everywhere", "production", "staging", "development", "kube-system"] {
+			every role in _all_roles {
+				expected := role in object.get(_table, [tool, place], set())
+				answer := _effect(fixtures.call([role], tool, fixtures.places[place]))
+				answer == {true: "allow", false: "deny"}[expected]
+			}
+		}
+	}
+}
+
+test_several_roles_may_do_what_any_of_them_may if {
+	every tool, _ in fixtures.catalog.tools {
+		every roles in _role_sets {
+			every place in ["none", "everywhere", "staging", "development"] {
+				allowed := object.get(_table, [tool, place], set())
+				expected := count(allowed & roles) > 0
+				answer := _effect(fixtures.call(roles, tool, fixtures.places[place]))
+				answer == {true: "allow", false: "deny"}[expected]
+			}
+		}
+	}
+}
+
+test_visible_tools_are_those_for_which_some_arguments_could_be_allowed if {
+	every roles in _role_sets {
+		visible := decision.visible with input as fixtures.request(roles, "tools/list") with data.config as fixtures.config
+		callable := {tool |
+			some tool, _ in fixtures.catalog.tools
+			some place in fixtures.places
+			_effect(fixtures.call(roles, tool, place)) == "allow"
+		}
+		{tool | some tool in visible.tools} == callable
+		visible.tools == sort(visible.tools)
+	}
+}
+
+test_visible_resources_and_prompts_are_those_that_could_be_read if {
+	every roles in _role_sets {
+		visible := decision.visible with input as fixtures.request(roles, "resources/list") with data.config as fixtures.config
+		{uri | some uri in visible.resources} == {uri |
+			some uri, _ in fixtures.catalog.resources
+			_effect(fixtures.read(roles, uri)) == "allow"
+		}
+		{name | some name in visible.prompts} == {name |
+			some name, _ in fixtures.catalog.prompts
+			_effect(fixtures.but(
+				fixtures.request(roles, "prompts/get"),
+				{"resource": {"type": "prompt", "id": name}},
+			)) == "allow"
+		}
+	}
+}
+
+test_a_refusal_has_reasons_and_an_allowance_has_none if {
+	every roles in _role_sets {
+		every tool in {"k8s:get_pods", "k8s:scale_deployment", "cmdb:query_assets", "cmdb:update_asset_status", "k8s:absent"} {
+			every place in fixtures.places {
+				answer := _decide(fixtures.call(roles, tool, place))
+				answer.effect == {true: "allow", false: "deny"}[answer.reasons == []]
+			}
+		}
+	}
+}
