@@ -65,7 +65,11 @@ class ActionModule(ActionBase):
             }
         )
         directory = Path(args["directory"])
-        wanted = [item for item in args["secrets"] if not (directory / item["name"]).exists()]
+        wanted = [
+            item
+            for item in args["secrets"]
+            if not (directory / item["name"]).exists() and not self._given(item["name"], task_vars or {})
+        ]
         result: dict[str, Any] = {"changed": bool(wanted), "created": [item["name"] for item in wanted]}
         if wanted and not self._task.check_mode:
             try:
@@ -75,6 +79,10 @@ class ActionModule(ActionBase):
             except OSError as error:
                 raise AnsibleActionFail(f"cannot write the secrets: {error}") from error
         return result
+
+    def _given(self, name: str, variables: dict[str, Any]) -> bool:
+        """Tell whether the variable is set by which the lookup enterprise.mcp.secret finds this secret first."""
+        return bool(self._templar.template(variables.get(f"secrets_{name}", "")))
 
     def _create(self, directory: Path, item: dict[str, Any]) -> None:
         private, public = make(item["kind"])

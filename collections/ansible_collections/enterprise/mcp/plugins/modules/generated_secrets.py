@@ -8,7 +8,7 @@ short_description: Make missing secrets once, on the controller
 version_added: 0.1.0
 description:
   - Writes each secret that has no file yet into O(directory), readable by its owner only.
-  - A secret that exists is never changed.
+  - A secret that exists is never changed, and one that is given in the variable C(secrets_NAME) is not made.
   - Files are encrypted with Ansible Vault when the run has a vault password, and plain otherwise. Public keys stay plain.
   - Runs on the controller, once, whatever host it is called for.
 author: [enterprise-mcp]
