@@ -262,8 +262,7 @@ class Server(ABC):
             return
         try:
             if how is signal.SIGKILL:
-                for pid in _family(process.pid):
-                    _send(pid, how)
+                _kill_family(process.pid)
             else:
                 process.send_signal(how)
             process.wait(_STOP_DEADLINE_S)
@@ -285,6 +284,25 @@ class Server(ABC):
 def _send(pid: int, what: signal.Signals) -> None:
     with suppress(ProcessLookupError):  # it ended meanwhile
         os.kill(pid, what)
+
+
+def _kill_family(pid: int) -> None:
+    """Kill a process and its descendants, and return when all are dead."""
+    _send(pid, signal.SIGSTOP)  # it starts no more children
+    family = _family(pid)
+    for member in family:
+        _send(member, signal.SIGKILL)
+    deadline = time.monotonic() + _STOP_DEADLINE_S
+    while any(_alive(member) for member in family) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
 
 
 def _family(pid: int) -> list[int]:

@@ -232,9 +232,11 @@ async def test_a_crash_of_postgresql_under_load_loses_no_acknowledged_record(
     await asyncio.to_thread(postgres.kill)
     await asyncio.to_thread(postgres.start)
     before = len(acknowledged)
-    await _until(lambda: len(acknowledged) > before + 20, 10)
-    running = False
-    await asyncio.gather(*clients)
+    try:
+        await _until(lambda: len(acknowledged) > before + 20, 20)
+    finally:
+        running = False
+        await asyncio.gather(*clients)
 
     assert refused > 0
     async with database.connection() as connection:
