@@ -5,14 +5,12 @@ SHELL := bash
 .PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-deploy bench docs lock
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export PYTHONDONTWRITEBYTECODE :=
 ROLES ?= mcp:viewer
 TENANT ?= default
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-##@ use
 bootstrap: ## Install what this machine needs: packages, .venv, OPA
 	@scripts/bootstrap
 
@@ -25,28 +23,27 @@ down: ## Remove the lab and its state
 token: ## Print a token: make -s token USER=alice ROLES=mcp:viewer[,mcp:operator] [TENANT=default]
 	@scripts/token '$(USER)' '$(ROLES)' '$(TENANT)'
 
-##@ develop
 check: ## Linters, policy tests and unit tests: run it before each commit
 	@scripts/bootstrap --tests
-	@scripts/suites check
+	@python scripts/suites check
 
 test: ## Everything: check, integration, deployment in containers
 	@scripts/bootstrap --tests
-	@scripts/suites check integration deploy
+	@python scripts/suites check integration deploy
 
 test-unit: ## Unit tests only
-	@scripts/suites unit
+	@python scripts/suites unit
 
 test-policy: ## Policies only: format, types, data, tests with coverage
-	@scripts/suites policy
+	@python scripts/suites policy
 
 test-integration: ## The server with real PostgreSQL, Redis, OPA and Prometheus on this machine
 	@scripts/bootstrap --tests
-	@scripts/suites integration
+	@python scripts/suites integration
 
 test-deploy: ## The playbooks on containers: one host, then the whole topology
 	@scripts/bootstrap
-	@scripts/suites deploy
+	@python scripts/suites deploy
 
 bench: ## Calls a second and latency beside the bare SDK (docs/performance.md)
 	@python -m tests.bench.first
