@@ -1,0 +1,216 @@
+"""The plugins of enterprise.mcp: which variables are known, and how secrets come to be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run tasks as one play on an inventory of two hosts, in a folder of its own."""
+
+    def play(
+        *tasks: dict[str, object],
+        variables: dict[str, object] | None = None,
+        arguments: tuple[str, ...] = (),
+    ) -> subprocess.CompletedProcess[str]:
+        inventory = {
+            "all": {
+                "hosts": {"a1": {}, "b1": {}},
+                "vars": {"ansible_connection": "local", **(variables or {})},
+            }
+        }
+        (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
+        plays = [{"hosts": "all", "gather_facts": False, "tasks": list(tasks)}]
+        (tmp_path / "play.yml").write_text(yaml.safe_dump(plays))
+        return subprocess.run(
+            [
+                str(Path(sys.executable).with_name("ansible-playbook")),
+                *("-i", str(tmp_path / "hosts.yml"), str(tmp_path / "play.yml"), *arguments),
+            ],
+            env=os.environ
+            | {
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_NOCOLOR": "1",
+                "COLUMNS": "1000",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return play
+
+
+def make_secrets(directory: Path) -> dict[str, object]:
+    return {
+        "enterprise.mcp.generated_secrets": {
+            "directory": str(directory),
+            "secrets": [
+                {"name": "redis_password"},
+                {"name": "signing_key", "kind": "ec_private_key", "public": "verification_key"},
+            ],
+        },
+        "run_once": True,
+    }
+
+
+def show_secret(name: str) -> dict[str, object]:
+    return {
+        "ansible.builtin.debug": {
+            "msg": f"value={{{{ lookup('enterprise.mcp.secret', '{name}') }}}}"
+        }
+    }
+
+
+@pytest.fixture
+def roles(tmp_path: Path) -> Path:
+    """A folder with one role, redis, that knows the variable redis_port."""
+    spec = tmp_path / "roles" / "redis" / "meta" / "argument_specs.yml"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(
+        yaml.safe_dump({"argument_specs": {"main": {"options": {"redis_port": {"type": "int"}}}}})
+    )
+    return tmp_path / "roles"
+
+
+def known_variables(roles: Path) -> dict[str, object]:
+    return {"enterprise.mcp.known_variables": {"roles_path": str(roles)}, "run_once": True}
+
+
+def test_a_mistyped_variable_fails_and_names_the_nearest_known_one(run: Run, roles: Path) -> None:
+    result = run(known_variables(roles), variables={"redis_prot": 6379})
+
+    assert result.returncode != 0
+    assert (
+        "redis_prot (on a1, b1) is not a variable of any role; did you mean redis_port?"
+        in result.stdout
+    )
+
+
+def test_a_mistyped_variable_on_the_command_line_fails_as_well(run: Run, roles: Path) -> None:
+    result = run(known_variables(roles), arguments=("-e", "redis_ports=1"))
+
+    assert "did you mean redis_port?" in result.stdout
+    assert result.returncode != 0
+
+
+def test_a_variable_that_resembles_nothing_is_named_alone(run: Run, roles: Path) -> None:
+    result = run(known_variables(roles), variables={"redis_zzzzzzzzzzzzzzzzzz": 1})
+
+    assert result.returncode != 0
+    assert "redis_zzzzzzzzzzzzzzzzzz (on a1, b1) is not a variable of any role." in result.stdout
+
+
+def test_known_foreign_and_internal_variables_pass(run: Run, roles: Path) -> None:
+    result = run(
+        known_variables(roles),
+        variables={"redis_port": 1, "redisport": 1, "company_site": "x", "__redis_x": 1},
+    )
+
+    assert result.returncode == 0, result.stdout
+
+
+def test_every_role_of_the_repository_describes_its_defaults() -> None:
+    for path in sorted(ROOT.glob("roles/*/defaults/main.yml")):
+        specs = yaml.safe_load((path.parents[1] / "meta" / "argument_specs.yml").read_text())[
+            "argument_specs"
+        ]
+        described = {name for spec in specs.values() for name in spec.get("options") or {}}
+        assert set(yaml.safe_load(path.read_text()) or {}) <= described, path
+
+
+def test_secrets_are_made_once_and_only_their_owner_can_read_them(run: Run, tmp_path: Path) -> None:
+    state = tmp_path / ".state" / "secrets"
+
+    first = run(make_secrets(state))
+    made = {path.name: path.read_bytes() for path in state.iterdir()}
+    second = run(make_secrets(state))
+
+    assert "changed=1" in first.stdout, first.stdout
+    assert "changed=0" in second.stdout
+    assert made == {path.name: path.read_bytes() for path in state.iterdir()}
+    assert sorted(made) == ["redis_password", "signing_key", "verification_key"]
+    assert len(made["redis_password"]) >= 43
+    assert state.stat().st_mode & 0o777 == 0o700
+    assert (state / "redis_password").stat().st_mode & 0o777 == 0o600
+    assert (state / "signing_key").stat().st_mode & 0o777 == 0o600
+
+
+def test_check_mode_makes_no_secret_and_reads_a_placeholder(run: Run, tmp_path: Path) -> None:
+    state = tmp_path / ".state" / "secrets"
+
+    result = run(make_secrets(state), show_secret("redis_password"), arguments=("--check",))
+
+    assert result.returncode == 0, result.stdout
+    assert "value=not-made-yet-check-mode" in result.stdout
+    assert not state.exists()
+
+
+def test_a_secret_is_read_from_its_file(run: Run, tmp_path: Path) -> None:
+    result = run(make_secrets(tmp_path / ".state" / "secrets"), show_secret("redis_password"))
+
+    password = (tmp_path / ".state" / "secrets" / "redis_password").read_text()
+    assert f"value={password}" in result.stdout
+
+
+def test_a_variable_wins_and_no_file_is_made_for_it(run: Run, tmp_path: Path) -> None:
+    state = tmp_path / ".state" / "secrets"
+
+    result = run(
+        make_secrets(state),
+        show_secret("redis_password"),
+        variables={"secrets_redis_password": "{{ chosen }}", "chosen": "by the operator"},
+    )
+
+    assert "value=by the operator" in result.stdout
+    assert not (state / "redis_password").exists()
+
+
+def test_an_empty_variable_counts_as_not_given(run: Run, tmp_path: Path) -> None:
+    result = run(
+        make_secrets(tmp_path / ".state" / "secrets"), variables={"secrets_redis_password": ""}
+    )
+
+    assert result.returncode == 0, result.stdout
+    assert (tmp_path / ".state" / "secrets" / "redis_password").exists()
+
+
+def test_a_missing_secret_names_the_playbook_that_makes_it(run: Run) -> None:
+    result = run(show_secret("redis_password"))
+
+    assert result.returncode != 0
+    assert (
+        "set secrets_redis_password, or run playbooks/secrets.yml" in result.stdout + result.stderr
+    )
+
+
+def test_with_a_vault_password_secrets_are_encrypted_and_still_readable(
+    run: Run, tmp_path: Path
+) -> None:
+    vault = tmp_path / "vault-password"
+    vault.write_text("open sesame")
+    state = tmp_path / ".state" / "secrets"
+
+    result = run(
+        make_secrets(state),
+        show_secret("redis_password"),
+        arguments=("--vault-password-file", str(vault)),
+    )
+
+    assert (state / "redis_password").read_text().startswith("$ANSIBLE_VAULT;")
+    assert (state / "signing_key").read_text().startswith("$ANSIBLE_VAULT;")
+    assert (state / "verification_key").read_text().startswith("-----BEGIN PUBLIC KEY-----")
+    assert "value=" in result.stdout
+    assert "value=$ANSIBLE_VAULT" not in result.stdout
