@@ -16,7 +16,7 @@ testinfra_hosts = ["ansible://all"]
 ALLOWED = {
     "mcp_servers": {
         "jwt_secret": {"/etc/mcp_server/credentials/jwt_secret"},
-        "postgres_server_password": {"/etc/mcp_server/credentials/postgres_password"},
+        "postgres_server_password": {"/etc/mcp_server/credentials/database_password"},
         "redis_password": {"/etc/mcp_server/credentials/redis_password"},
     },
 }
@@ -64,7 +64,7 @@ def test_files_with_secrets_are_for_one_account(
             continue
         for path in {path for paths in names.values() for path in paths}:
             file = host.file(path)
-            assert (file.user, file.group, file.mode) == ("root", "root", 0o600), path
+            assert (file.user, file.group, file.mode) == ("root", "root", 0o400), path
             assert host.file(str(PurePosixPath(path).parent)).mode == 0o700
 
 

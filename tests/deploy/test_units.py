@@ -15,7 +15,7 @@ testinfra_hosts = ["ansible://all"]
 EVERY_HOST = [("prometheus-node-exporter.service", "prometheus", 2.5)]
 BY_GROUP = {
     "loadbalancers": [("nginx.service", "root", 4.0)],
-    "mcp_servers": [("mcp-server.service", "mcp-server", 2.0), ("opa.service", "opa", 2.0)],
+    "mcp_servers": [("mcp-server.service", "mcp-server", 2.0), ("opa.service", "opa", 1.5)],
     "postgres": [("postgresql@{version}-main.service", "postgres", 3.0)],
     "redis": [("redis-server.service", "redis", 2.5)],
     "monitoring": [

@@ -1,0 +1,174 @@
+"""Policies and settings that change under an installation that is being used."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from anyio import to_thread
+
+from tests.deploy.installation import ROOT, Installation
+from tests.deploy.traffic import Traffic
+from tests.integration.nodes import LegacyClient
+
+pytestmark = [pytest.mark.anyio, pytest.mark.cluster]
+
+PUBLISH = "playbooks/publish_policies.yml"
+UNITS = ("mcp-server.service", "opa.service")
+
+
+def pids(installation: Installation) -> dict[tuple[str, str], int]:
+    """Return the main processes of the units that decide and serve."""
+    return {
+        (host.name, unit): host.main_pid(unit)
+        for host in installation.members("mcp_servers")
+        for unit in UNITS
+    }
+
+
+def revisions(installation: Installation) -> set[str]:
+    """Return the policy revisions that the nodes decide by."""
+    nodes = installation.members("mcp_servers")
+    return {installation.node_status(node)["policy_revision"] for node in nodes}
+
+
+def bundles(installation: Installation) -> set[str]:
+    """Return the checksums of the nodes' bundles."""
+    nodes = installation.members("mcp_servers")
+    return {node.run("sha256sum /var/lib/opa/bundle.tar.gz") for node in nodes}
+
+
+@pytest.fixture(scope="module")
+def published(installation: Installation) -> Iterator[Installation]:
+    """Publish the shipped policies again after the tests of this module that need it."""
+    yield installation
+    installation.play(PUBLISH).require()
+    installation.forget_counts()
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> Path:
+    """A copy of the policies, to be changed."""
+    return Path(shutil.copytree(ROOT / "policies", tmp_path / "policies"))
+
+
+def publish_from(policies: Path) -> tuple[str, ...]:
+    """Return the arguments that publish a changed copy of the policies."""
+    return ("-e", json.dumps({"opa_policies_dir": str(policies)}))
+
+
+class TestPolicyData:
+    async def test_an_edited_limit_holds_on_all_nodes_at_once(
+        self, calm: Installation, published: Installation, policies: Path
+    ) -> None:
+        """First an edited number, published under traffic; then 200 calls over all nodes."""
+        path = policies / "config/limits/data.yaml"
+        data = yaml.safe_load(path.read_text())
+        data["tool"]["monitoring:query_metrics"] = {
+            "limit": 10,
+            "window_s": 3600,
+            "per": "everyone",
+        }
+        path.write_text(yaml.safe_dump(data))
+        before_pids, before_revisions = pids(calm), revisions(calm)
+
+        async with Traffic(calm) as traffic:
+            run = await to_thread.run_sync(
+                lambda: calm.play(PUBLISH, *publish_from(policies)).require()
+            )
+            done = time.monotonic()
+            while (after_revisions := revisions(calm)) == before_revisions:
+                assert time.monotonic() < done + 10
+                await asyncio.sleep(0.5)
+            await traffic.more(20)
+
+        assert traffic.faults == []
+        assert len(after_revisions) == 1, run.output
+        assert pids(calm) == before_pids
+
+        calm.forget_counts()
+        tokens = [calm.token(f"crowd-{number}-{time.time_ns()}") for number in range(40)]
+        async with calm.http() as http:
+
+            async def call(number: int) -> dict[str, Any]:
+                return await LegacyClient(
+                    _Bearer(http, tokens[number % len(tokens)])  # type: ignore[arg-type]
+                ).call("monitoring_query_metrics", {"query": "up"})
+
+            answers = await asyncio.gather(*(call(number) for number in range(200)))
+
+        admitted = [answer for answer in answers if "result" in answer]
+        refused = [answer["error"] for answer in answers if "error" in answer]
+        assert len(admitted) == 10
+        assert {error["code"] for error in refused} == {-32011}
+        assert all(error["data"]["retry_after_ms"] > 0 for error in refused)
+
+    def test_a_syntax_error_is_named_and_nothing_is_shipped(
+        self, installation: Installation, policies: Path
+    ) -> None:
+        path = policies / "mcp/network/network.rego"
+        path.write_text(path.read_text() + "\nallowed if {\n")
+        line = path.read_text().count("\n")
+        before = bundles(installation)
+
+        run = installation.play(PUBLISH, *publish_from(policies))
+
+        assert run.rc != 0
+        assert f"policies/mcp/network/network.rego:{line}" in run.output
+        assert "rego_parse_error" in run.output
+        assert bundles(installation) == before
+
+    def test_a_network_with_a_typing_error_is_named_and_nothing_is_shipped(
+        self, installation: Installation, policies: Path
+    ) -> None:
+        path = policies / "config/network/data.yaml"
+        path.write_text(path.read_text().replace("allow: []", "allow: [10.20.0.0/16, 10.2O.0.0/8]"))
+        before = bundles(installation)
+
+        run = installation.play(PUBLISH, *publish_from(policies))
+
+        assert run.rc != 0
+        assert "policies/config/network/data.yaml" in run.output
+        assert "10.2O.0.0/8" in run.output
+        assert bundles(installation) == before
+
+
+class TestSettings:
+    async def test_a_changed_setting_rolls_node_by_node_and_nobody_notices(
+        self, calm: Installation
+    ) -> None:
+        nodes = calm.members("mcp_servers")
+        before = {node.name: node.main_pid("mcp-server.service") for node in nodes}
+        change = ("-e", json.dumps({"mcp_server_log_level": "WARNING"}))
+
+        async with Traffic(calm, per_second=5) as traffic:
+            await to_thread.run_sync(lambda: calm.play("site.yml", *change).require())
+            changed = {node.name: node.main_pid("mcp-server.service") for node in nodes}
+            level = {
+                node.run("grep level: /etc/mcp_server/config.yaml").split()[-1] for node in nodes
+            }
+            await to_thread.run_sync(lambda: calm.play("playbooks/mcp_server.yml").require())
+            await traffic.more(20)
+
+        assert traffic.faults == []
+        assert level == {"WARNING"}
+        assert all(changed[name] != before[name] for name in before)
+
+
+class _Bearer:
+    """A client that puts one user's token on the calls of a shared client."""
+
+    def __init__(self, http: Any, token: str) -> None:
+        self._http = http
+        self._token = token
+
+    async def post(self, url: str, *, headers: dict[str, str], **content: Any) -> Any:
+        headers = {**headers, "Authorization": f"Bearer {self._token}"}
+        return await self._http.post(url, headers=headers, **content)
