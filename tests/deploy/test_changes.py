@@ -149,12 +149,16 @@ class TestSettings:
         change = ("-e", json.dumps({"mcp_server_log_level": "WARNING"}))
 
         async with Traffic(calm, per_second=5) as traffic:
-            await to_thread.run_sync(lambda: calm.play("site.yml", *change).require())
+            await to_thread.run_sync(
+                lambda: calm.play("site.yml", "--tags", "mcp_server", *change).require()
+            )
             changed = {node.name: node.main_pid("mcp-server.service") for node in nodes}
             level = {
                 node.run("grep level: /etc/mcp_server/config.yaml").split()[-1] for node in nodes
             }
-            await to_thread.run_sync(lambda: calm.play("playbooks/mcp_server.yml").require())
+            await to_thread.run_sync(
+                lambda: calm.play("site.yml", "--tags", "mcp_server").require()
+            )
             await traffic.more(20)
 
         assert traffic.faults == []

@@ -16,7 +16,7 @@ PREFLIGHT = "playbooks/preflight.yml"
 def without_servers(installation: Installation, tmp_path: Path) -> Path:
     """An inventory like this one, but with nobody in mcp_servers."""
     children = {
-        group: {"hosts": dict.fromkeys(names, {})}
+        group: {"hosts": {name: {} for name in names}}
         for group, names in installation.groups.items()
         if group not in ("all", "ungrouped", "mcp_servers")
     }
