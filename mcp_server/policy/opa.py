@@ -13,6 +13,7 @@ from opa_client.opa_async import AsyncOpaClient
 from pydantic import ValidationError
 
 from mcp_server import telemetry
+from mcp_server.policy.batches import Batches
 from mcp_server.policy.documents import (
     Admission,
     Canary,
@@ -63,6 +64,7 @@ class PolicyEngine:
     def __init__(self, settings: PolicySettings) -> None:
         self._timeout_s = settings.timeout_s
         self._client = _SocketClient(str(settings.socket), settings.timeout_s)
+        self._batches = Batches(self._query, self._query_batch)
         self._visible: OrderedDict[tuple[str, str], Visible] = OrderedDict()
         self.revision = ""
 
@@ -134,16 +136,24 @@ class PolicyEngine:
         """
         return await self._ask("canary", {"version": 1}, Canary)
 
+    async def _query(self, entry: str, document: dict[str, Any]) -> Any:
+        return await self._client.query_rule(
+            input_data=document, package_path=_PACKAGE, rule_name=entry, query_params=_STRICT
+        )
+
+    async def _query_batch(self, questions: dict[str, Any]) -> Any:
+        return await self._client.query_rule(
+            input_data={"questions": questions},
+            package_path="mcp.batch",
+            rule_name="answers",
+            query_params=_STRICT,
+        )
+
     async def _ask(self, entry: str, document: dict[str, Any], kind: type[_AnswerT]) -> _AnswerT:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._timeout_s):
-                body = await self._client.query_rule(
-                    input_data=document,
-                    package_path=_PACKAGE,
-                    rule_name=entry,
-                    query_params=_STRICT,
-                )
+                body = await self._batches.ask(entry, document)
         except TimeoutError:
             raise _unavailable(entry, f"no answer within {self._timeout_s} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:

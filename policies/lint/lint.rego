@@ -85,7 +85,7 @@ findings contains _warning("obligations", ["tool", name], message) if {
 	message := "names neither a tool nor a resource of the catalogue: these obligations apply to nothing"
 }
 
-_areas := object.keys(data.schemas) - {"input"}
+_areas := object.keys(data.schemas) - {"input", "batch"}
 
 _permissions := object.keys(data.config.permissions)
 

@@ -1,8 +1,8 @@
 # METADATA
 # title: Who may ask OPA for what
 # description: >-
-#   OPA's own gate for its socket (`--authorization=basic`): the four documents of the decision protocol, strictly
-#   evaluated, and the health check. It is installed beside the configuration, not in the bundle, so that it holds from the first moment.
+#   OPA's own gate for its socket (`--authorization=basic`): the four documents of the decision protocol, alone or
+#   several in one query, strictly evaluated, and the health check. It is installed beside the configuration, not in the bundle, so that it holds from the first moment.
 package system.authz
 
 default allow := false
@@ -12,6 +12,12 @@ allow if {
 	count(input.path) == 5
 	array.slice(input.path, 0, 4) == ["v1", "data", "mcp", "decision"]
 	input.path[4] in {"decide", "admit", "visible", "canary"}
+	_strict
+}
+
+allow if {
+	input.method == "POST"
+	input.path == ["v1", "data", "mcp", "batch", "answers"]
 	_strict
 }
 

@@ -12,6 +12,13 @@ test_the_four_documents_may_be_asked_for if {
 	}
 }
 
+test_several_questions_may_be_asked_at_once if {
+	authz.allow with input as _request("POST", ["v1", "data", "mcp", "batch", "answers"], _strict)
+	not authz.allow with input as _request("POST", ["v1", "data", "mcp", "batch"], _strict)
+	not authz.allow with input as _request("GET", ["v1", "data", "mcp", "batch", "answers"], _strict)
+	not authz.allow with input as _request("POST", ["v1", "data", "mcp", "batch", "answers"], {})
+}
+
 test_the_health_check_is_open if authz.allow with input as _request("GET", ["health"], {})
 
 test_every_other_path_is_closed if {
