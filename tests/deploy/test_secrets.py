@@ -20,6 +20,12 @@ ALLOWED = {
         "redis_password": {"/etc/mcp_server/credentials/redis_password"},
     },
 }
+# Private keys that a host makes itself: SSH, its certificates, and one that a package of Debian makes for nobody.
+OWN_KEYS = (
+    "/etc/ssh/ssh_host_",
+    "/etc/enterprise-mcp/tls/",
+    "/etc/ssl/private/ssl-cert-snakeoil.key",
+)
 # A credential of a running unit is a file in a file system of its own, for the unit's account only.
 CREDENTIALS = "/run/credentials/"
 SECRETS = [
@@ -79,17 +85,12 @@ def test_private_keys_are_for_their_service(host: Shell) -> None:
 
 
 def test_the_keys_of_authority_and_bundle_are_not_on_a_host(host: Shell) -> None:
-    # The rest of the private keys are the host's own: its SSH keys and its certificates.
     found = host.run(
         "grep -rlsE -- '-----BEGIN ([A-Z]+ )?PRIVATE KEY' "
         "/etc /opt /usr/local /home /root /tmp /var/lib /var/tmp /run /srv"
     ).stdout.split()
 
-    strangers = [
-        path
-        for path in found
-        if not path.startswith(("/etc/ssh/ssh_host_", "/etc/enterprise-mcp/tls/"))
-    ]
+    strangers = [path for path in found if not path.startswith(OWN_KEYS)]
     assert strangers == []
 
 

@@ -42,7 +42,7 @@ UNIX_BY_GROUP = {
     "postgres": {("/run/postgresql/.s.PGSQL.5432", "postgres", "postgres", 0o777)},
 }
 # Those of the system itself.
-SYSTEM_UNIX = re.compile(r"^(@|/run/(systemd|dbus|user|udev|uuidd)/|/proc/self/fd/)")
+SYSTEM_UNIX = re.compile(r"^(@|/run/(systemd|dbus|user|udev|ssh-unix-local)/|/proc/self/fd/)")
 
 
 def test_exactly_these_sockets_listen_on_the_network(
