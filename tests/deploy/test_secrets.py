@@ -20,7 +20,7 @@ ALLOWED = {
         "redis_password": {"/etc/mcp_server/credentials/redis_password"},
     },
 }
-# Private keys that a host makes itself: SSH, its certificates, and one that a package of Debian makes for nobody.
+# Private keys that a host makes itself: SSH, its certificates, one of a Debian package for nobody.
 OWN_KEYS = (
     "/etc/ssh/ssh_host_",
     "/etc/enterprise-mcp/tls/",
