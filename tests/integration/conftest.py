@@ -33,6 +33,17 @@ _POLICIES = Path(__file__).resolve().parents[2] / "policies"
 _numbers = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let a TLS handshake that a fault test cut off be collected as garbage in a later test.
+
+    asyncio closes such a connection in the background; where the test's loop ends first, its
+    socket is closed by the garbage collector, which would fail whatever test runs just then.
+    """
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"))
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
