@@ -15,27 +15,27 @@ from mcp_server.audit.redaction import NO_ARGUMENTS, RedactedArguments, redact_t
 
 __all__ = ["COLUMNS", "AuditReason", "AuditRecord", "Phase"]
 
-COLUMNS = (
-    "time",
-    "event_id",
-    "request_id",
-    "phase",
-    "node",
-    "transport",
-    "method",
-    "user_id",
-    "tenant",
-    "tool",
-    "arguments",
-    "client_ip",
-    "user_agent",
-    "effect",
-    "reasons",
-    "policy_revision",
-    "duration_ms",
-    "outcome",
-)
-"""Columns of audit.events in the order of `AuditRecord.row`."""
+COLUMNS = {
+    "time": "timestamptz",
+    "event_id": "uuid",
+    "request_id": "text",
+    "phase": "text",
+    "node": "text",
+    "transport": "text",
+    "method": "text",
+    "user_id": "text",
+    "tenant": "text",
+    "tool": "text",
+    "arguments": "jsonb",
+    "client_ip": "inet",
+    "user_agent": "text",
+    "effect": "text",
+    "reasons": "jsonb",
+    "policy_revision": "text",
+    "duration_ms": "double precision",
+    "outcome": "text",
+}
+"""Columns of audit.events and their types, in the order of `AuditRecord.row`."""
 
 _TEXT_LIMIT = 1024  # characters of any one text column
 _REASONS_LIMIT = 32
