@@ -154,7 +154,7 @@ def test_check_mode_makes_no_secret_and_reads_a_placeholder(run: Run, tmp_path: 
     result = run(make_secrets(state), show_secret("redis_password"), arguments=("--check",))
 
     assert result.returncode == 0, result.stdout
-    assert "value=not-made-yet-check-mode" in result.stdout
+    assert "value=not-made-yet-this-is-what-check-mode-shows" in result.stdout
     assert not state.exists()
 
 

@@ -40,8 +40,8 @@ _raw:
   elements: str
 """
 
-# What a template shows in check mode before the first real run.
-PLACEHOLDER = "not-made-yet-check-mode"
+# What a template shows in check mode before the first real run; long enough for every check of a length.
+PLACEHOLDER = "not-made-yet-this-is-what-check-mode-shows"
 
 
 class LookupModule(LookupBase):
