@@ -184,9 +184,12 @@ async def connect(
     Raises:
         DatabaseUnavailable: the connection could not be made.
     """
+    if user is not None:
+        # The server's own secret is out of reach outside its unit, and not wanted.
+        settings = settings.model_copy(update={"user": user, "password": None})
     arguments = _connect_arguments(settings)
     if user is not None:
-        arguments |= {"user": user, "password": password}
+        arguments["password"] = password
     if statement_timeout_s is not None:
         arguments["command_timeout"] = statement_timeout_s
     try:
