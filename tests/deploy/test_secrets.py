@@ -86,7 +86,7 @@ def test_private_keys_are_for_their_service(host: Shell) -> None:
 
 def test_the_keys_of_authority_and_bundle_are_not_on_a_host(host: Shell) -> None:
     found = host.run(
-        "grep -rlsE -- '-----BEGIN ([A-Z]+ )?PRIVATE KEY' "
+        "grep -rlsIE -- '^-----BEGIN ([A-Z]+ )?PRIVATE KEY' "
         "/etc /opt /usr/local /home /root /tmp /var/lib /var/tmp /run /srv"
     ).stdout.split()
 

@@ -26,8 +26,9 @@ BY_GROUP = {
         ("mcpctl", "{own}", 8443),
         ("mcpctl", "{own}", 9464),
         ("opa", "127.0.0.1", 8282),
-        # opa-bundle.socket: where OPA fetches its bundle.
+        # opa-bundle.socket, where OPA fetches its bundle: held by systemd for a program that starts on demand.
         ("systemd", "127.0.0.1", 8283),
+        ("python3", "127.0.0.1", 8283),
     },
     "postgres": {("postgres", "{own}", 5432)},
     "redis": {("redis-server", "{own}", 6379)},
