@@ -1,0 +1,417 @@
+"""What nginx repeats and what it does not: the real nginx, the role's configuration, toy nodes."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Literal
+
+import httpx2
+import pytest
+
+from tests.integration.servers import Authority, Identity, Server, free_port, program
+
+_ROOT = Path(__file__).resolve().parents[2]
+_NODES = 3
+_FAIL_TIMEOUT_S = 60
+_MAX_FAILS = 3
+
+Manner = Literal["answers", "unavailable", "limited", "dies", "hangs"]
+
+
+@dataclass
+class _Seen:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Listener
+
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        node = self.server.node
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        node.seen.append(_Seen(self.command, self.path, headers, body))
+        match node.manner:
+            case "dies":
+                self.close_connection = True
+            case "hangs":
+                node.released.wait(10)
+                self.close_connection = True
+            case "unavailable":
+                self._answer(503, {"Retry-After": "2"}, {"error": {"code": "from_the_node"}})
+            case "limited":
+                self._answer(429, {"Retry-After": "7"}, {"error": {"code": "rate_limited"}})
+            case "answers":
+                self._answer(200, {"X-Request-Id": "the node's own"}, {"node": node.name})
+
+    do_GET = do_POST = _serve  # noqa: N815 # names of the base class
+
+    def _answer(self, status: int, headers: dict[str, str], document: object) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # name of the base class
+        """Say nothing."""
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    node: ToyNode
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A peer that goes away is part of the tests."""
+
+
+@dataclass
+class ToyNode:
+    """A server node that behaves as a test wants, and remembers what it was asked."""
+
+    name: str
+    port: int
+    context: ssl.SSLContext
+    manner: Manner = "answers"
+    seen: list[_Seen] = field(default_factory=list)
+    released: threading.Event = field(default_factory=threading.Event)
+    _listener: _Listener | None = None
+
+    def start(self) -> None:
+        listener = _Listener(("127.0.0.1", self.port), _Handler)
+        listener.node = self
+        listener.socket = self.context.wrap_socket(
+            listener.socket, server_side=True, do_handshake_on_connect=False
+        )
+        self._listener = listener
+        threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        self.released.set()
+        if self._listener is not None:
+            self._listener.shutdown()
+            self._listener.server_close()
+            self._listener = None
+
+
+class Nginx(Server):
+    """nginx as the role configures it."""
+
+    def __init__(self, directory: Path, port: int) -> None:
+        super().__init__(directory)
+        self.port = port
+
+    def command(self) -> list[str]:
+        configuration = self.directory / "nginx.conf"
+        return [program("nginx", "nginx"), "-c", str(configuration), "-g", "daemon off;"]
+
+    def ready(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+
+
+@dataclass
+class Gateway:
+    """The nginx under test with its nodes, and a client of it."""
+
+    nginx: Nginx
+    nodes: list[ToyNode]
+    client: httpx2.Client
+
+    def post(self, path: str = "/mcp", **options: object) -> httpx2.Response:
+        return self.client.post(path, json={"jsonrpc": "2.0"}, **options)  # type: ignore[arg-type] # passed on
+
+    def asked(self) -> list[int]:
+        """Return how many requests each node was given."""
+        return [len(node.seen) for node in self.nodes]
+
+
+def _server_context(authority: Authority, identity: Identity) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.cert, identity.key)
+    context.load_verify_locations(authority.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+@pytest.fixture(scope="module")
+def ports() -> list[int]:
+    return [free_port() for _ in range(_NODES + 1)]
+
+
+@pytest.fixture(scope="module")
+def configuration(workspace: Path, authority: Authority, ports: list[int]) -> Path:
+    """A directory with the configuration files, written by Ansible."""
+    directory = workspace / "nginx"
+    own = authority.identity("nginx", dns=("nginx.lb1.lab.internal",))
+    hosts = {
+        f"node{number}": {"ansible_host": "127.0.0.1", "mcp_server_port": port}
+        for number, port in enumerate(ports[:_NODES], 1)
+    }
+    variables = {
+        "nginx_listen_addresses": ["127.0.0.1"],
+        "nginx_port": ports[-1],
+        "nginx_read_timeout_s": 1,
+        "nginx_upstream_max_fails": _MAX_FAILS,
+        "nginx_upstream_fail_timeout_s": _FAIL_TIMEOUT_S,
+        "nginx_requests_per_second": 5,
+        "nginx_requests_burst": 100,
+        "base_domain": "lab.internal",
+        "__nginx_dir": str(directory),
+        "__nginx_log_dir": str(directory),
+        "__nginx_pid_file": str(directory / "nginx.pid"),
+        "__nginx_user": getpass.getuser(),
+        "__nginx_ca_file": str(authority.ca),
+        "__nginx_leaf_certificate": str(own.cert),
+        "__nginx_leaf_key": str(own.key),
+    }
+    directory.mkdir()
+    inventory = directory / "inventory.json"
+    inventory.write_text(json.dumps({"all": {"children": {"mcp_servers": {"hosts": hosts}}}}))
+    extra = directory / "variables.json"
+    extra.write_text(json.dumps(variables))
+    playbook = Path(sys.executable).parent / "ansible-playbook"
+    subprocess.run(
+        [playbook, "-i", inventory, "-e", f"@{extra}", "tests/integration/nginx_render.yml"],
+        cwd=_ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(_ROOT / "ansible.cfg")},
+        check=True,
+        capture_output=True,
+    )
+    return directory
+
+
+@pytest.fixture
+def gateway(configuration: Path, authority: Authority, ports: list[int]) -> Iterator[Gateway]:
+    """nginx without a memory of failures, and three nodes that answer."""
+    identity = authority.identity("mcp-server", dns=("mcp-server.lab.internal",))
+    nodes = [
+        ToyNode(f"node{number}", port, _server_context(authority, identity))
+        for number, port in enumerate(ports[:_NODES], 1)
+    ]
+    for node in nodes:
+        node.start()
+    nginx = Nginx(configuration, ports[-1])
+    nginx.start()
+    trusted = ssl.create_default_context(cafile=str(authority.ca))
+    with httpx2.Client(
+        verify=trusted, base_url=f"https://127.0.0.1:{nginx.port}", timeout=20
+    ) as client:
+        yield Gateway(nginx, nodes, client)
+    nginx.stop()
+    for node in nodes:
+        node.stop()
+
+
+def test_a_request_reaches_one_node_with_what_only_nginx_may_say(gateway: Gateway) -> None:
+    claims = {
+        "X-Request-Id": "mine",
+        "X-Forwarded-For": "10.0.0.1",
+        "X-Forwarded-Proto": "http",
+        "Forwarded": "for=10.0.0.1",
+        "X-Real-IP": "10.0.0.1",
+    }
+
+    answer = gateway.post(headers=claims)
+
+    (seen,) = [seen for node in gateway.nodes for seen in node.seen]
+    assert answer.status_code == 200
+    assert seen.headers["x-forwarded-for"] == "127.0.0.1"
+    assert seen.headers["x-forwarded-proto"] == "https"
+    assert "forwarded" not in seen.headers
+    assert "x-real-ip" not in seen.headers
+    assert answer.headers.get_list("x-request-id") == [seen.headers["x-request-id"]]
+    assert seen.headers["x-request-id"] != "mine"
+
+
+def test_a_node_that_refuses_is_passed_over_and_leaves_the_rotation(gateway: Gateway) -> None:
+    gateway.nodes[0].manner = "unavailable"
+
+    answers = [gateway.post().status_code for _ in range(60)]
+
+    assert set(answers) == {200}
+    # Each worker of nginx may be asking once while the others count.
+    assert _MAX_FAILS <= gateway.asked()[0] <= _MAX_FAILS + (os.cpu_count() or 1)
+
+
+def test_when_every_node_refuses_the_client_gets_the_refusal_of_the_last(gateway: Gateway) -> None:
+    for node in gateway.nodes:
+        node.manner = "unavailable"
+
+    first = gateway.post()
+    others = [gateway.post() for _ in range(10)]
+
+    assert first.status_code == 503
+    assert first.headers["retry-after"] == "2"
+    assert first.json()["error"]["code"] == "from_the_node"
+    assert gateway.asked()[0] >= 1
+    # Later, when all have left the rotation, nginx says so itself.
+    assert {answer.status_code for answer in others} == {503}
+    assert others[-1].headers["retry-after"] == "1"
+    assert others[-1].json()["error"]["code"] == "unavailable"
+
+
+def test_a_call_that_a_node_took_is_never_repeated_when_the_node_dies(gateway: Gateway) -> None:
+    for node in gateway.nodes:
+        node.manner = "dies"
+
+    answer = gateway.post()
+
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "connection_lost"
+    assert sum(gateway.asked()) == 1
+
+
+def test_a_call_that_a_node_took_is_never_repeated_when_the_answer_is_late(
+    gateway: Gateway,
+) -> None:
+    for node in gateway.nodes:
+        node.manner = "hangs"
+
+    answer = gateway.post()
+
+    assert answer.status_code == 504
+    assert answer.json()["error"]["code"] == "no_answer"
+    assert sum(gateway.asked()) == 1
+
+
+def test_a_read_is_repeated_when_the_node_dies(gateway: Gateway) -> None:
+    gateway.nodes[0].manner = gateway.nodes[1].manner = "dies"
+
+    answers = [gateway.client.get("/tools") for _ in range(6)]
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert gateway.asked()[0] > 0
+
+
+def test_calls_go_on_when_nodes_do_not_listen(gateway: Gateway) -> None:
+    for node in gateway.nodes[:2]:
+        node.stop()
+
+    answers = [gateway.post() for _ in range(12)]
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert gateway.asked() == [0, 0, 12]
+
+
+def test_calls_go_on_past_one_node_that_refuses_and_one_that_does_not_listen(
+    gateway: Gateway,
+) -> None:
+    gateway.nodes[0].stop()
+    gateway.nodes[1].manner = "unavailable"
+
+    answers = [gateway.post() for _ in range(12)]
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert gateway.asked()[2] == 12
+
+
+def test_a_call_that_no_node_can_take_is_said_not_to_be_executed(gateway: Gateway) -> None:
+    for node in gateway.nodes:
+        node.stop()
+
+    answer = gateway.post()
+
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert answer.json()["error"]["code"] == "unavailable"
+
+
+def test_a_node_with_another_name_in_its_certificate_gets_nothing(
+    gateway: Gateway, authority: Authority
+) -> None:
+    impostor = gateway.nodes[0]
+    impostor.stop()
+    impostor.context = _server_context(
+        authority, authority.identity("postgres", dns=("postgres.db1.lab.internal",))
+    )
+    impostor.start()
+
+    answers = [gateway.post() for _ in range(6)]
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert gateway.asked()[0] == 0
+
+
+def test_asking_for_health_does_not_take_a_node_out_of_the_rotation(gateway: Gateway) -> None:
+    for node in gateway.nodes:
+        node.manner = "unavailable"
+    health = [gateway.client.get("/health/ready").status_code for _ in range(12)]
+    for node in gateway.nodes:
+        node.manner = "answers"
+        node.seen.clear()
+
+    answers = [gateway.post().status_code for _ in range(9)]
+
+    assert set(health) == {503}
+    assert set(answers) == {200}
+    assert min(gateway.asked()) > 0
+
+
+def test_the_nodes_own_errors_reach_the_client_untouched(gateway: Gateway) -> None:
+    for node in gateway.nodes:
+        node.manner = "limited"
+
+    answer = gateway.post("/tools/k8s_scale_deployment/execute")
+
+    assert answer.status_code == 429
+    assert answer.headers.get_list("retry-after") == ["7"]
+    assert answer.json() == {"error": {"code": "rate_limited"}}
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/status", "/mcp/", "/health/other", "/docs"])
+def test_other_paths_do_not_exist(gateway: Gateway, path: str) -> None:
+    answer = gateway.client.get(path)
+
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "not_found"
+    assert sum(gateway.asked()) == 0
+
+
+def test_a_body_that_is_too_large_reaches_no_node(gateway: Gateway) -> None:
+    answer = gateway.client.post("/mcp", content=b"x" * 10_000_000)
+
+    assert answer.status_code == 413
+    assert answer.json()["error"]["code"] == "body_too_large"
+    assert sum(gateway.asked()) == 0
+
+
+def test_a_flood_from_one_address_is_answered_with_a_time_to_wait(gateway: Gateway) -> None:
+    statuses = set()
+    for _ in range(400):
+        answer = gateway.client.get("/health/live")
+        statuses.add(answer.status_code)
+        if answer.status_code == 429:
+            break
+
+    assert statuses == {200, 429}
+    assert answer.headers["retry-after"] == "1"
+    assert answer.json()["error"]["code"] == "too_many_requests"
+
+
+def test_the_access_log_has_no_query_and_no_token(gateway: Gateway) -> None:
+    gateway.post("/mcp?access_token=secret-one", headers={"Authorization": "Bearer secret-two"})
+    gateway.nginx.stop()
+
+    log = (gateway.nginx.directory / "access.log").read_text()
+    entry = json.loads(log.splitlines()[-1])
+
+    assert entry["path"] == "/mcp"
+    assert entry["status"] == 200
+    assert "secret" not in log
