@@ -26,7 +26,8 @@ BY_GROUP = {
         ("mcpctl", "{own}", 8443),
         ("mcpctl", "{own}", 9464),
         ("opa", "127.0.0.1", 8282),
-        # opa-bundle.socket, where OPA fetches its bundle: held by systemd for a program that starts on demand.
+        # opa-bundle.socket, where OPA fetches its bundle: systemd holds it for a program that starts
+        # on demand.
         ("systemd", "127.0.0.1", 8283),
         ("python3", "127.0.0.1", 8283),
     },

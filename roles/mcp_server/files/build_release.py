@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Builds what a host needs to install one release without a package index, as one archive.
 
-The archive holds the wheels of the lock file for one Python and architecture, the project's own wheel, and a
-requirements.txt with the hash of each. The name of the release is its version and a hash of all that, so any change
-of the sources or the lock makes a new release, and the same sources make the same one everywhere.
+The archive holds the wheels of the lock file for one Python and architecture, the project's own
+wheel, and a requirements.txt with the hash of each. The name of the release is its version and a hash
+of all that, so any change of the sources or the lock makes a new release, and the same sources make
+the same one everywhere.
 
 Prints a JSON object: name, archive, sha256, changed (whether anything had to be made).
 """
@@ -28,7 +29,9 @@ try:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 except ModuleNotFoundError as error:
-    sys.exit(f"{error}; run Ansible from the project's virtual environment (scripts/bootstrap makes it)")
+    sys.exit(
+        f"{error}; run Ansible from the project's virtual environment (scripts/bootstrap makes it)"
+    )
 
 _ARCHIVES_KEPT = 5
 # What the own wheel is made of, besides the package itself.
@@ -50,12 +53,18 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", type=Path, required=True, help="root of the project")
     parser.add_argument("--lock", type=Path, required=True, help="requirements with hashes")
-    parser.add_argument("--cache", type=Path, required=True, help="folder that keeps wheels and archives")
+    parser.add_argument(
+        "--cache", type=Path, required=True, help="folder that keeps wheels and archives"
+    )
     parser.add_argument("--python", required=True, help="Python of the host: 3.13")
-    parser.add_argument("--machine", required=True, help="architecture of the host: x86_64 or aarch64")
+    parser.add_argument(
+        "--machine", required=True, help="architecture of the host: x86_64 or aarch64"
+    )
     return parser.parse_args()
 
 
@@ -63,24 +72,37 @@ def _release(options: argparse.Namespace) -> dict[str, object]:
     own = _own_wheel(options.source, options.cache / "own")
     name, version = own.name.split("-")[:2]
     target = f"cp{options.python.replace('.', '')}-{options.machine}"
-    locked = "\n".join(_locked(options.lock.read_text(encoding="utf-8"), options.python, options.machine)) + "\n"
+    locked = (
+        "\n".join(
+            _locked(options.lock.read_text(encoding="utf-8"), options.python, options.machine)
+        )
+        + "\n"
+    )
     requirements = f"{name.replace('_', '-')}=={version} --hash=sha256:{_sha256(own)}\n{locked}"
     digest = hashlib.sha256(f"{target}\n{requirements}".encode()).hexdigest()[:_HASH_DIGITS]
     release = f"{version}-{digest}"
     archive = options.cache / "archives" / f"{release}-{target}.tar"
     missing = not archive.exists()
     if missing:
-        wheels = _wheelhouse(locked, options.cache / "wheelhouses", target, options.python, options.machine)
+        wheels = _wheelhouse(
+            locked, options.cache / "wheelhouses", target, options.python, options.machine
+        )
         _pack(archive, requirements, [own, *sorted(wheels.glob("*.whl"))])
     archive.touch()
     _prune(archive.parent)
-    return {"name": release, "archive": str(archive), "sha256": _sha256(archive), "changed": missing}
+    return {
+        "name": release,
+        "archive": str(archive),
+        "sha256": _sha256(archive),
+        "changed": missing,
+    }
 
 
 def _locked(text: str, python: str, machine: str) -> Iterator[str]:
     """Yield the requirements for the target, one a line with its hashes and without its marker.
 
-    The markers are decided here, because pip takes them for the Python it runs in, not for the one it downloads for.
+    The markers are decided here, because pip takes them for the Python it runs in, not for the one it
+    downloads for.
     """
     environment = {
         "implementation_name": "cpython",
@@ -92,8 +114,7 @@ def _locked(text: str, python: str, machine: str) -> Iterator[str]:
         "python_version": python,
         "sys_platform": "linux",
     }
-    for line in text.replace("\\\n", " ").splitlines():
-        line = line.strip()
+    for line in map(str.strip, text.replace("\\\n", " ").splitlines()):
         if not line or line.startswith(("#", "--")):
             continue
         stated, *hashes = re.split(r"\s--hash=", line)
@@ -130,7 +151,16 @@ def _own_wheel(source: Path, cache: Path) -> Path:
             shutil.copyfile(path, target)
             target.chmod(0o644)
         _run(
-            [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(output)],
+            [
+                sys.executable,
+                "-m",
+                "hatchling",
+                "build",
+                "--target",
+                "wheel",
+                "--directory",
+                str(output),
+            ],
             cwd=copy,
             # Reproducible: the same bytes whenever and wherever it is built.
             env={**os.environ, "SOURCE_DATE_EPOCH": "1577836800", "PYTHONDONTWRITEBYTECODE": "1"},
@@ -152,12 +182,27 @@ def _wheelhouse(requirements: str, cache: Path, target: str, python: str, machin
     listing = place / "requirements.txt"
     listing.write_text(requirements, encoding="utf-8")
     minors = range(_NEWEST_GLIBC_MINOR, _FIRST_MANYLINUX_MINOR - 1, -1)
-    platforms = [f"manylinux_2_{minor}_{machine}" for minor in minors] + [f"manylinux2014_{machine}"]
+    platforms = [f"manylinux_2_{minor}_{machine}" for minor in minors] + [
+        f"manylinux2014_{machine}"
+    ]
     _run(
         [
             *(str(_tools(cache.parent) / "bin/python"), "-m", "pip", "download"),
-            *("--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "--only-binary=:all:"),
-            *("--implementation", "cp", "--python-version", python, "--abi", f"cp{python.replace('.', '')}"),
+            *(
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-deps",
+                "--require-hashes",
+                "--only-binary=:all:",
+            ),
+            *(
+                "--implementation",
+                "cp",
+                "--python-version",
+                python,
+                "--abi",
+                f"cp{python.replace('.', '')}",
+            ),
             *(f"--platform={platform}" for platform in platforms),
             *("--dest", str(place), "--requirement", str(listing)),
         ]
