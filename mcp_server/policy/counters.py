@@ -14,6 +14,9 @@ from typing import TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import BlockingConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from mcp_server.policy.documents import Charge, Count
@@ -85,6 +88,9 @@ class Counters:
             timeout=settings.timeout_s,
             socket_timeout=settings.timeout_s,
             socket_connect_timeout=settings.timeout_s,
+            # After a restart of Redis every pooled connection is dead, and says so at its next use only.
+            # Twice is as good as once: the entries of a call carry its name.
+            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
             # CLIENT SETINFO is unknown to Redis 7.0 and not in the ACL.
             driver_info=None,
             **tls,

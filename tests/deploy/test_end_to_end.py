@@ -88,7 +88,7 @@ class TestBothEras:
         answer = await viewer.call("cmdb_query_assets", {"limit": 500})
 
         assets = answer["result"]["structuredContent"]["assets"]
-        described = {asset["name"]: asset["ip_address"] for asset in assets}
+        described = {asset["id"]: asset["ip_address"] for asset in assets}
         for name, address in installation.address.items():
             assert described[name] == address
 

@@ -77,6 +77,17 @@ class TestStores:
         assert "result" in again
         assert [node.main_pid("mcp-server.service") for node in nodes] == pids
 
+    async def test_counts_survive_a_restart_of_redis(self, calm: Installation) -> None:
+        async with calm.http(calm.token()) as http:
+            for _ in range(5):
+                assert (await http.post("/tools/cmdb_query_assets/execute", json={})).is_success
+            await asyncio.sleep(1.5)  # what is written every second is on the disk now
+            calm.members("redis")[0].systemctl("restart", "redis-server.service")
+            after = await http.post("/tools/cmdb_query_assets/execute", json={})
+
+        assert after.status_code == 200, after.text
+        assert '"user";r=94;' in after.headers["ratelimit"]
+
 
 def asked(balancer: Host, node: Host) -> int:
     """Return how many requests the load balancer has tried on the node."""

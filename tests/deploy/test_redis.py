@@ -78,7 +78,7 @@ def test_users_are_exactly_these(me: Host) -> None:
         users[name] = {rule for rule in rules if not rule.startswith(("#", "sanitize-payload"))}
 
     assert users == {
-        "default": {"off", "resetchannels", "-@all"},
+        "default": {"off", "~mcp:*", "resetchannels", "-@all", "+@write"},
         "admin": {"on", "~*", "&*", "+@all"},
         "mcp-server": {
             *("on", "~mcp:*", "resetchannels", "-@all"),
