@@ -14,8 +14,8 @@ testinfra_hosts = ["ansible://all"]
 # By group: unit, account of its main process, highest exposure of `systemd-analyze security` (0 to 10).
 EVERY_HOST = [("prometheus-node-exporter.service", "prometheus", 2.5)]
 BY_GROUP = {
-    "loadbalancers": [("nginx.service", "root", 4.0)],
-    "mcp_servers": [("mcp-server.service", "mcp-server", 2.0), ("opa.service", "opa", 1.5)],
+    "loadbalancers": [("nginx.service", "root", 2.6)],
+    "mcp_servers": [("mcp-server.service", "mcp-server", 1.2), ("opa.service", "opa", 1.5)],
     "postgres": [("postgresql@{version}-main.service", "postgres", 3.0)],
     "redis": [("redis-server.service", "redis", 2.5)],
     "monitoring": [
