@@ -32,9 +32,11 @@ test: ## Everything: check, integration, deployment in containers
 	@python scripts/suites check integration deploy
 
 test-unit: ## Unit tests only
+	@scripts/bootstrap
 	@python scripts/suites unit
 
 test-policy: ## Policies only: format, types, data, tests with coverage
+	@scripts/bootstrap
 	@python scripts/suites policy
 
 test-integration: ## The server with real PostgreSQL, Redis, OPA and Prometheus on this machine
@@ -46,9 +48,11 @@ test-deploy: ## The playbooks on containers: one host, then the whole topology
 	@python scripts/suites deploy
 
 bench: ## Calls a second and latency beside the bare SDK (docs/performance.md)
+	@scripts/bootstrap --tests
 	@python -m tests.bench.first
 
 docs: ## Write the README.md of each role anew
+	@scripts/bootstrap
 	@python scripts/role_docs
 
 lock: ## Resolve requirements/*.in anew into the lock files

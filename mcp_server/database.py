@@ -15,6 +15,7 @@ from typing import Any, Literal
 import asyncpg
 
 from mcp_server.settings import DatabaseSettings
+from mcp_server.tls import client_context
 
 __all__ = ["Database", "DatabaseUnavailable", "connect"]
 
@@ -206,7 +207,7 @@ def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
         "user": settings.user,
         "password": settings.password.reveal() if settings.password else None,
         # The default context verifies the chain and the host name: libpq's verify-full.
-        "ssl": ssl.create_default_context(cafile=settings.ca) if settings.ca else False,
+        "ssl": client_context(settings.ca) if settings.ca else False,
         "timeout": settings.timeout_s,
         "command_timeout": settings.timeout_s,
         "server_settings": {"application_name": "mcp_server", "timezone": "UTC"},

@@ -252,6 +252,7 @@ class Gate:
             arguments = tool.parse(raw_arguments)
         except InvalidArguments:
             await self._require_visible(caller, tool)
+            await self._record_invalid(caller, tool)
             raise
         call = Call(
             method="tools/call",
@@ -315,6 +316,14 @@ class Gate:
         """Refuse like an unknown tool unless the caller may see `tool`."""
         if tool.name not in (await self.visible(caller, "tools/list")).tools:
             await self._refuse_unknown(caller, tool.wire_name)
+
+    async def _record_invalid(self, caller: Caller, tool: Tool[Any, Any]) -> None:
+        """Record a call that was not made because its arguments do not fit; they are not kept."""
+        call = Call("tools/call", Resource("tool", tool.name), tool=tool.name)
+        passage = self._enter(caller, call)
+        passage.revision = self._policy.revision
+        await self._record_refusal(passage, "invalid_arguments")
+        self._observe(passage, "invalid_arguments")
 
     def _enter(self, caller: Caller, call: Call) -> _Passage:
         judged = redact_value(call.arguments)

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 
 from mcp_server.settings import TelemetrySettings
+from mcp_server.tls import client_context
 
 __all__ = ["ProbeFailed", "probe"]
 
@@ -30,8 +31,7 @@ async def probe(settings: TelemetrySettings, *, timeout_s: float) -> dict[str, A
     scheme = "http"
     if settings.tls is not None:
         scheme = "https"
-        context = ssl.create_default_context(cafile=str(settings.tls.ca))
-        context.load_cert_chain(settings.tls.cert, settings.tls.key)
+        context = client_context(settings.tls.ca, settings.tls)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"{scheme}://{host}:{settings.port}/status"
     try:

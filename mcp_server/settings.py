@@ -65,6 +65,11 @@ class Secret(_Model):
             ) from None
         if not value:
             raise SettingsError(f"the secret file {self.file} is empty")
+        if value.startswith("$ANSIBLE_VAULT;"):
+            raise SettingsError(
+                f"the secret file {self.file} is encrypted: pipe `ansible-vault view {self.file}` "
+                "into the command and name /dev/stdin as the file"
+            )
         return value
 
 

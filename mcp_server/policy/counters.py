@@ -80,6 +80,7 @@ class Counters:
                 "ssl_cert_reqs": "required",
                 "ssl_check_hostname": True,
                 "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+                "ssl_include_verify_flags": [ssl.VERIFY_X509_PARTIAL_CHAIN],
             }
         pool = BlockingConnectionPool.from_url(
             settings.url,

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 
 from mcp_server.settings import TlsSettings
+from mcp_server.tls import client_context
 from mcp_server.tools.catalog import ToolError
 
 __all__ = ["BackendUnavailable", "HttpBackend"]
@@ -47,9 +48,7 @@ class HttpBackend:
         """Open the connection pool (nothing is sent yet)."""
         context: ssl.SSLContext | bool = True
         if self._tls is not None:
-            context = ssl.create_default_context(cafile=str(self._tls.ca))
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.load_cert_chain(self._tls.cert, self._tls.key)
+            context = client_context(self._tls.ca, self._tls)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=context, limit=32),
             cookie_jar=aiohttp.DummyCookieJar(),

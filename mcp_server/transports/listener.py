@@ -13,7 +13,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mcp_server import telemetry
-from mcp_server.settings import ListenSettings, TelemetrySettings, TlsSettings
+from mcp_server.settings import ListenSettings, TelemetrySettings
+from mcp_server.tls import server_context
 
 __all__ = ["Listener"]
 
@@ -36,7 +37,7 @@ class Listener:
         graceful_s: int = _GRACE_S,
     ) -> None:
         self._settings = settings
-        self._context = _server_context(settings.tls) if settings.tls else None
+        self._context = server_context(settings.tls) if settings.tls else None
         proxies = settings.trusted_proxies if isinstance(settings, ListenSettings) else ()
         self._server = _Server(
             uvicorn.Config(
@@ -97,15 +98,6 @@ class _Server(uvicorn.Server):
 
 def _factory(context: ssl.SSLContext) -> Callable[..., ssl.SSLContext]:
     return lambda *_: context
-
-
-def _server_context(tls: TlsSettings) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.cert, tls.key)
-    context.load_verify_locations(tls.ca)
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 def _pinned(names: Sequence[str]) -> type[asyncio.Protocol]:

@@ -73,17 +73,23 @@ class Identity:
 
 
 class Authority:
-    """A certificate authority that lives as long as the tests."""
+    """A certificate authority that lives as long as the tests.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        parent: the authority that signs this one, which is then an intermediate; None: a root.
+    """
+
+    def __init__(self, directory: Path, *, parent: Authority | None = None) -> None:
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Integration tests")])
+        name = "Integration tests" if parent is None else "Integration tests, intermediate"
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        issuer = self if parent is None else parent
         self._cert = (
-            self._builder(self._name, self._key.public_key())
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            issuer._builder(self._name, self._key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_key_usage(sign_certificates=True), critical=True)
-            .sign(self._key, hashes.SHA256())
+            .sign(issuer._key, hashes.SHA256())
         )
         self.ca = directory / "ca.pem"
         self.ca.write_bytes(self._cert.public_bytes(serialization.Encoding.PEM))

@@ -289,6 +289,7 @@ class TestAudit:
             await client.request("tools/list")
             await client.call("monitoring_query_metrics", {"query": "up"})
             await client.call("no_such_tool", {"password": "hunter2"})
+            await client.call("monitoring_query_metrics", {"qurey": "up"})
         async with node.http(token, **{"X-Request-Id": "from-the-balancer"}) as http:
             await LegacyClient(http).call("monitoring_query_metrics", {"query": "up{"})
 
@@ -299,6 +300,7 @@ class TestAudit:
             ("tools/list", None, "allow", "ok"),
             ("tools/call", "monitoring:query_metrics", "allow", "ok"),
             ("tools/call", "no_such_tool", "deny", "denied"),
+            ("tools/call", "monitoring:query_metrics", "deny", "invalid_arguments"),
             ("tools/call", "monitoring:query_metrics", "allow", "tool_error"),
         ]
         assert {r["policy_revision"] for r in rows} == {"test"}
@@ -307,7 +309,7 @@ class TestAudit:
         assert str(rows[1]["client_ip"]) == "127.0.0.1"
         assert json.loads(rows[1]["arguments"])["query"] == "up"
         assert "hunter2" not in str(rows[2])
-        assert rows[3]["request_id"] == "from-the-balancer"
+        assert rows[4]["request_id"] == "from-the-balancer"
 
 
 class TestRest:

@@ -1,0 +1,66 @@
+"""Changes that turn out bad: the installation goes back by itself, and nobody notices."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from anyio import to_thread
+
+from tests.deploy.installation import Installation
+from tests.deploy.test_changes import PUBLISH, bundles, revisions
+from tests.deploy.traffic import Traffic
+
+pytestmark = [pytest.mark.anyio, pytest.mark.cluster]
+
+
+async def test_a_node_that_does_not_become_ready_goes_back_and_the_others_are_left_alone(
+    calm: Installation,
+) -> None:
+    nodes = calm.members("mcp_servers")
+    before = [(node.main_pid("mcp-server.service"), _runs(calm, node)) for node in nodes]
+    # A setting that the configuration's check accepts, and with which nothing can be decided in time.
+    change = {"mcp_server_policy_timeout_s": 0.0001, "mcp_server_ready_timeout_s": 10}
+
+    async with Traffic(calm, per_second=5) as traffic:
+        run = await to_thread.run_sync(
+            lambda: calm.play("site.yml", "--tags", "mcp_server", "-e", json.dumps(change))
+        )
+        await traffic.more(20)
+
+    after = [(node.main_pid("mcp-server.service"), _runs(calm, node)) for node in nodes]
+    assert run.rc != 0
+    assert "did not become ready" in run.output
+    assert traffic.faults == []
+    assert [what for _, what in after] == [what for _, what in before]
+    assert [pid for pid, _ in after[1:]] == [pid for pid, _ in before[1:]]
+    assert calm.node_status(nodes[0])["ready"] is True
+
+
+def test_a_publication_that_decides_otherwise_than_expected_is_taken_back(
+    installation: Installation,
+) -> None:
+    change = {
+        "opa_policy_data_overrides": {"limits": {"user": {"limit": 7, "window_s": 3600}}},
+        "opa_canary_decisions": [
+            {"name": "nobody may do anything", "input": {"version": 1}, "effect": "allow"}
+        ],
+    }
+    before_bundles, before_revisions = bundles(installation), revisions(installation)
+
+    run = installation.play(PUBLISH, "-e", json.dumps(change))
+
+    assert run.rc != 0
+    assert "nobody may do anything: allow" in run.output
+    assert bundles(installation) == before_bundles
+    assert revisions(installation) == before_revisions
+
+
+def _runs(installation: Installation, node: Any) -> tuple[str, str]:
+    """Return the release and the checksum of the configuration that a node runs."""
+    assert node in installation.members("mcp_servers")
+    return (
+        node.run("readlink /opt/mcp_server/current"),
+        node.run("sha256sum /etc/mcp_server/config.yaml"),
+    )

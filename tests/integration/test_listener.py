@@ -1,0 +1,122 @@
+"""TLS of the server's own listeners: who may connect, and how a new certificate comes into use."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from mcp_server.settings import ListenSettings, TlsSettings
+from mcp_server.tls import client_context
+from mcp_server.transports.listener import Listener
+from tests.integration.servers import Authority, Identity, free_port
+
+pytestmark = pytest.mark.anyio
+
+
+async def _answer(_: Request) -> PlainTextResponse:
+    return PlainTextResponse("hello")
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def tls(identity: Identity, ca: Authority) -> TlsSettings:
+    return TlsSettings(cert=identity.cert, key=identity.key, ca=ca.ca)
+
+
+@asynccontextmanager
+async def listening(identity: Identity, ca: Authority) -> AsyncIterator[tuple[Listener, str]]:
+    settings = ListenSettings(
+        port=free_port(), tls=tls(identity, ca), allowed_peers=("nginx.lb1.test",)
+    )
+    listener = Listener(Starlette(routes=[Route("/", _answer)]), settings, graceful_s=1)
+    serving = asyncio.create_task(listener.serve())
+    while not listener.started:  # noqa: ASYNC110 # uvicorn has a flag and no event
+        await asyncio.sleep(0.01)
+    try:
+        yield listener, f"https://127.0.0.1:{settings.port}/"
+    finally:
+        listener.close()
+        await serving
+
+
+async def get(url: str, context: ssl.SSLContext) -> str:
+    async with httpx2.AsyncClient(verify=context) as http:
+        return (await http.get(url)).text
+
+
+@pytest.fixture
+def balancer(ca: Authority) -> TlsSettings:
+    return tls(ca.identity("nginx", dns=["nginx.lb1.test"]), ca)
+
+
+async def test_a_load_balancer_is_served(ca: Authority, balancer: TlsSettings) -> None:
+    async with listening(ca.identity("server"), ca) as (_, url):
+        assert await get(url, client_context(ca.ca, balancer)) == "hello"
+
+
+async def test_a_peer_of_our_authority_with_another_name_is_not(ca: Authority) -> None:
+    other = tls(ca.identity("other", dns=["mcp2.test"]), ca)
+    async with listening(ca.identity("server"), ca) as (_, url):
+        with pytest.raises(httpx2.TransportError):
+            await get(url, client_context(ca.ca, other))
+
+
+async def test_a_peer_without_a_certificate_is_not(ca: Authority) -> None:
+    async with listening(ca.identity("server"), ca) as (_, url):
+        with pytest.raises(httpx2.TransportError):
+            await get(url, client_context(ca.ca))
+
+
+async def test_a_peer_of_another_authority_is_not(ca: Authority, tmp_path: Path) -> None:
+    (tmp_path / "foreign").mkdir()
+    foreign = Authority(tmp_path / "foreign")
+    stranger = tls(foreign.identity("nginx", dns=["nginx.lb1.test"]), foreign)
+    async with listening(ca.identity("server"), ca) as (_, url):
+        with pytest.raises(httpx2.TransportError):
+            await get(url, client_context(ca.ca, stranger))
+
+
+async def test_an_intermediate_authority_is_trusted_without_its_root(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "intermediate").mkdir()
+    ca = Authority(tmp_path / "intermediate", parent=Authority(tmp_path / "root"))
+    balancer = tls(ca.identity("nginx", dns=["nginx.lb1.test"]), ca)
+    async with listening(ca.identity("server"), ca) as (_, url):
+        assert await get(url, client_context(ca.ca, balancer)) == "hello"
+
+
+async def test_a_renewed_certificate_comes_into_use_without_a_restart(
+    ca: Authority, balancer: TlsSettings
+) -> None:
+    identity = ca.identity("server")
+    async with listening(identity, ca) as (listener, url):
+        before = await _serial(url, ca, balancer)
+        ca.identity("server")  # the same files, another certificate
+        listener.reload_certificate()
+        after = await _serial(url, ca, balancer)
+
+    assert before != after
+
+
+async def _serial(url: str, ca: Authority, balancer: TlsSettings) -> str:
+    port = int(url.rsplit(":", 1)[1].strip("/"))
+    _, writer = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=client_context(ca.ca, balancer)
+    )
+    certificate = writer.get_extra_info("peercert")
+    writer.close()
+    await writer.wait_closed()
+    return str(certificate["serialNumber"])
