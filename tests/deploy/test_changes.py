@@ -21,6 +21,7 @@ from tests.integration.nodes import LegacyClient
 pytestmark = [pytest.mark.anyio, pytest.mark.cluster]
 
 PUBLISH = "playbooks/publish_policies.yml"
+LIMITED, UNAVAILABLE = -32011, -32012
 UNITS = ("mcp-server.service", "opa.service")
 
 
@@ -64,6 +65,11 @@ def publish_from(policies: Path) -> tuple[str, ...]:
     return ("-e", json.dumps({"opa_policies_dir": str(policies)}))
 
 
+def code(answer: dict[str, Any]) -> int | None:
+    """Return the code of an error, None for a result."""
+    return answer["error"]["code"] if "error" in answer else None
+
+
 class TestPolicyData:
     async def test_an_edited_limit_holds_on_all_nodes_at_once(
         self, calm: Installation, published: Installation, policies: Path
@@ -103,18 +109,20 @@ class TestPolicyData:
                 ).call("monitoring_query_metrics", {"query": "up"})
 
             answers = await asyncio.gather(*(call(number) for number in range(200)))
+            # A machine that is busy answers some with "not made, try again": they do try again.
+            again = sum(code(answer) == UNAVAILABLE for answer in answers)
+            answers += [await call(number) for number in range(again)]
 
-        admitted = [answer for answer in answers if "result" in answer]
-        refused = [answer["error"] for answer in answers if "error" in answer]
-        assert len(admitted) == 10
-        assert {error["code"] for error in refused} == {-32011}
-        assert all(error["data"]["retry_after_ms"] > 0 for error in refused)
+        limited = [answer["error"] for answer in answers if code(answer) == LIMITED]
+        assert sum("result" in answer for answer in answers) == 10
+        assert len(limited) == 190
+        assert all(error["data"]["retry_after_ms"] > 0 for error in limited)
 
     def test_a_syntax_error_is_named_and_nothing_is_shipped(
         self, installation: Installation, policies: Path
     ) -> None:
         path = policies / "mcp/network/network.rego"
-        path.write_text(path.read_text() + "\nallowed if {\n")
+        path.write_text(path.read_text() + "\nallowed if ]\n")
         line = path.read_text().count("\n")
         before = bundles(installation)
 
