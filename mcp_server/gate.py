@@ -19,7 +19,6 @@ from typing import Any, Generic, Literal, TypeVar
 
 from mcp_server import telemetry
 from mcp_server.audit.record import AuditReason, AuditRecord, Phase
-from mcp_server.audit.redaction import redact_arguments, redact_value
 from mcp_server.audit.store import AuditStore, AuditUnavailable
 from mcp_server.identity import Subject
 from mcp_server.policy.counters import Counters, CountersUnavailable
@@ -39,7 +38,9 @@ from mcp_server.policy.documents import (
 )
 from mcp_server.policy.obligations import mask_fields
 from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable
+from mcp_server.redaction import redact_arguments, redact_text, redact_value
 from mcp_server.tools.catalog import Catalog, InvalidArguments, Tool, ToolContext, ToolError
+from mcp_server.tools.presentation import present
 
 __all__ = [
     "Answer",
@@ -50,9 +51,11 @@ __all__ = [
     "NodeUnavailable",
     "Refused",
     "ToolAnswer",
+    "tool_context",
 ]
 
 _T = TypeVar("_T")
+Progress = Callable[[float, float | None, str], Awaitable[None]]
 
 _NODE_CANNOT_DECIDE = "this node cannot decide at the moment; the call was not made, try again"
 _NOT_RECORDED = "the call cannot be recorded at the moment, so it gets no answer; try again"
@@ -104,10 +107,15 @@ class Answer(Generic[_T]):
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """What a tool returned after obligations, or why it could not."""
+    """What a tool returned after obligations, or why it could not.
+
+    Attributes:
+        source: the system that the text came from, which is not to be trusted with instructions.
+    """
 
     text: str
     structured: dict[str, Any] | None
+    source: str
     is_error: bool = False
     retryable: bool = False
 
@@ -235,11 +243,19 @@ class Gate:
             self._observe(passage, outcome)
 
     async def call_tool(
-        self, caller: Caller, wire_name: str, raw_arguments: Mapping[str, Any]
+        self,
+        caller: Caller,
+        wire_name: str,
+        raw_arguments: Mapping[str, Any],
+        *,
+        progress: Progress | None = None,
     ) -> Answer[ToolAnswer]:
         """Call the tool that clients know as `wire_name`.
 
         A tool that does not exist and one that the caller may not see are refused alike.
+
+        Args:
+            progress: hears how far a long call is.
 
         Raises:
             InvalidArguments: the arguments do not fit a tool the caller may see.
@@ -264,17 +280,24 @@ class Gate:
         )
 
         async def work(obligations: Obligations) -> ToolAnswer:
-            context = ToolContext(
-                user=caller.subject.id,
-                tenant=caller.subject.tenant,
-                max_items=obligations.max_items,
-            )
+            context = tool_context(caller, obligations, progress)
             try:
                 result = await tool.run(arguments, context)
+                presented = present(
+                    tool,
+                    arguments,
+                    result,
+                    oblige=lambda document: mask_fields(document, obligations.redact),
+                )
             except ToolError as error:
-                return ToolAnswer(str(error), None, is_error=True, retryable=error.retryable)
-            structured = mask_fields(result.model_dump(mode="json"), obligations.redact)
-            return ToolAnswer(tool.render(structured), structured)
+                return ToolAnswer(
+                    redact_text(str(error)),
+                    None,
+                    tool.source,
+                    is_error=True,
+                    retryable=error.retryable,
+                )
+            return ToolAnswer(presented.text, presented.structured, tool.source)
 
         try:
             return await self.perform(
@@ -284,6 +307,7 @@ class Gate:
             late = ToolAnswer(
                 f"{tool.wire_name} did not end within its deadline; nothing more is known of it",
                 None,
+                tool.source,
                 is_error=True,
                 retryable=tool.idempotent,
             )
@@ -502,6 +526,20 @@ class Gate:
             codes=[reason.code for reason in passage.reasons],
             duration_ms=round(duration_s * 1000, 2),
         )
+
+
+def tool_context(
+    caller: Caller, obligations: Obligations, progress: Progress | None = None
+) -> ToolContext:
+    """Return what a tool or a document may know of a caller whose call was allowed."""
+    subject = caller.subject
+    context = ToolContext(
+        user=subject.id,
+        tenant=subject.tenant,
+        groups=(*subject.roles, *subject.groups),
+        max_items=obligations.max_items,
+    )
+    return context if progress is None else dataclasses.replace(context, progress=progress)
 
 
 def _own_reason(code: str, message: str) -> Reason:

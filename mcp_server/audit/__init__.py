@@ -1,22 +1,6 @@
 """What was asked, what was decided, what came of it: kept before the caller gets the answer."""
 
 from mcp_server.audit.record import AuditReason, AuditRecord, Phase
-from mcp_server.audit.redaction import (
-    RedactedArguments,
-    redact_arguments,
-    redact_text,
-    redact_value,
-)
 from mcp_server.audit.store import AuditStore, AuditUnavailable
 
-__all__ = [
-    "AuditReason",
-    "AuditRecord",
-    "AuditStore",
-    "AuditUnavailable",
-    "Phase",
-    "RedactedArguments",
-    "redact_arguments",
-    "redact_text",
-    "redact_value",
-]
+__all__ = ["AuditReason", "AuditRecord", "AuditStore", "AuditUnavailable", "Phase"]

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 from uuid import UUID
 
-from mcp_server.audit.redaction import NO_ARGUMENTS, RedactedArguments, redact_text
+from mcp_server.redaction import NO_ARGUMENTS, RedactedArguments, redact_text
 
 __all__ = ["COLUMNS", "AuditReason", "AuditRecord", "Phase"]
 

@@ -1,23 +1,34 @@
-"""An HTTP backend that tools ask: one pooled client each, every call with a deadline."""
+"""The systems that tools ask: every call with a deadline, behind a circuit breaker, over one pool."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import ssl
-from collections.abc import Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import aiohttp
+from purgatory import AsyncCircuitBreakerFactory
+from purgatory.domain.model import OpenedState
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random
 
-from mcp_server.settings import TlsSettings
+from mcp_server.settings import Secret, TlsSettings
 from mcp_server.tls import client_context
 from mcp_server.tools.catalog import ToolError
 
-__all__ = ["BackendUnavailable", "HttpBackend"]
+__all__ = ["BackendUnavailable", "Guard", "HttpBackend"]
 
 _MAX_ANSWER_BYTES = 32 * 1024 * 1024
 _READ_ATTEMPTS = 2
+_READ_PAUSE_S = 0.1
+_FAILURES_TO_OPEN = 5
+_OPEN_S = 15.0
+
+_T = TypeVar("_T")
+_Params = Mapping[str, str] | Sequence[tuple[str, str]]
 
 
 class BackendUnavailable(ToolError):
@@ -27,6 +38,69 @@ class BackendUnavailable(ToolError):
         super().__init__(f"{backend} is not available: {why}", retryable=True)
 
 
+# What tells that the backend itself is in trouble; a refusal or a bad query does not.
+_FAILURES = (TimeoutError, OSError, aiohttp.ClientError, BackendUnavailable)
+
+
+class Guard:
+    """Keeps one backend's trouble from becoming ours.
+
+    After five failures in a row the circuit opens: for 15 seconds calls are refused at once, then
+    one is let through to see whether the backend is back.
+
+    Args:
+        name: how error messages call the backend, such as `Prometheus`.
+        timeout_s: deadline of one call in seconds, retries included.
+        open_s: seconds for which an open circuit refuses.
+    """
+
+    def __init__(self, name: str, *, timeout_s: float, open_s: float = _OPEN_S) -> None:
+        self.name = name
+        self._timeout_s = timeout_s
+        self._open_s = open_s
+        self._circuits = AsyncCircuitBreakerFactory(
+            default_threshold=_FAILURES_TO_OPEN,
+            default_ttl=open_s,
+            exclude=[(BaseException, lambda error: not isinstance(error, _FAILURES))],
+        )
+
+    async def call(self, ask: Callable[[], Awaitable[_T]], *, retry: bool) -> _T:
+        """Return what `ask` returns.
+
+        Args:
+            ask: makes one attempt; called again after a failed connection when `retry` is set.
+            retry: only for what changes nothing.
+
+        Raises:
+            BackendUnavailable: no answer in time, no connection, or the circuit is open.
+        """
+        try:
+            async with await self._circuits.get_breaker(self.name):
+                return await self._attempt(ask, attempts=_READ_ATTEMPTS if retry else 1)
+        except OpenedState as circuit:
+            circuit.__traceback__ = None  # the library raises one object again and again
+            wait_s = max(1, math.ceil(circuit.opened_at + self._open_s - time.time()))
+            raise BackendUnavailable(
+                self.name, f"the last calls failed; tried again in {wait_s} s"
+            ) from None
+        except TimeoutError:
+            raise BackendUnavailable(self.name, f"no answer within {self._timeout_s:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise BackendUnavailable(self.name, type(error).__name__) from error
+
+    async def _attempt(self, ask: Callable[[], Awaitable[_T]], *, attempts: int) -> _T:
+        async with asyncio.timeout(self._timeout_s):
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(aiohttp.ClientConnectionError),
+                stop=stop_after_attempt(attempts),
+                wait=wait_random(0, _READ_PAUSE_S),
+                reraise=True,
+            ):
+                with attempt:
+                    return await ask()
+        raise AssertionError("the last attempt returns or raises")
+
+
 class HttpBackend:
     """A JSON API over HTTP(S).
 
@@ -34,24 +108,42 @@ class HttpBackend:
         name: how error messages call it, such as `Prometheus`.
         url: its base URL, without a path of an endpoint.
         tls: our client certificate and the CA of the backend's certificate.
+        bearer: sent as `Authorization: Bearer`; its file is read when the backend starts.
         timeout_s: deadline of one call in seconds, retries included.
     """
 
-    def __init__(self, name: str, url: str, *, tls: TlsSettings | None, timeout_s: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        tls: TlsSettings | None = None,
+        bearer: Secret | None = None,
+        timeout_s: float,
+    ) -> None:
         self.name = name
         self._url = url.rstrip("/")
         self._tls = tls
-        self._timeout_s = timeout_s
+        self._bearer = bearer
+        self._guard = Guard(name, timeout_s=timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        """Open the connection pool (nothing is sent yet)."""
+        """Open the connection pool (nothing is sent yet).
+
+        Raises:
+            SettingsError: the file of the bearer secret cannot be used.
+        """
         context: ssl.SSLContext | bool = True
         if self._tls is not None:
             context = client_context(self._tls.ca, self._tls)
+        headers = {}
+        if self._bearer is not None:
+            headers["Authorization"] = f"Bearer {self._bearer.reveal()}"
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=context, limit=32),
             cookie_jar=aiohttp.DummyCookieJar(),
+            headers=headers,
         )
 
     async def stop(self) -> None:
@@ -60,7 +152,7 @@ class HttpBackend:
             await self._session.close()
 
     async def get(
-        self, path: str, params: Mapping[str, str] | Sequence[tuple[str, str]] = ()
+        self, path: str, params: _Params = (), *, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Any]:
         """GET `path` and return the status and the parsed JSON body (None when it is not JSON).
 
@@ -68,30 +160,31 @@ class HttpBackend:
 
         Raises:
             BackendUnavailable: no answer in time, or a server error.
+            ToolError: the answer is larger than 32 MiB.
         """
+        return await self._guard.call(
+            lambda: self._exchange("GET", path, params=params, headers=headers), retry=True
+        )
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        json_body: Any,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, Any]:
+        """Send JSON that changes something; never tried twice. Returns and raises as `get`."""
+        return await self._guard.call(
+            lambda: self._exchange(method, path, json=json_body, headers=headers), retry=False
+        )
+
+    async def _exchange(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
         if self._session is None:
             raise RuntimeError(f"{self.name} was not started")
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                for attempt in range(1, _READ_ATTEMPTS + 1):
-                    try:
-                        return await self._get(self._session, path, params)
-                    except aiohttp.ClientConnectionError:
-                        if attempt == _READ_ATTEMPTS:
-                            raise
-        except TimeoutError:
-            raise BackendUnavailable(self.name, f"no answer within {self._timeout_s:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise BackendUnavailable(self.name, type(error).__name__) from error
-        raise AssertionError("the loop above returns or raises")
-
-    async def _get(
-        self,
-        session: aiohttp.ClientSession,
-        path: str,
-        params: Mapping[str, str] | Sequence[tuple[str, str]],
-    ) -> tuple[int, Any]:
-        async with session.get(self._url + path, params=params, allow_redirects=False) as response:
+        async with self._session.request(
+            method, self._url + path, allow_redirects=False, **options
+        ) as response:
             body = await response.content.read(_MAX_ANSWER_BYTES + 1)
             while not response.content.at_eof() and len(body) <= _MAX_ANSWER_BYTES:
                 body += await response.content.read(_MAX_ANSWER_BYTES + 1 - len(body))

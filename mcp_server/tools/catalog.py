@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 __all__ = [
     "Arguments",
     "Catalog",
     "InvalidArguments",
+    "ListArguments",
+    "ListResult",
     "Result",
     "Scope",
     "Tool",
@@ -33,6 +35,41 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ListArguments(Arguments):
+    """Base of the arguments of every tool that returns a list."""
+
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+    cursor: Annotated[
+        str | None, Field(max_length=4096, description="next_cursor of the page before")
+    ] = None
+    fields: Annotated[
+        list[str] | None, Field(min_length=1, description="Only these fields of each row")
+    ] = None
+
+
+class ListResult(Result):
+    """Base of every result that is a list; the rows are a field of the class that derives from it."""
+
+    total: Annotated[int | None, Field(description="How many match in all, where known")]
+    truncated: bool
+    next_cursor: str | None = None
+
+    _cursor_after: Callable[[int], str] | None = PrivateAttr(default=None)
+
+    def with_cursor(self, cursor_after: Callable[[int], str]) -> Self:
+        """Tell how to continue after the first n rows of this page, and return the result.
+
+        The presentation asks it when rows must go to hold the byte budget; without it, it can only
+        tell the caller to ask for less.
+        """
+        self._cursor_after = cursor_after
+        return self
+
+    def cursor_after(self, rows: int) -> str | None:
+        """Return the cursor that continues after the first `rows` rows, or None."""
+        return None if self._cursor_after is None else self._cursor_after(rows)
+
+
 class ToolError(Exception):
     """The tool could not do its work; the message is for the caller (and for a model to act on).
 
@@ -48,6 +85,10 @@ class InvalidArguments(Exception):
     """The arguments do not fit the tool's schema; the message names every fault."""
 
 
+async def _unheard(_progress: float, _total: float | None, _message: str) -> None:
+    """Drop a report of progress: the caller did not ask for any."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolContext:
     """What a tool may know of its caller, and how much it may return.
@@ -55,12 +96,20 @@ class ToolContext:
     Attributes:
         user: the caller's id.
         tenant: whose data the tool may touch.
+        groups: the caller's roles and groups, for backends that have a lock of their own.
         max_items: the most items any list of the result may hold, or None.
+        progress: reports how far a long call is: done, total (or None), a message.
     """
 
     user: str
     tenant: str
+    groups: tuple[str, ...] = ()
     max_items: int | None = None
+    progress: Callable[[float, float | None, str], Awaitable[None]] = _unheard
+
+    def at_most(self, limit: int) -> int:
+        """Return how many items to return when the caller asks for `limit`."""
+        return limit if self.max_items is None else min(limit, self.max_items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +135,12 @@ class Tool(Generic[ArgumentsT, ResultT]):
         description: for a model that chooses among tools; short.
         permission: what the policy asks of the caller, such as `metrics:query`.
         run: does the work; raises ToolError.
-        render: the result (as JSON-ready data, after obligations) as a short text for a model.
+        render: the result (as JSON-ready data, after obligations) as a short text for a model; a
+            list needs none, its text is a table.
+        rows: the field of the result that holds the list, where the result is a list; its arguments
+            then derive from `ListArguments` and the result from `ListResult`.
+        columns: the fields of a row that the table shows.
+        source: where text in the result comes from, such as `Kubernetes`; it is marked as untrusted.
         read_only, destructive, idempotent: the hints of the MCP specification; they must be true.
         timeout_s: the deadline of one call in seconds, which an obligation may shorten.
     """
@@ -98,12 +152,36 @@ class Tool(Generic[ArgumentsT, ResultT]):
     arguments: type[ArgumentsT]
     result: type[ResultT]
     run: Callable[[ArgumentsT, ToolContext], Awaitable[ResultT]]
-    render: Callable[[Mapping[str, Any]], str]
     read_only: bool
+    source: str
+    render: Callable[[Mapping[str, Any]], str] | None = None
+    rows: str | None = None
+    columns: tuple[str, ...] = ()
     destructive: bool = False
     idempotent: bool = True
     scope: Scope = field(default_factory=Scope)
     timeout_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        if self.rows is None:
+            declared = self.render is not None
+        else:
+            declared = (
+                issubclass(self.arguments, ListArguments)
+                and issubclass(self.result, ListResult)
+                and set(self.columns) <= set(self.row_fields)
+                and (self.render is not None or bool(self.columns))
+            )
+        if not declared:
+            raise TypeError(f"{self.name}: the declaration of its result is not complete")
+
+    @cached_property
+    def row_fields(self) -> tuple[str, ...]:
+        """The names of the fields of one row of a list."""
+        if self.rows is None:
+            return ()
+        (row,) = get_args(self.result.model_fields[self.rows].annotation)
+        return tuple(row.model_fields)
 
     @property
     def family(self) -> str:
@@ -123,7 +201,12 @@ class Tool(Generic[ArgumentsT, ResultT]):
     @cached_property
     def output_schema(self) -> dict[str, Any]:
         """JSON Schema of the structured result."""
-        return _schema(self.result, mode="serialization")
+        schema = _schema(self.result, mode="serialization")
+        if self.rows is not None:
+            # `fields` leaves out what was not asked for.
+            row = schema["properties"][self.rows]["items"]["$ref"].rpartition("/")[2]
+            schema["$defs"][row].pop("required", None)
+        return schema
 
     def parse(self, arguments: Mapping[str, Any]) -> ArgumentsT:
         """Check raw arguments and return them typed, with defaults filled in.
@@ -132,9 +215,16 @@ class Tool(Generic[ArgumentsT, ResultT]):
             InvalidArguments: naming each fault, and the known arguments where one is unknown.
         """
         try:
-            return self.arguments.model_validate(dict(arguments))
+            parsed = self.arguments.model_validate(dict(arguments))
         except ValidationError as error:
             raise InvalidArguments("; ".join(self._faults(error))) from None
+        if isinstance(parsed, ListArguments) and parsed.fields is not None:
+            unknown = [name for name in parsed.fields if name not in self.row_fields]
+            if unknown:
+                raise InvalidArguments(
+                    f"fields: unknown field {unknown[0]!r}; known fields: {', '.join(self.row_fields)}"
+                )
+        return parsed
 
     def properties(self, arguments: ArgumentsT) -> dict[str, Any]:
         """Return what the policy may judge of the resource: namespace, cluster, asset."""

@@ -1,23 +1,33 @@
-"""How a readable document (an MCP resource) is declared."""
+"""How a readable document (an MCP resource), or a family of them, is declared."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from urllib.parse import unquote
 
-from mcp_server.tools.catalog import ToolContext
+from mcp_server.tools.catalog import Scope, ToolContext
 
 __all__ = ["Document"]
 
+_PARAMETER = re.compile(r"\{([a-z_]+)\}")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Document:
-    """One document.
+    """One document, or all documents whose URI fits a template.
 
     Attributes:
-        uri: what the policy and clients call it.
+        uri: what the policy and clients call it; a template (RFC 6570, level 1) has parameters such
+            as `enterprise://cmdb/assets/{id}`.
         permission: what the policy asks of the reader.
-        read: returns the document as JSON text; raises ToolError.
+        read: returns the document as JSON text, given the values of the parameters; raises ToolError.
+        source: where text in it comes from, such as `the CMDB`.
+        complete: values that a parameter may have and that begin with the given text: gets the
+            parameter's name, the text and the caller.
+        scope: which parameters name the resource that the policy judges.
     """
 
     uri: str
@@ -25,10 +35,42 @@ class Document:
     title: str
     description: str
     permission: str
-    read: Callable[[ToolContext], Awaitable[str]]
+    read: Callable[[ToolContext, Mapping[str, str]], Awaitable[str]]
+    source: str
+    complete: Callable[[str, str, ToolContext], Awaitable[list[str]]] | None = None
+    scope: Scope = field(default_factory=Scope)
     mime_type: str = "application/json"
 
     @property
     def family(self) -> str:
         """The first part after the scheme: `cmdb` of `enterprise://cmdb/assets`."""
         return self.uri.partition("://")[2].partition("/")[0]
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the template's parameters; none for a single document."""
+        return tuple(_PARAMETER.findall(self.uri))
+
+    def match(self, uri: str) -> dict[str, str] | None:
+        """Return the values of the parameters when `uri` is one of these documents, or None.
+
+        Values are percent-decoded once (RFC 3986); none is empty or holds control characters.
+        """
+        found = self._pattern.fullmatch(uri)
+        if found is None:
+            return None
+        values = {name: unquote(value) for name, value in found.groupdict().items()}
+        return values if all(value.isprintable() for value in values.values()) else None
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        parts = _PARAMETER.split(self.uri)
+        # Every second part is a parameter's name; its value is one path segment, encoded.
+        return re.compile(
+            "".join(
+                f"(?P<{part}>(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{{2}}){{1,1024}})"
+                if number % 2
+                else re.escape(part)
+                for number, part in enumerate(parts)
+            )
+        )

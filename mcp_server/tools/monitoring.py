@@ -124,6 +124,7 @@ class Monitoring:
                 run=self._query_metrics,
                 render=_render_series,
                 read_only=True,
+                source="Prometheus",
             ),
             Tool(
                 name="monitoring:get_alerts",
@@ -135,6 +136,7 @@ class Monitoring:
                 run=self._get_alerts,
                 render=_render_alerts,
                 read_only=True,
+                source="Prometheus",
             ),
         ]
 
@@ -153,7 +155,7 @@ class Monitoring:
             },
         )
         found = body["result"]
-        most = _at_most(arguments.limit, context)
+        most = context.at_most(arguments.limit)
         return QueryMetricsResult(
             series=[
                 Series(
@@ -187,7 +189,7 @@ class Monitoring:
             and arguments.severity in (None, alert["labels"].get("severity"))
         ]
         alerts.sort(key=lambda alert: (alert.active_since, alert.name, alert.instance or ""))
-        most = _at_most(arguments.limit, context)
+        most = context.at_most(arguments.limit)
         return GetAlertsResult(
             alerts=alerts[:most], total=len(alerts), truncated=len(alerts) > most
         )
@@ -224,10 +226,6 @@ def _span_s(time_range: str) -> int:
     if span_s > _MAX_RANGE_S:
         raise ToolError(f"time_range {time_range} is more than 92d")
     return span_s
-
-
-def _at_most(limit: int, context: ToolContext) -> int:
-    return limit if context.max_items is None else min(limit, context.max_items)
 
 
 def _finite(text: str) -> float | None:

@@ -13,10 +13,10 @@ from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 from mcp.shared.exceptions import MCPError
 
 from mcp_server import __version__
-from mcp_server.gate import Call, Caller, Gate, Limited, NodeUnavailable, Refused
+from mcp_server.gate import Call, Caller, Gate, Limited, NodeUnavailable, Refused, tool_context
 from mcp_server.policy import Obligations, Resource, Visible
 from mcp_server.resources import Resources
-from mcp_server.tools.catalog import InvalidArguments, Tool, ToolContext, ToolError
+from mcp_server.tools.catalog import InvalidArguments, Tool, ToolError
 
 __all__ = ["FORBIDDEN", "RATE_LIMITED", "UNAVAILABLE", "McpDoor"]
 
@@ -24,6 +24,8 @@ __all__ = ["FORBIDDEN", "RATE_LIMITED", "UNAVAILABLE", "McpDoor"]
 FORBIDDEN = -32010
 RATE_LIMITED = -32011
 UNAVAILABLE = -32012
+
+UNTRUSTED_SOURCE = "enterprise-mcp/untrusted-source"
 
 _LIST_TTL_MS = 60_000
 _INSTRUCTIONS = (
@@ -142,17 +144,20 @@ class McpDoor:
     ) -> types.CallToolResult:
         caller = self._caller_of(ctx)
         try:
-            answer = await self._gate.call_tool(caller, params.name, params.arguments or {})
+            answer = await self._gate.call_tool(
+                caller, params.name, params.arguments or {}, progress=ctx.session.report_progress
+            )
         except InvalidArguments as error:
             return _tool_error(f"Invalid arguments: {error}")
         except Refused as refusal:
             raise self._error(ctx, refusal) from refusal
         result = answer.value
         if result.is_error:
-            return _tool_error(result.text)
+            return _tool_error(result.text, result.source)
         return types.CallToolResult(
             content=[types.TextContent(type="text", text=result.text)],
             structured_content=result.structured,
+            _meta=_untrusted(result.source),
         )
 
     async def _read_resource(
@@ -160,19 +165,19 @@ class McpDoor:
     ) -> types.ReadResourceResult:
         uri = str(params.uri)
         caller = self._caller_of(ctx)
-        resource = self._resources.find(uri)
+        found = self._resources.find(uri)
 
         async def work(obligations: Obligations) -> str:
-            if resource is None:
+            if found is None:
                 raise MCPError(FORBIDDEN, "no such resource, or not available to you")
-            context = ToolContext(caller.subject.id, caller.subject.tenant, obligations.max_items)
+            document, parameters = found
             try:
-                return await resource.read(context)
+                return await document.read(tool_context(caller, obligations), parameters)
             except ToolError as error:
                 raise MCPError(UNAVAILABLE if error.retryable else FORBIDDEN, str(error)) from error
 
         text = await self._perform(ctx, Call("resources/read", Resource("resource", uri)), work)
-        mime_type = resource.mime_type if resource else "application/json"
+        mime_type = found[0].mime_type if found else "application/json"
         return types.ReadResourceResult(
             contents=[types.TextResourceContents(uri=uri, mime_type=mime_type, text=text)],
             ttl_ms=0,
@@ -205,8 +210,17 @@ async def _nothing(_: Obligations) -> None:
     return None
 
 
-def _tool_error(text: str) -> types.CallToolResult:
-    return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=True)
+def _tool_error(text: str, source: str | None = None) -> types.CallToolResult:
+    return types.CallToolResult(
+        content=[types.TextContent(type="text", text=text)],
+        is_error=True,
+        _meta=None if source is None else _untrusted(source),
+    )
+
+
+def _untrusted(source: str) -> dict[str, Any]:
+    """Tell clients that look at it which system the text of a result came from."""
+    return {UNTRUSTED_SOURCE: source}
 
 
 def _declaration(tool: Tool[Any, Any]) -> types.Tool:

@@ -47,6 +47,7 @@ ECHO = Tool(
     run=_echo,
     render=json.dumps,
     read_only=True,
+    source="a test",
 )
 
 

@@ -20,10 +20,10 @@ from mcp_server.audit import (
     AuditStore,
     AuditUnavailable,
     Phase,
-    redact_arguments,
 )
 from mcp_server.audit.record import COLUMNS
 from mcp_server.database import Database
+from mcp_server.redaction import redact_arguments
 from mcp_server.settings import DatabaseSettings
 from tests.integration.servers import PostgresServer
 

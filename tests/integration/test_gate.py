@@ -52,6 +52,7 @@ def scale_tool(run: Run, *, timeout_s: float = 5) -> Tool[ScaleArguments, ScaleR
         run=run,
         render=json.dumps,
         read_only=False,
+        source="a test",
         idempotent=True,
         scope=Scope(namespace="namespace"),
         timeout_s=timeout_s,

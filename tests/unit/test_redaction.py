@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mcp_server.audit.redaction import (
+from mcp_server.redaction import (
     ARGUMENTS_LIMIT,
     CUT_KEY,
     REDACTED,

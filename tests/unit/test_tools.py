@@ -46,6 +46,7 @@ def test_two_tools_cannot_share_a_name_on_the_wire() -> None:
         run=run,
         render=str,
         read_only=True,
+        source="a test",
     )
 
     with pytest.raises(ValueError, match="share a name"):

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
-
-from mcp_server.tools.catalog import Arguments, Result, Tool, ToolContext, ToolError
+from mcp_server.tools.catalog import ListArguments, ListResult, Result, Tool, ToolContext, ToolError
 from mcp_server.tools.cmdb.backend import CmdbBackend, CmdbUnavailable, InvalidCursor
 from mcp_server.tools.cmdb.model import Asset, AssetPage, AssetQuery
+from mcp_server.tools.cmdb.postgres import encode_cursor
 from mcp_server.tools.documents import Document
-from mcp_server.tools.text import table
 
 __all__ = ["Cmdb"]
 
 _RESOURCE_LIMIT = 200
 
 
-class QueryAssetsArguments(Arguments):
+class QueryAssetsArguments(ListArguments):
     """Arguments of `query_assets`."""
 
     asset_type: Literal["server", "database", "application"] | None = None
     environment: Literal["prod", "staging", "dev"] | None = None
     status: Literal["active", "inactive", "maintenance"] | None = None
-    limit: Annotated[int, Field(ge=1, le=500, description="Most assets to return")] = 50
-    cursor: Annotated[
-        str | None, Field(max_length=512, description="next_cursor of the page before")
-    ] = None
 
 
 class AssetRow(Result):
@@ -44,13 +38,10 @@ class AssetRow(Result):
     last_updated: datetime
 
 
-class QueryAssetsResult(Result):
+class QueryAssetsResult(ListResult):
     """One page of assets in the order of their ids."""
 
     assets: list[AssetRow]
-    total: int
-    truncated: bool
-    next_cursor: str | None
 
 
 class Cmdb:
@@ -70,8 +61,19 @@ class Cmdb:
                 arguments=QueryAssetsArguments,
                 result=QueryAssetsResult,
                 run=self._query_assets,
-                render=_render,
                 read_only=True,
+                source="the CMDB",
+                rows="assets",
+                columns=(
+                    "id",
+                    "name",
+                    "type",
+                    "environment",
+                    "status",
+                    "ip_address",
+                    "owner",
+                    "last_updated",
+                ),
             )
         ]
 
@@ -85,6 +87,7 @@ class Cmdb:
                 description=f"The first {_RESOURCE_LIMIT} assets of the CMDB.",
                 permission="tools:read",
                 read=self._read_assets,
+                source="the CMDB",
             )
         ]
 
@@ -96,14 +99,14 @@ class Cmdb:
         )
         return _result(await self._page(query, context, arguments.limit, arguments.cursor))
 
-    async def _read_assets(self, context: ToolContext) -> str:
+    async def _read_assets(self, context: ToolContext, _: Mapping[str, str]) -> str:
         page = await self._page(AssetQuery(), context, _RESOURCE_LIMIT, None)
         return _result(page).model_dump_json()
 
     async def _page(
         self, query: AssetQuery, context: ToolContext, limit: int, cursor: str | None
     ) -> AssetPage:
-        most = limit if context.max_items is None else min(limit, context.max_items)
+        most = context.at_most(limit)
         try:
             return await self._backend.query_assets(
                 context.tenant, query, limit=most, cursor=cursor
@@ -120,21 +123,8 @@ def _result(page: AssetPage) -> QueryAssetsResult:
         total=page.total,
         truncated=page.next_cursor is not None,
         next_cursor=page.next_cursor,
-    )
+    ).with_cursor(lambda rows: encode_cursor(page.items[rows - 1].id))
 
 
 def _row(asset: Asset) -> AssetRow:
     return AssetRow.model_validate(asset.model_dump(mode="json"))
-
-
-def _render(result: Mapping[str, Any]) -> str:
-    if not result["assets"]:
-        return "No assets match."
-    columns = ["id", "name", "type", "environment", "status", "ip_address", "owner", "last_updated"]
-    text = table(result["assets"], columns)
-    if result["truncated"]:
-        text += (
-            f"\n({len(result['assets'])} of {result['total']} assets; "
-            f"next page: cursor={result['next_cursor']})"
-        )
-    return text

@@ -1,4 +1,4 @@
-"""Take secrets out of what is written down, and bound its size.
+"""Take secrets out of what is written down or handed on, and bound its size.
 
 Two nets: values whose key names a secret (`api_key`, `dbPassword`, `X-Auth-Token`), and text that
 has the shape of one (JWT, PEM private key, bearer token, `password=…`). When in doubt it redacts:
@@ -22,6 +22,7 @@ __all__ = [
     "RedactedArguments",
     "is_secret_key",
     "redact_arguments",
+    "redact_shapes",
     "redact_text",
     "redact_value",
 ]
@@ -155,6 +156,23 @@ def redact_text(text: str) -> str:
     for pattern in _SECRET_TEXT:
         text = pattern.sub(_replacement, text)
     return text
+
+
+def redact_shapes(value: Any) -> Any:
+    """Return a copy of a JSON-like value in which text loses what has the shape of a secret.
+
+    For results: keys stay as they are, and so do values whose key only sounds secret (a metric named
+    `token_reviews_total` has an honest value).
+    """
+    match value:
+        case str():
+            return redact_text(value)
+        case dict():
+            return {key: redact_shapes(item) for key, item in value.items()}
+        case list():
+            return [redact_shapes(item) for item in value]
+        case _:
+            return value
 
 
 def is_secret_key(key: str) -> bool:

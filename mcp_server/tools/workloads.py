@@ -1,0 +1,50 @@
+"""What a tool of one family may ask about the workloads that another family looks after."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mcp_server.tools.catalog import Result, ToolContext
+
+__all__ = ["ServiceHealth", "Workload", "Workloads"]
+
+
+class Workload(Result):
+    """One controller of pods behind a service, such as a Deployment."""
+
+    kind: str
+    name: str
+    desired: int
+    ready: int
+    problem: str | None = None
+    """Why it is not as desired, in words, or None."""
+
+
+class ServiceHealth(Result):
+    """What the orchestrator knows of a service.
+
+    `endpoints_ready` and `endpoints_not_ready` count addresses behind the Service of that name; None
+    when there is no such Service.
+    """
+
+    cluster: str
+    namespace: str
+    workloads: list[Workload]
+    endpoints_ready: int | None
+    endpoints_not_ready: int | None
+
+
+class Workloads(Protocol):
+    """Knows the workloads of clusters."""
+
+    async def service_health(
+        self, context: ToolContext, *, cluster: str | None, namespace: str, service: str
+    ) -> ServiceHealth:
+        """Return what is known of `service`: its Service, and the workloads of its name or selector.
+
+        Args:
+            cluster: a configured cluster, or None for the default one.
+
+        Raises:
+            ToolError: there is no such cluster; BackendUnavailable: it does not answer.
+        """

@@ -1,0 +1,62 @@
+"""URIs of documents and templates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from mcp_server.resources import Resources
+from mcp_server.tools.catalog import ToolContext
+from mcp_server.tools.documents import Document
+
+
+async def _read(_context: ToolContext, _parameters: Mapping[str, str]) -> str:
+    return "{}"
+
+
+def document(uri: str) -> Document:
+    return Document(
+        uri=uri,
+        name="n",
+        title="t",
+        description="d",
+        permission="tools:read",
+        read=_read,
+        source="the test",
+    )
+
+
+ASSETS = document("enterprise://cmdb/assets")
+ASSET = document("enterprise://cmdb/assets/{id}")
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("enterprise://cmdb/assets/web-1", {"id": "web-1"}),
+        ("enterprise://cmdb/assets/a%2Fb%20c", {"id": "a/b c"}),
+        ("enterprise://cmdb/assets/%2541", {"id": "%41"}),
+        ("enterprise://cmdb/assets/", None),
+        ("enterprise://cmdb/assets/a/b", None),
+        ("enterprise://cmdb/assets/a?x=1", None),
+        ("enterprise://cmdb/assets/a%0Ab", None),
+        ("enterprise://cmdb/assets/a%2", None),
+        ("enterprise://cmdb/assets/a\n", None),
+        ("enterprise://CMDB/assets/a", None),
+    ],
+)
+def test_a_template_takes_one_encoded_segment(uri: str, expected: dict[str, str] | None) -> None:
+    assert ASSET.match(uri) == expected
+
+
+def test_a_uri_finds_its_document_and_the_parameters() -> None:
+    resources = Resources([ASSET, ASSETS])
+
+    assert resources.find("enterprise://cmdb/assets") == (ASSETS, {})
+    assert resources.find("enterprise://cmdb/assets/x") == (ASSET, {"id": "x"})
+    assert resources.find("enterprise://cmdb") is None
+
+
+def test_a_document_knows_its_family_and_parameters() -> None:
+    assert (ASSET.family, ASSET.parameters, ASSETS.parameters) == ("cmdb", ("id",), ())
