@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import BlockingConnectionPool
+from redis.asyncio.connection import BlockingConnectionPool, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from mcp_server.policy.documents import Charge, Count
 from mcp_server.settings import CountersSettings
+from mcp_server.tls import client_context
 
 __all__ = ["Counters", "CountersUnavailable"]
 
@@ -64,6 +65,21 @@ class CountersUnavailable(Exception):
     """Redis did not answer; the message is for the log."""
 
 
+class _TlsConnection(Connection):
+    """TLS as elsewhere in this server.
+
+    The library's own class makes a context for each connection, and each trusts and holds in memory
+    all certificate authorities of the system beside ours.
+    """
+
+    def __init__(self, *, context: ssl.SSLContext, **options: Any) -> None:
+        super().__init__(**options)
+        self._context = context
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        return {**super()._connection_arguments(), "ssl": self._context}
+
+
 class Counters:
     """The rate-limit windows. One per process; connections are made on demand.
 
@@ -73,17 +89,14 @@ class Counters:
 
     def __init__(self, settings: CountersSettings) -> None:
         self._timeout_s = settings.timeout_s
-        tls: dict[str, object] = {}
-        if settings.url.startswith("rediss://"):
-            tls = {
-                "ssl_ca_certs": str(settings.ca) if settings.ca else None,
-                "ssl_cert_reqs": "required",
-                "ssl_check_hostname": True,
-                "ssl_min_version": ssl.TLSVersion.TLSv1_2,
-                "ssl_include_verify_flags": [ssl.VERIFY_X509_PARTIAL_CHAIN],
-            }
-        pool = BlockingConnectionPool.from_url(
-            settings.url,
+        options: dict[str, Any] = dict(parse_url(settings.url))
+        if options.pop("connection_class", None) is SSLConnection:
+            options["connection_class"] = _TlsConnection
+            options["context"] = (
+                client_context(settings.ca) if settings.ca else ssl.create_default_context()
+            )
+        pool = BlockingConnectionPool(
+            **options,
             password=settings.password.reveal() if settings.password else None,
             max_connections=settings.max_connections,
             timeout=settings.timeout_s,
@@ -94,7 +107,6 @@ class Counters:
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
             # CLIENT SETINFO is unknown to Redis 7.0 and not in the ACL.
             driver_info=None,
-            **tls,
         )
         self._redis = Redis(connection_pool=pool)
         self._charge = self._redis.register_script(_CHARGE)
