@@ -12,7 +12,11 @@ from typing import Any
 from mcp.server.context import ServerRequestContext
 from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.server.subscriptions import ResourcesListChanged, ToolsListChanged
+from mcp.server.subscriptions import (
+    PromptsListChanged,
+    ResourcesListChanged,
+    ToolsListChanged,
+)
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -25,9 +29,11 @@ from mcp_server.database import Database
 from mcp_server.gate import Caller, Gate
 from mcp_server.identity import JwtVerifier, Subject, TokenVerifier
 from mcp_server.policy import Counters, PolicyEngine
+from mcp_server.prompts import PROMPTS, Prompts
 from mcp_server.readiness import Monitor
 from mcp_server.resources import Resources
 from mcp_server.settings import Settings
+from mcp_server.standing import StandingReader, policy_me
 from mcp_server.tools.catalog import Catalog
 from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
@@ -62,13 +68,19 @@ class Node:
         )
         self.cmdb = Cmdb(PostgresCmdb(self.database)) if settings.tools.cmdb else None
         families = [family for family in (self.monitoring, self.cmdb) if family is not None]
-        self.resources = Resources(self.cmdb.resources() if self.cmdb else ())
         self.gate = Gate(
             node=settings.node,
             policy=self.policy,
             counters=self.counters,
             audit=self.audit,
             catalog=Catalog(tool for family in families for tool in family.tools()),
+        )
+        self.prompts = Prompts(PROMPTS, self.gate.catalog)
+        self.resources = Resources(
+            [
+                *(self.cmdb.resources() if self.cmdb else ()),
+                policy_me(StandingReader(self.gate, offered=self._offered)),
+            ]
         )
         self._doors: list[McpDoor] = []
         self.monitor = Monitor(
@@ -96,6 +108,11 @@ class Node:
         for door in self._doors:
             await door.changes.publish(ToolsListChanged())
             await door.changes.publish(ResourcesListChanged())
+            await door.changes.publish(PromptsListChanged())
+
+    def _offered(self) -> list[str]:
+        """Return the URIs of documents and the names of prompts that this node has."""
+        return [document.uri for document in self.resources] + [p.name for p in self.prompts]
 
     def mcp_door(
         self,
@@ -106,6 +123,7 @@ class Node:
         door = McpDoor(
             self.gate,
             self.resources,
+            self.prompts,
             caller_of=caller_of,
             on_node_unavailable=on_node_unavailable,
         )

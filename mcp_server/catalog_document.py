@@ -1,4 +1,4 @@
-"""The policy's catalogue: what Rego must know of each tool and resource.
+"""The policy's catalogue: what Rego must know of each tool, resource and prompt.
 
 Generated from the declarations, so that a tool and what the policy believes of it cannot differ; a
 test compares the generated document with the committed `policies/config/catalog/data.yaml`.
@@ -6,31 +6,58 @@ test compares the generated document with the committed `policies/config/catalog
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from mcp_server.gate import Caller
+from mcp_server.prompts import PROMPTS, Prompt, Prompts
+from mcp_server.resources import Resources
 from mcp_server.settings import MonitoringSettings
+from mcp_server.standing import policy_me
 from mcp_server.tools.catalog import Catalog, Tool
 from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.documents import Document
 from mcp_server.tools.monitoring import Monitoring
 
-__all__ = ["catalog_document"]
+__all__ = ["catalog_document", "every_document", "every_prompt", "every_tool"]
 
 
 def catalog_document() -> dict[str, Any]:
-    """Return the catalogue of every tool and resource this version can serve."""
-    families = _families()
-    catalog = Catalog(tool for family in families for tool in family.tools())
+    """Return the catalogue of everything this version can serve."""
     return {
-        "tools": {tool.name: _tool(tool) for tool in catalog},
-        "resources": {
-            document.uri: _document(document)
-            for family in families
-            if isinstance(family, Cmdb)
-            for document in family.resources()
-        },
-        "prompts": {},
+        "tools": {tool.name: _tool(tool) for tool in every_tool()},
+        "resources": {document.uri: _document(document) for document in every_document()},
+        "prompts": {prompt.name: _prompt(prompt) for prompt in every_prompt()},
     }
+
+
+def every_tool() -> Catalog:
+    """Return every tool, unconnected."""
+    return Catalog(tool for family in _families() for tool in family.tools())
+
+
+def every_document() -> Resources:
+    """Return every resource and template, unconnected."""
+    documents = [
+        document
+        for family in _families()
+        if isinstance(family, _Documented)
+        for document in family.resources()
+    ]
+    return Resources([*documents, policy_me(_unread)])
+
+
+def every_prompt() -> Prompts:
+    """Return every prompt that some configuration offers."""
+    return Prompts(PROMPTS, every_tool())
+
+
+@runtime_checkable
+class _Documented(Protocol):
+    def resources(self) -> list[Document]: ...
+
+
+async def _unread(_: Caller) -> str:
+    raise AssertionError("a declaration was read")
 
 
 def _families() -> list[Monitoring | Cmdb]:
@@ -67,6 +94,20 @@ def _document(document: Document) -> dict[str, Any]:
     return {
         "family": document.family,
         "permission": document.permission,
+        "read_only": True,
+        "destructive": False,
+        "scope": {
+            "namespace": document.scope.namespace,
+            "cluster": document.scope.cluster,
+            "asset": document.scope.asset,
+        },
+    }
+
+
+def _prompt(prompt: Prompt) -> dict[str, Any]:
+    return {
+        "family": "prompts",
+        "permission": prompt.permission,
         "read_only": True,
         "destructive": False,
         "scope": {"namespace": None, "cluster": None, "asset": None},

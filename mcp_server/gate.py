@@ -33,6 +33,7 @@ from mcp_server.policy.documents import (
     Quota,
     Reason,
     Resource,
+    Standing,
     SubjectDocument,
     Visible,
 )
@@ -242,6 +243,25 @@ class Gate:
             telemetry.INFLIGHT.set(self.inflight)
             self._observe(passage, outcome)
 
+    async def perform_or_fail(
+        self, caller: Caller, call: Call, work: Callable[[Obligations], Awaitable[_T]]
+    ) -> Answer[_T]:
+        """As `perform`, for work that may raise ToolError or InvalidArguments.
+
+        They are recorded as what they are, and raised once the audit row is committed.
+        """
+
+        async def attempt(obligations: Obligations) -> _T | ToolError | InvalidArguments:
+            try:
+                return await work(obligations)
+            except (ToolError, InvalidArguments) as error:
+                return error
+
+        answer = await self.perform(caller, call, attempt, outcome_of=_outcome_of)
+        if isinstance(answer.value, ToolError | InvalidArguments):
+            raise answer.value
+        return Answer(answer.value, answer.quota)
+
     async def call_tool(
         self,
         caller: Caller,
@@ -324,6 +344,30 @@ class Gate:
             return await self._policy.visible(self._question(caller, call, {}))
         except PolicyUnavailable as error:
             raise self._unavailable(error) from error
+
+    async def standing(self, caller: Caller, call: Call) -> Standing:
+        """Return where the caller stands: what it may do, and what is left of its limits.
+
+        The counters are read and not charged; Rego says what the counts mean.
+
+        Raises:
+            NodeUnavailable: OPA does not answer.
+            Refused: the counters cannot be read.
+        """
+        question = self._question(caller, call, {})
+        try:
+            standing = await self._policy.standing(question, ())
+            if not standing.charges:
+                return standing
+            counts = await self._counters.peek(standing.charges)
+            return await self._policy.standing(question, counts)
+        except PolicyUnavailable as error:
+            raise self._unavailable(error) from error
+        except CountersUnavailable as error:
+            telemetry.log.warning("counters_unavailable", error=str(error))
+            raise Refused(
+                [_own_reason("counters_unavailable", _NO_COUNTERS)], retryable=True
+            ) from error
 
     async def _refuse_unknown(self, caller: Caller, wire_name: str) -> Answer[ToolAnswer]:
         call = Call(
@@ -488,7 +532,8 @@ class Gate:
             method=call.method,
             user_id=caller.subject.id,
             tenant=caller.subject.tenant,
-            tool=call.tool or (call.resource.id if call.resource.type == "resource" else None),
+            tool=call.tool
+            or (call.resource.id if call.resource.type in ("resource", "prompt") else None),
             arguments=redact_arguments(passage.judged_arguments),
             client_ip=ip_address(caller.ip),
             user_agent=caller.user_agent,
@@ -544,6 +589,12 @@ def tool_context(
 
 def _own_reason(code: str, message: str) -> Reason:
     return Reason(code=code, message=message, rule="", solution="Try again in a few seconds.")
+
+
+def _outcome_of(value: object) -> str:
+    if isinstance(value, InvalidArguments):
+        return "invalid_arguments"
+    return "tool_error" if isinstance(value, ToolError) else "ok"
 
 
 def _shorter(timeout_s: float, obliged_s: float | None) -> float:

@@ -2,11 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
+from mcp_server.gate import Answer, Call, Caller, Gate, tool_context
+from mcp_server.policy import Obligations, Resource
+from mcp_server.policy.obligations import mask_fields
+from mcp_server.redaction import redact_shapes, redact_text
+from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
 from mcp_server.tools.documents import Document
+from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 
-__all__ = ["Resources"]
+__all__ = ["MAX_COMPLETIONS", "Completion", "OwnDocument", "Reading", "Resources"]
+
+MAX_COMPLETIONS = 100
+"""The most values of one completion, as the MCP specification says."""
+
+_COMPLETION_TIMEOUT_S = 5.0
+_MAX_URI = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnDocument(Document):
+    """A document about the caller, made by the server itself; nothing in it comes from outside.
+
+    Attributes:
+        read_for: returns the document as JSON text; it needs the whole caller, and not only what a
+            backend may know of one.
+    """
+
+    read_for: Callable[[Caller], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a caller gets of a document, after obligations."""
+
+    uri: str
+    mime_type: str
+    text: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Values that a parameter or an argument may have.
+
+    Attributes:
+        total: how many there are, where that is known.
+    """
+
+    values: tuple[str, ...]
+    total: int | None
+    has_more: bool
+
+    @classmethod
+    def of(cls, values: Iterable[str]) -> Completion:
+        """Return the first values, and whether these are all."""
+        found = tuple(dict.fromkeys(values))
+        more = len(found) > MAX_COMPLETIONS
+        return cls(found[:MAX_COMPLETIONS], None if more else len(found), more)
 
 
 class Resources:
@@ -25,3 +81,116 @@ class Resources:
             if values is not None:
                 return document, values
         return None
+
+    async def read(self, gate: Gate, caller: Caller, uri: str) -> Answer[Reading]:
+        """Read the document that `uri` names, if OPA lets the caller.
+
+        What the policy judges is the declared document or template with the cluster, namespace or
+        asset that the URI names. A document that does not exist and one that is hidden are refused
+        alike.
+
+        Raises:
+            Refused, Limited, NodeUnavailable: as `Gate.perform`.
+            ToolError: the backend could not give the document; the message is for the caller.
+        """
+        found = self.find(uri)
+        if found is None:
+            # The words of a template are no document, and must not be judged as one.
+            named = "" if any(uri == document.uri for document in self) else uri[:_MAX_URI]
+            resource = Resource("resource", named)
+        else:
+            document, parameters = found
+            resource = Resource("resource", document.uri, document.properties(parameters))
+        call = Call("resources/read", resource, arguments={"uri": uri[:_MAX_URI]})
+
+        async def work(obligations: Obligations) -> Reading:
+            if found is None:
+                # The policy's catalogue knows it; this server has no backend for it.
+                raise ToolError("there is no such resource")
+            try:
+                return await _read(*found, uri, caller, obligations)
+            except ToolError as error:
+                raise ToolError(redact_text(str(error)), retryable=error.retryable) from error
+
+        try:
+            return await gate.perform_or_fail(caller, call, work)
+        except TimeoutError:
+            raise ToolError("reading did not end within its deadline", retryable=True) from None
+
+    async def complete(
+        self,
+        gate: Gate,
+        caller: Caller,
+        uri: str,
+        parameter: str,
+        text: str,
+        *,
+        given: Mapping[str, str],
+    ) -> Completion:
+        """Return values for a parameter of the template `uri` that begin with `text`.
+
+        Args:
+            given: the values of other parameters, as far as the client knows them.
+
+        Raises:
+            InvalidArguments: the template, which the caller may use, has no such parameter.
+            Refused, Limited, NodeUnavailable: as `Gate.perform`; alike for hidden and absent ones.
+            ToolError: the backend could not be asked.
+        """
+        document = next((known for known in self if known.uri == uri), None)
+        call = Call(
+            "completion/complete",
+            Resource(
+                "resource",
+                uri[:_MAX_URI],
+                {} if document is None else document.properties(given),
+            ),
+            arguments={"argument": parameter, "value": text},
+            timeout_s=_COMPLETION_TIMEOUT_S,
+        )
+
+        async def work(obligations: Obligations) -> Completion:
+            if document is None or parameter not in document.parameters:
+                known = ", ".join(document.parameters) if document else ""
+                raise InvalidArguments(
+                    f"{parameter[:64]}: unknown parameter; known parameters: {known or 'none'}"
+                )
+            if document.complete is None:
+                return Completion.of(())
+            return Completion.of(
+                await document.complete(parameter, text, tool_context(caller, obligations))
+            )
+
+        try:
+            return (await gate.perform_or_fail(caller, call, work)).value
+        except TimeoutError:
+            raise ToolError("completion did not end within its deadline", retryable=True) from None
+
+
+async def _read(
+    document: Document,
+    parameters: Mapping[str, str],
+    uri: str,
+    caller: Caller,
+    obligations: Obligations,
+) -> Reading:
+    if isinstance(document, OwnDocument):
+        text = await document.read_for(caller)
+    else:
+        context: ToolContext = tool_context(caller, obligations)
+        text = _presented(await document.read(context, parameters), obligations)
+    size = len(text.encode())
+    if size > RESULT_BUDGET_BYTES:
+        raise ToolError(
+            f"the document is larger than {RESULT_BUDGET_BYTES // 1024} KiB; "
+            f"a tool of {document.family} gives a part of it"
+        )
+    return Reading(uri, document.mime_type, text, document.source)
+
+
+def _presented(text: str, obligations: Obligations) -> str:
+    """Return a document's JSON without secrets, and masked as the policy demands."""
+    value = redact_shapes(json.loads(text))
+    if isinstance(value, dict):
+        value = mask_fields(value, obligations.redact)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -13,6 +13,7 @@ from mcp_server.policy.documents import (
     Quota,
     Reason,
     Resource,
+    Standing,
     Visible,
 )
 from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable
@@ -33,5 +34,6 @@ __all__ = [
     "Quota",
     "Reason",
     "Resource",
+    "Standing",
     "Visible",
 ]

@@ -58,6 +58,22 @@ end
 return 0
 """
 
+# KEYS: the windows; ARGV: the seconds of each. Returns what _CHARGE returns and changes nothing.
+_PEEK = """
+local now = redis.call('TIME')
+local now_us = now[1] * 1000000 + now[2]
+local answer = {}
+for i, key in ipairs(KEYS) do
+  local window_us = ARGV[i] * 1000000
+  local since = string.format('(%.0f', now_us - window_us)
+  local oldest = redis.call('ZRANGE', key, since, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+  local reset_us = 0
+  if oldest[2] then reset_us = oldest[2] + window_us - now_us end
+  answer[i] = {redis.call('ZCOUNT', key, since, '+inf'), math.ceil(reset_us / 1000)}
+end
+return answer
+"""
+
 _T = TypeVar("_T")
 
 
@@ -111,6 +127,7 @@ class Counters:
         self._redis = Redis(connection_pool=pool)
         self._charge = self._redis.register_script(_CHARGE)
         self._give_back = self._redis.register_script(_GIVE_BACK)
+        self._peek = self._redis.register_script(_PEEK)
         self.up = False
 
     async def stop(self) -> None:
@@ -134,12 +151,18 @@ class Counters:
         arguments: list[str | int] = [entry]
         for charge in charges:
             arguments += [charge.window_s, charge.cost]
-        answer = await self._deadline(self._charge(keys=_keys(charges), args=arguments))
-        pairs = cast("list[tuple[int, int]]", answer)
-        return tuple(
-            Count(id=charge.id, key=charge.key, count=int(count), reset_ms=max(int(reset_ms), 0))
-            for charge, (count, reset_ms) in zip(charges, pairs, strict=True)
+        return _counts(
+            charges, await self._deadline(self._charge(keys=_keys(charges), args=arguments))
         )
+
+    async def peek(self, charges: Sequence[Charge]) -> tuple[Count, ...]:
+        """Return what each window holds, and charge nothing.
+
+        Raises:
+            CountersUnavailable: as `charge`.
+        """
+        windows = [charge.window_s for charge in charges]
+        return _counts(charges, await self._deadline(self._peek(keys=_keys(charges), args=windows)))
 
     async def give_back(self, entry: str, charges: Sequence[Charge]) -> None:
         """Take the entries of `charge` away again.
@@ -167,6 +190,14 @@ class Counters:
             raise CountersUnavailable(f"Redis: {type(error).__name__}: {error}") from error
         self.up = True
         return result
+
+
+def _counts(charges: Sequence[Charge], answer: object) -> tuple[Count, ...]:
+    pairs = cast("list[tuple[int, int]]", answer)
+    return tuple(
+        Count(id=charge.id, key=charge.key, count=int(count), reset_ms=max(int(reset_ms), 0))
+        for charge, (count, reset_ms) in zip(charges, pairs, strict=True)
+    )
 
 
 def _keys(charges: Sequence[Charge]) -> list[str]:

@@ -29,9 +29,11 @@ __all__ = [
     "Reason",
     "Redact",
     "Resource",
+    "Standing",
     "StoreState",
     "SubjectDocument",
     "Timeout",
+    "ToolStanding",
     "Visible",
 ]
 
@@ -248,6 +250,31 @@ class Visible(_Versioned):
     tools: frozenset[str] = Field(strict=False)
     resources: frozenset[str] = Field(strict=False)
     prompts: frozenset[str] = Field(strict=False)
+
+
+class ToolStanding(_Answer):
+    """Where one tool may be used, and which limits its calls are charged to.
+
+    `namespaces` are named in the policy; `other_namespaces` stands for all that are not, and
+    `all_namespaces` for reading them at once. A tool without a namespace has none of them.
+    """
+
+    id: str
+    namespaces: list[str]
+    other_namespaces: bool
+    all_namespaces: bool
+    limits: list[str]
+
+
+class Standing(_Versioned):
+    """The answer of `standing`: what a subject could do, and what is left of each limit."""
+
+    roles: list[str]
+    tools: list[ToolStanding]
+    resources: frozenset[str] = Field(strict=False)
+    prompts: frozenset[str] = Field(strict=False)
+    charges: list[Charge]
+    quota: list[Quota]
 
 
 class Canary(_Versioned):

@@ -20,6 +20,7 @@ from mcp_server.policy.documents import (
     Count,
     Decision,
     DecisionInput,
+    Standing,
     Visible,
 )
 from mcp_server.settings import PolicySettings
@@ -31,7 +32,7 @@ _PACKAGE = "mcp.decision"
 _STRICT = {"strict-builtin-errors": "true"}
 _VISIBLE_CACHE_SIZE = 1024
 
-_AnswerT = TypeVar("_AnswerT", Decision, Admission, Visible, Canary)
+_AnswerT = TypeVar("_AnswerT", Decision, Admission, Visible, Standing, Canary)
 
 
 class PolicyUnavailable(Exception):
@@ -127,6 +128,14 @@ class PolicyEngine:
         if len(self._visible) > _VISIBLE_CACHE_SIZE:
             self._visible.popitem(last=False)
         return visible
+
+    async def standing(self, question: DecisionInput, counts: tuple[Count, ...]) -> Standing:
+        """Return what the subject could do and, with `counts`, what is left of each limit.
+
+        Raises:
+            PolicyUnavailable: as `decide`.
+        """
+        return await self._ask("standing", question.document(counts), Standing)
 
     async def canary(self) -> Canary:
         """Ask the policy to judge its two known questions.

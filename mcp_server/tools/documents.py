@@ -26,7 +26,8 @@ class Document:
         read: returns the document as JSON text, given the values of the parameters; raises ToolError.
         source: where text in it comes from, such as `the CMDB`.
         complete: values that a parameter may have and that begin with the given text: gets the
-            parameter's name, the text and the caller.
+            parameter's name, the text and the caller. Callers get the first 100; one more tells
+            them that there are more.
         scope: which parameters name the resource that the policy judges.
     """
 
@@ -50,6 +51,19 @@ class Document:
     def parameters(self) -> tuple[str, ...]:
         """The names of the template's parameters; none for a single document."""
         return tuple(_PARAMETER.findall(self.uri))
+
+    def properties(self, parameters: Mapping[str, str]) -> dict[str, str]:
+        """Return what the policy may judge of the document: namespace, cluster, asset."""
+        scope = {
+            "namespace": self.scope.namespace,
+            "cluster": self.scope.cluster,
+            "asset": self.scope.asset,
+        }
+        return {
+            key: parameters[name]
+            for key, name in scope.items()
+            if name is not None and name in parameters
+        }
 
     def match(self, uri: str) -> dict[str, str] | None:
         """Return the values of the parameters when `uri` is one of these documents, or None.

@@ -84,8 +84,19 @@ class RestDoor:
                         "mime_type": resource.mime_type,
                     }
                     for resource in self._resources
-                    if resource.uri in visible.resources
-                ]
+                    if resource.uri in visible.resources and not resource.parameters
+                ],
+                "resource_templates": [
+                    {
+                        "uri_template": template.uri,
+                        "name": template.name,
+                        "title": template.title,
+                        "description": template.description,
+                        "mime_type": template.mime_type,
+                    }
+                    for template in self._resources
+                    if template.uri in visible.resources and template.parameters
+                ],
             },
             headers={"Cache-Control": "private, no-cache"},
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import pytest
 
-from mcp_server.resources import Resources
-from mcp_server.tools.catalog import ToolContext
+from mcp_server.resources import Completion, Resources
+from mcp_server.tools.catalog import Scope, ToolContext
 from mcp_server.tools.documents import Document
 
 
@@ -60,3 +61,25 @@ def test_a_uri_finds_its_document_and_the_parameters() -> None:
 
 def test_a_document_knows_its_family_and_parameters() -> None:
     assert (ASSET.family, ASSET.parameters, ASSETS.parameters) == ("cmdb", ("id",), ())
+
+
+def test_a_template_names_the_resource_that_the_policy_judges() -> None:
+    template = dataclasses.replace(
+        document("enterprise://k8s/{cluster}/namespaces/{name}"),
+        scope=Scope(cluster="cluster", namespace="name"),
+    )
+
+    assert template.properties({"cluster": "a", "name": "b"}) == {"cluster": "a", "namespace": "b"}
+    assert template.properties({"cluster": "a"}) == {"cluster": "a"}
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "has_more"), [(0, 0, False), (100, 100, False), (101, None, True)]
+)
+def test_a_completion_holds_at_most_a_hundred_values(
+    count: int, total: int | None, has_more: bool
+) -> None:
+    found = Completion.of(str(number) for number in range(count))
+
+    assert len(found.values) == min(count, 100)
+    assert (found.total, found.has_more) == (total, has_more)

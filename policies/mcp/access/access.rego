@@ -38,6 +38,34 @@ reachable(thing) if {
 reachable(thing) if _usable_everywhere(thing)
 
 # METADATA
+# title: The listed namespaces in which the subject could use a thing
+namespaces(thing) := [namespace |
+	is_string(thing.scope.namespace)
+	_usable_in_a_namespace(thing)
+	some namespace, _ in data.config.namespaces.listed
+	_named_for(namespace)
+]
+
+# METADATA
+# title: The subject could use a thing in namespaces that are not listed
+default elsewhere(_) := false
+
+elsewhere(thing) if {
+	is_string(thing.scope.namespace)
+	_usable_in_a_namespace(thing)
+	_named_for_unlisted
+}
+
+# METADATA
+# title: The subject could use a thing in all namespaces at once
+default everywhere(_) := false
+
+everywhere(thing) if {
+	is_string(thing.scope.namespace)
+	_usable_everywhere(thing)
+}
+
+# METADATA
 # title: The catalogue's entry for what is asked for
 entry := data.config.catalog.tools[input.resource.id] if input.resource.type == "tool"
 

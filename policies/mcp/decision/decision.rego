@@ -1,6 +1,6 @@
 # METADATA
 # title: Decision protocol, version 1
-# description: The four documents which the server asks for. Nothing else of this policy is reachable from outside.
+# description: The five documents which the server asks for. Nothing else of this policy is reachable from outside.
 package mcp.decision
 
 import data.mcp.access
@@ -105,6 +105,40 @@ visible := {
 		some id, entry in data.config.catalog.prompts
 		access.reachable(entry)
 	],
+}
+
+# METADATA
+# title: Where the subject stands
+# description: >-
+#   What it can see, where it could use each tool, and the limits that apply: `charges` are the windows to count, and
+#   `quota` is what is left of those whose counts came with the question. Asking charges nothing.
+# entrypoint: true
+standing := {
+	"version": _version,
+	"revision": revision,
+	"roles": [role | some role in subject.roles],
+	"tools": [tool |
+		some id in visible.tools
+		entry := data.config.catalog.tools[id]
+		tool := {
+			"id": id,
+			"namespaces": access.namespaces(entry),
+			"other_namespaces": access.elsewhere(entry),
+			"all_namespaces": access.everywhere(entry),
+			"limits": [charge.id | some charge in array.concat(limits.for_all, limits.for_tool(id, entry))],
+		}
+	],
+	"resources": visible.resources,
+	"prompts": visible.prompts,
+	"charges": _windows,
+	"quota": limits.left(_windows),
+}
+
+_windows := array.concat(limits.for_all, [charge | some charge in _windows_of_tools])
+
+_windows_of_tools contains charge if {
+	some id in visible.tools
+	some charge in limits.for_tool(id, data.config.catalog.tools[id])
 }
 
 # METADATA

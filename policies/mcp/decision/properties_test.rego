@@ -123,3 +123,33 @@ test_a_refusal_has_reasons_and_an_allowance_has_none if {
 		}
 	}
 }
+
+test_a_tool_stands_exactly_in_the_places_where_a_call_is_allowed if {
+	every roles in _role_sets {
+		standing := decision.standing with input as fixtures.request(roles, "resources/read") with data.config as fixtures.config
+		every tool in standing.tools {
+			every namespace, _ in fixtures.config.namespaces.listed {
+				expected := namespace in tool.namespaces
+				answer := _effect(fixtures.call(roles, tool.id, {"namespace": namespace}))
+				answer == {true: "allow", false: "deny"}[expected]
+			}
+			elsewhere := _effect(fixtures.call(roles, tool.id, {"namespace": "kube-system"}))
+			elsewhere == {true: "allow", false: "deny"}[tool.other_namespaces]
+		}
+	}
+}
+
+test_a_standing_names_the_limits_that_calls_are_charged_to if {
+	every roles in _role_sets {
+		standing := decision.standing with input as fixtures.request(roles, "resources/read") with data.config as fixtures.config
+		windows := {charge | some charge in standing.charges}
+		every tool in standing.tools {
+			charged := {charge |
+				some place in fixtures.places
+				some charge in _decide(fixtures.call(roles, tool.id, place)).charges
+			}
+			{charge.id | some charge in charged} == {id | some id in tool.limits}
+			charged - windows == set()
+		}
+	}
+}

@@ -12,28 +12,36 @@ import data.mcp.reasons
 # METADATA
 # title: The windows this call is charged to
 # description: None while the counters are down, because nothing can be counted then.
-charges := array.concat(
-	[
-		object.union(data.config.limits.global, {"id": "global", "key": "global", "cost": 1}),
-		object.union(data.config.limits.user, {"id": "user", "key": concat(":", ["user", _tenant, _user]), "cost": 1}),
-	],
-	[charge |
-		input.resource.type == "tool"
-		some name in {input.resource.id, access.entry.permission}
-		limit := data.config.limits.tool[name]
-		charge := {
-			"id": concat(":", ["tool", name]),
-			"key": _tool_key(name, limit.per),
-			"limit": limit.limit,
-			"window_s": limit.window_s,
-			"cost": 1,
-		}
-	],
-) if {
+charges := array.concat(for_all, [charge |
+	input.resource.type == "tool"
+	some charge in for_tool(input.resource.id, access.entry)
+]) if {
 	_counting
 }
 
 charges := [] if not _counting
+
+# METADATA
+# title: The windows every call of the subject is charged to
+for_all := [
+	object.union(data.config.limits.global, {"id": "global", "key": "global", "cost": 1}),
+	object.union(data.config.limits.user, {"id": "user", "key": concat(":", ["user", _tenant, _user]), "cost": 1}),
+]
+
+# METADATA
+# title: The windows that calls of one tool are charged to besides
+# description: Those of the tool's name and of its permission.
+for_tool(id, entry) := [charge |
+	some name in {id, entry.permission}
+	limit := data.config.limits.tool[name]
+	charge := {
+		"id": concat(":", ["tool", name]),
+		"key": _tool_key(name, limit.per),
+		"limit": limit.limit,
+		"window_s": limit.window_s,
+		"cost": 1,
+	}
+]
 
 _counting if {
 	methods.method.charged == true
@@ -102,9 +110,14 @@ retry_after_ms := max(array.concat([0], [_reset_ms(charge) |
 
 # METADATA
 # title: What is left in each window that was counted
-quota := [left |
-	some charge in charges
-	left := {
+quota := left(charges)
+
+# METADATA
+# title: What is left in each of these windows
+# description: A window for which no count came back is left out.
+left(windows) := [window |
+	some charge in windows
+	window := {
 		"id": charge.id,
 		"limit": charge.limit,
 		"remaining": max([0, charge.limit - _count(charge)]),

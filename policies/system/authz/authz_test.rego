@@ -6,8 +6,8 @@ _strict := {"strict-builtin-errors": ["true"]}
 
 _request(method, path, params) := {"method": method, "path": path, "params": params}
 
-test_the_four_documents_may_be_asked_for if {
-	every name in ["decide", "admit", "visible", "canary"] {
+test_the_five_documents_may_be_asked_for if {
+	every name in ["decide", "admit", "visible", "standing", "canary"] {
 		authz.allow with input as _request("POST", ["v1", "data", "mcp", "decision", name], _strict)
 	}
 }

@@ -1,0 +1,227 @@
+"""Resources, templates, prompts, completion and pages through the whole server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from mcp_types import CacheableResult
+
+from tests.integration.nodes import LegacyClient, McpNode, modern_client
+from tests.integration.servers import RedisServer
+
+pytestmark = pytest.mark.anyio
+
+INVALID_PARAMS = -32602
+POLICY_ME = "enterprise://policy/me"
+
+
+@pytest.fixture
+async def legacy(node: McpNode) -> AsyncIterator[LegacyClient]:
+    async with node.http(node.token()) as http:
+        yield LegacyClient(http)
+
+
+async def _standing(client: LegacyClient) -> dict[str, Any]:
+    answer = await client.request("resources/read", {"uri": POLICY_ME})
+    document: dict[str, Any] = json.loads(answer["result"]["contents"][0]["text"])
+    return document
+
+
+class TestLists:
+    @pytest.mark.parametrize(
+        "method", ["tools/list", "resources/list", "resources/templates/list", "prompts/list"]
+    )
+    async def test_a_cursor_that_was_not_given_is_named(
+        self, legacy: LegacyClient, method: str
+    ) -> None:
+        answer = await legacy.request(method, {"cursor": "bogus"})
+
+        assert answer["error"]["code"] == INVALID_PARAMS
+        assert f"not one that {method} gave" in answer["error"]["message"]
+
+    async def test_lists_are_private_and_tell_how_long_they_hold(self, node: McpNode) -> None:
+        async with modern_client(node, node.token()) as client:
+            lists: list[CacheableResult] = [
+                await client.list_tools(),
+                await client.list_resources(),
+                await client.list_resource_templates(),
+                await client.list_prompts(),
+            ]
+
+        assert {result.cache_scope for result in lists} == {"private"}
+        assert {result.ttl_ms for result in lists} == {60_000}
+
+    async def test_templates_are_not_among_the_resources(self, legacy: LegacyClient) -> None:
+        resources = (await legacy.request("resources/list"))["result"]["resources"]
+        templates = (await legacy.request("resources/templates/list"))["result"]
+
+        assert all("{" not in resource["uri"] for resource in resources)
+        assert all("{" in row["uriTemplate"] for row in templates["resourceTemplates"])
+
+    async def test_a_subject_without_a_role_gets_no_list(self, node: McpNode) -> None:
+        async with node.http(node.token(roles=["mcp:unheard_of"])) as http:
+            answer = await LegacyClient(http).request("prompts/list")
+
+        assert answer["error"]["data"]["reasons"][0]["code"] == "method_not_permitted"
+
+    async def test_the_server_announces_what_it_can_do(self, legacy: LegacyClient) -> None:
+        hello = await legacy.initialize()
+
+        assert {"tools", "resources", "prompts", "completions"} <= set(hello["capabilities"])
+        assert "the CMDB" in hello["instructions"]
+
+
+class TestReading:
+    async def test_hidden_and_absent_resources_are_refused_alike(self, node: McpNode) -> None:
+        async with node.http(node.token(roles=["mcp:unheard_of"])) as http:
+            client = LegacyClient(http)
+            hidden = await client.request("resources/read", {"uri": "enterprise://cmdb/assets"})
+            absent = await client.request("resources/read", {"uri": "enterprise://no/such"})
+
+        for answer in (hidden, absent):
+            for varying in ("uri", "request_id"):
+                answer["error"]["data"].pop(varying)
+            answer.pop("id")
+        assert hidden == absent
+        assert hidden["error"]["code"] == INVALID_PARAMS
+
+    async def test_the_words_of_a_template_are_no_resource(self, legacy: LegacyClient) -> None:
+        uri = "enterprise://cmdb/assets/{id}"
+
+        answer = await legacy.request("resources/read", {"uri": uri})
+
+        assert answer["error"]["code"] == INVALID_PARAMS
+
+    async def test_reading_is_recorded_with_the_document_and_the_uri(
+        self, legacy: LegacyClient, node_owner: asyncpg.Connection
+    ) -> None:
+        await legacy.request("resources/read", {"uri": "enterprise://no/such"})
+
+        row = await node_owner.fetchrow(
+            "SELECT tool, effect, arguments FROM audit.events WHERE method = 'resources/read'"
+            " ORDER BY time DESC LIMIT 1"
+        )
+        assert (row["tool"], row["effect"]) == ("enterprise://no/such", "deny")
+        assert json.loads(row["arguments"]) == {"uri": "enterprise://no/such"}
+
+
+class TestStanding:
+    async def test_what_is_left_counts_calls_and_the_reading_itself(
+        self, legacy: LegacyClient
+    ) -> None:
+        before = await _standing(legacy)
+        await legacy.call("cmdb_query_assets")
+        after = await _standing(legacy)
+
+        left_before = {row["id"]: row["remaining"] for row in before["limits"]}
+        left_after = {row["id"]: row["remaining"] for row in after["limits"]}
+        assert left_before == {"global": 999, "user": 99}
+        assert left_after == {"global": 997, "user": 97}
+
+    async def test_what_may_be_done_is_what_is_listed(self, legacy: LegacyClient) -> None:
+        standing = await _standing(legacy)
+        tools = (await legacy.request("tools/list"))["result"]["tools"]
+        resources = (await legacy.request("resources/list"))["result"]["resources"]
+        templates = (await legacy.request("resources/templates/list"))["result"]
+        prompts = (await legacy.request("prompts/list"))["result"]["prompts"]
+
+        assert [tool["name"] for tool in standing["tools"]] == [tool["name"] for tool in tools]
+        assert standing["resources"] == sorted(
+            [row["uri"] for row in resources]
+            + [row["uriTemplate"] for row in templates["resourceTemplates"]]
+        )
+        assert standing["prompts"] == [prompt["name"] for prompt in prompts]
+        assert standing["roles"] == ["mcp:viewer"]
+
+    async def test_finding_out_charges_nothing_beside_the_reading(
+        self, legacy: LegacyClient, redis_server: RedisServer
+    ) -> None:
+        await _standing(legacy)
+
+        assert redis_server.cli("zcard", "mcp:window:global").strip() == "1"
+        assert len(redis_server.cli("keys", "mcp:window:*").split()) == 2
+
+
+class TestPrompts:
+    async def test_a_prompt_is_listed_and_filled_in(self, node: McpNode) -> None:
+        async with modern_client(node, node.token()) as client:
+            prompts = {prompt.name: prompt for prompt in (await client.list_prompts()).prompts}
+            got = await client.get_prompt("triage_alert", {"alert": "HighErrorRate"})
+
+        arguments = {
+            argument.name: argument for argument in prompts["triage_alert"].arguments or []
+        }
+        assert arguments["alert"].required is True
+        assert arguments["severity"].required is False
+        assert '"alert": "HighErrorRate"' in got.messages[0].content.text  # type: ignore[union-attr]
+        assert "monitoring_get_alerts" in got.messages[0].content.text  # type: ignore[union-attr]
+
+    async def test_faulty_arguments_are_named(self, legacy: LegacyClient) -> None:
+        answer = await legacy.request(
+            "prompts/get", {"name": "triage_alert", "arguments": {"alert": "x", "alart": "y"}}
+        )
+
+        assert answer["error"]["code"] == INVALID_PARAMS
+        assert "alart: unknown argument; known arguments: alert" in answer["error"]["message"]
+
+    async def test_hidden_and_absent_prompts_are_refused_alike(self, node: McpNode) -> None:
+        async with node.http(node.token(roles=["mcp:unheard_of"])) as http:
+            client = LegacyClient(http)
+            hidden = await client.request("prompts/get", {"name": "triage_alert"})
+            absent = await client.request("prompts/get", {"name": "no_such"})
+
+        assert hidden["error"]["message"] == absent["error"]["message"]
+        assert hidden["error"]["code"] == absent["error"]["code"] == INVALID_PARAMS
+
+    async def test_a_prompt_is_recorded_by_its_name(
+        self, legacy: LegacyClient, node_owner: asyncpg.Connection
+    ) -> None:
+        await legacy.request("prompts/get", {"name": "triage_alert", "arguments": {}})
+
+        row = await node_owner.fetchrow(
+            "SELECT tool, effect, outcome FROM audit.events WHERE method = 'prompts/get'"
+            " ORDER BY time DESC LIMIT 1"
+        )
+        assert tuple(row) == ("triage_alert", "allow", "invalid_arguments")
+
+
+class TestCompletion:
+    @staticmethod
+    def _of_prompt(name: str, argument: str, value: str) -> dict[str, Any]:
+        return {
+            "ref": {"type": "ref/prompt", "name": name},
+            "argument": {"name": argument, "value": value},
+        }
+
+    async def test_an_argument_with_choices_is_completed(self, legacy: LegacyClient) -> None:
+        answer = await legacy.request(
+            "completion/complete", self._of_prompt("triage_alert", "severity", "w")
+        )
+
+        assert answer["result"]["completion"] == {
+            "values": ["warning"],
+            "total": 1,
+            "hasMore": False,
+        }
+
+    async def test_an_unknown_argument_is_named(self, legacy: LegacyClient) -> None:
+        answer = await legacy.request(
+            "completion/complete", self._of_prompt("triage_alert", "alart", "")
+        )
+
+        assert answer["error"]["code"] == INVALID_PARAMS
+        assert "alart: unknown argument; known arguments: alert" in answer["error"]["message"]
+
+    async def test_who_may_not_use_a_thing_learns_nothing_of_it(self, node: McpNode) -> None:
+        async with node.http(node.token(roles=["mcp:unheard_of"])) as http:
+            client = LegacyClient(http)
+            answers = [
+                await client.request("completion/complete", self._of_prompt(name, "severity", "w"))
+                for name in ("triage_alert", "no_such")
+            ]
+
+        assert answers[0]["error"]["message"] == answers[1]["error"]["message"]

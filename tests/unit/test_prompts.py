@@ -1,0 +1,113 @@
+"""Prompts: arguments, text, and when they are offered."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_server.catalog_document import every_tool
+from mcp_server.prompts import PROMPTS, Prompts
+from mcp_server.tools.catalog import Arguments, Catalog, InvalidArguments, Result, Tool, ToolContext
+from mcp_server.transports.mcp import instructions
+
+TRIAGE = next(prompt for prompt in PROMPTS if prompt.name == "triage_alert")
+
+
+async def _never(_arguments: Any, _context: ToolContext) -> Any:
+    raise AssertionError("only declared")
+
+
+def tool(name: str) -> Tool[Any, Any]:
+    return Tool(
+        name=name,
+        title="",
+        description="",
+        permission="p",
+        arguments=Arguments,
+        result=Result,
+        run=_never,
+        render=str,
+        read_only=True,
+        source="a test",
+    )
+
+
+ALERTS = Catalog([tool("monitoring:get_alerts")])
+
+
+def _data(text: str) -> Any:
+    return json.loads(text.partition("<arguments>\n")[2].partition("\n</arguments>")[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({}, "alert: Field required"),
+        ({"alert": ""}, "alert: String should have at least 1 character"),
+        ({"alert": "x" * 254}, "alert: String should have at most 253 characters"),
+        (
+            {"alert": "x", "severity": "bad"},
+            "severity: Input should be 'critical', 'warning' or 'info'",
+        ),
+        (
+            {"alert": "x", "alart": "y"},
+            "alart: unknown argument; known arguments: alert, severity, service",
+        ),
+    ],
+)
+def test_each_fault_of_the_arguments_is_named(arguments: dict[str, str], named: str) -> None:
+    with pytest.raises(InvalidArguments, match="^" + named):
+        TRIAGE.parse(arguments)
+
+
+@given(st.text(min_size=1, max_size=253))
+def test_an_argument_is_data_that_cannot_leave_its_mark(text: str) -> None:
+    rendered = TRIAGE.render(TRIAGE.parse({"alert": text}), ALERTS)
+
+    assert rendered.count("<arguments>") == rendered.count("</arguments>") == 1
+    assert _data(rendered) == {"alert": text}
+
+
+def test_a_prompt_is_offered_only_where_its_required_tools_are() -> None:
+    assert [prompt.name for prompt in Prompts(PROMPTS, ALERTS)] == ["triage_alert"]
+    assert not list(Prompts(PROMPTS, Catalog([])))
+
+
+def test_steps_whose_tool_is_not_there_are_left_out() -> None:
+    more = Catalog([tool("monitoring:get_alerts"), tool("k8s:get_pods")])
+
+    fewer_steps = TRIAGE.render(TRIAGE.parse({"alert": "x"}), ALERTS)
+    more_steps = TRIAGE.render(TRIAGE.parse({"alert": "x"}), more)
+
+    assert "k8s_get_pods" not in fewer_steps
+    assert "2. `k8s_get_pods`" in more_steps
+
+
+def test_an_argument_with_choices_completes_to_them() -> None:
+    assert TRIAGE.choices("severity") == ("critical", "warning", "info")
+    assert TRIAGE.choices("alert") == ()
+    assert TRIAGE.choices("unknown") is None
+
+
+def test_every_prompt_is_described_with_every_argument() -> None:
+    for prompt in PROMPTS:
+        assert prompt.description
+        assert prompt.required
+        for name, field in prompt.arguments.model_fields.items():
+            assert field.description, f"{prompt.name}: {name}"
+
+
+def test_the_instructions_name_the_families_that_are_there() -> None:
+    assert "CMDB" in instructions(["cmdb"])
+    assert "Kubernetes" not in instructions(["cmdb", "monitoring"])
+    assert instructions([]).startswith("Every call is decided by policy")
+
+
+def test_the_tools_of_prompts_have_the_names_of_their_families() -> None:
+    families = {tool.family for tool in every_tool()} | {"k8s"}
+
+    assert {step.tool.partition(":")[0] for prompt in PROMPTS for step in prompt.steps} <= families
