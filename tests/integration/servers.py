@@ -214,6 +214,16 @@ class Server(ABC):
         self.stop()
         self.start()
 
+    def send(self, what: signal.Signals) -> None:
+        """Send a signal to the process.
+
+        Raises:
+            ServerFailed: it does not run.
+        """
+        if self._process is None:
+            raise ServerFailed(f"{self} does not run")
+        self._process.send_signal(what)
+
     def pause(self) -> None:
         """Freeze it: connections stay open, nothing answers."""
         self._signal_all(signal.SIGSTOP)
@@ -685,7 +695,10 @@ class Opa(Server):
 
     def command(self) -> list[str]:
         self.socket.unlink(missing_ok=True)
+        role = yaml.safe_load((_ROOT / "roles/opa/defaults/main.yml").read_text())
         return [
+            *("env", f"GOGC={role['opa_gc_percent']}"),
+            f"GOMEMLIMIT={role['opa_memory_soft_limit_mib']}MiB",
             *(opa_program(), "run", "--server", "--config-file", str(self._config)),
             *("--addr", f"unix://{self.socket}", "--unix-socket-perm", "660"),
             *("--diagnostic-addr", f"127.0.0.1:{self._port}", "--authorization=basic"),
