@@ -29,7 +29,7 @@ class TestOpaOfOneNode:
                 await asyncio.sleep(1.5)
                 during = asked(balancer, node) - before
             calm.wait_until_ready()
-            await asyncio.sleep(11)  # a node that failed is tried again after 10 s
+            await asyncio.sleep(11)  # twice nginx_upstream_fail_timeout_s, and a little
             before = asked(balancer, node)
             await traffic.more(60)
             await asyncio.sleep(1.5)

@@ -20,8 +20,13 @@ async def test_a_node_that_does_not_become_ready_goes_back_and_the_others_are_le
 ) -> None:
     nodes = calm.members("mcp_servers")
     before = [(node.main_pid("mcp-server.service"), _runs(calm, node)) for node in nodes]
-    # A setting that the configuration's check accepts, and with which nothing can be decided in time.
-    change = {"mcp_server_policy_timeout_s": 0.0001, "mcp_server_ready_timeout_s": 10}
+    # A setting that the configuration's check accepts, and with which nothing can be decided in time;
+    # and one that changes the unit.
+    change = {
+        "mcp_server_policy_timeout_s": 0.0001,
+        "mcp_server_ready_timeout_s": 10,
+        "mcp_server_open_files_max": 12345,
+    }
 
     async with Traffic(calm, per_second=5) as traffic:
         run = await to_thread.run_sync(
@@ -57,10 +62,12 @@ def test_a_publication_that_decides_otherwise_than_expected_is_taken_back(
     assert revisions(installation) == before_revisions
 
 
-def _runs(installation: Installation, node: Any) -> tuple[str, str]:
-    """Return the release and the checksum of the configuration that a node runs."""
+def _runs(installation: Installation, node: Any) -> tuple[str, ...]:
+    """Return what a node runs: release, checksums of configuration and unit, limit in force."""
     assert node in installation.members("mcp_servers")
     return (
         node.run("readlink /opt/mcp_server/current"),
         node.run("sha256sum /etc/mcp_server/config.yaml"),
+        node.run("sha256sum /etc/systemd/system/mcp-server.service"),
+        node.run("systemctl show -P LimitNOFILE -P NeedDaemonReload mcp-server.service"),
     )

@@ -17,7 +17,8 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from mcp_server.identity import mint_token
-from mcp_server.settings import CountersSettings, DatabaseSettings, PolicySettings
+from mcp_server.settings import CountersSettings, DatabaseSettings, PolicySettings, TlsSettings
+from mcp_server.tls import client_context
 from tests.integration.servers import Server, free_port
 
 __all__ = ["JWT_SECRET", "LegacyClient", "McpNode", "modern_client", "rpc"]
@@ -29,10 +30,11 @@ _numbers = itertools.count(1)
 
 
 class McpNode(Server):
-    """`mcpctl serve` on loopback, without TLS (test_listener.py covers TLS).
+    """`mcpctl serve` on loopback.
 
     Args:
         overrides: top-level sections of the configuration that differ.
+        tls: certificate of both listeners, shown by `ready` as well; None: no TLS.
     """
 
     def __init__(
@@ -46,15 +48,18 @@ class McpNode(Server):
         alertmanager_url: str,
         name: str = "node1",
         overrides: dict[str, Any] | None = None,
+        tls: TlsSettings | None = None,
     ) -> None:
         super().__init__(directory)
         self.port = free_port()
         self.telemetry_port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self._tls = tls
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
         self.mcp_url = f"{self.url}/mcp"
         self.config = directory / "config.yaml"
         secret = directory / "jwt_secret"
         secret.write_text(JWT_SECRET)
+        served_with = {} if tls is None else {"tls": tls.model_dump(mode="json")}
         document = {
             "node": name,
             "public_url": self.url,
@@ -63,8 +68,9 @@ class McpNode(Server):
                 "port": self.port,
                 "drain_s": 0.2,
                 "trusted_proxies": ["127.0.0.1"],
+                **served_with,
             },
-            "telemetry": {"host": "127.0.0.1", "port": self.telemetry_port},
+            "telemetry": {"host": "127.0.0.1", "port": self.telemetry_port, **served_with},
             "identity": {
                 "jwt": {"secret": {"file": str(secret)}, "issuer": ISSUER, "audience": AUDIENCE}
             },
@@ -88,7 +94,9 @@ class McpNode(Server):
 
     def ready(self) -> bool:
         # Live, not ready: fault tests start nodes whose backends are down.
-        with urllib.request.urlopen(f"{self.url}/health/live", timeout=2) as answer:
+        context = None if self._tls is None else client_context(self._tls.ca, self._tls)
+        url = f"{self.url}/health/live"
+        with urllib.request.urlopen(url, timeout=2, context=context) as answer:
             return bool(answer.status == 200)
 
     def token(self, user: str = "", roles: Sequence[str] = ("mcp:viewer",), **claims: Any) -> str:

@@ -1,0 +1,63 @@
+"""Calls one tool through `mcpctl stdio`: the release, settings, policy and stores of a node.
+
+Usage: python call_tool.py MCPCTL CONFIG, with {"token": …, "tool": …, "arguments": {…}} on standard
+input, so that the token is in no list of processes. Prints what the tool answered; otherwise the
+status is 1 and the reason stands on standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from typing import Any
+
+from mcp import Client, MCPError
+from mcp.client.stdio import StdioServerParameters
+
+# Seconds for the start of the process and the call.
+_DEADLINE_S = 30
+
+
+async def call(mcpctl: str, config: str, asked: dict[str, Any]) -> str:
+    """Return the text of the answer; raise MCPError for a refusal."""
+    with tempfile.NamedTemporaryFile("w", prefix="mcp-token-") as token:
+        token.write(asked["token"])
+        token.flush()
+        server = StdioServerParameters(
+            command=mcpctl, args=["stdio", "--config", config, "--token-file", token.name]
+        )
+        async with asyncio.timeout(_DEADLINE_S), Client(server) as client:
+            result = await client.call_tool(asked["tool"], asked["arguments"])
+    text = "\n".join(getattr(part, "text", "") for part in result.content)
+    if result.is_error:
+        sys.exit(f"{asked['tool']} failed: {text}")
+    return text
+
+
+def refusal(error: BaseException) -> str:
+    """Return what a refusal says, its reasons and what would help included."""
+    if isinstance(error, BaseExceptionGroup):
+        return refusal(error.exceptions[0])
+    if not isinstance(error, MCPError):
+        return f"{type(error).__name__}: {error}"
+    data = error.error.data if isinstance(error.error.data, dict) else {}
+    reasons = [f"{each.get('code')} ({each.get('solution')})" for each in data.get("reasons", [])]
+    return "; ".join([error.error.message, *reasons])
+
+
+def main() -> None:
+    """Call the tool that standard input names."""
+    mcpctl, config = sys.argv[1:]
+    asked = json.load(sys.stdin)
+    try:
+        print(asyncio.run(call(mcpctl, config, asked)))
+    except TimeoutError:
+        sys.exit(f"{asked['tool']} gave no answer within {_DEADLINE_S} s")
+    except (MCPError, OSError, BaseExceptionGroup) as error:
+        sys.exit(f"{asked['tool']} was refused: {refusal(error)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The tasks by which playbooks/verify.yml makes real calls: on a node, and at the public address.
+
+Against a node of these tests without nginx before it; tests/deploy runs them on a whole installation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.integration.nodes import AUDIENCE, ISSUER, JWT_SECRET, McpNode
+from tests.integration.servers import Authority
+
+_ROOT = Path(__file__).resolve().parents[2]
+_GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
+
+Verify = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def verify(node: McpNode, authority: Authority, tmp_path: Path) -> Verify:
+    """Run a task file of roles/mcp_server with settings that differ."""
+    settings: dict[str, object] = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "mcp_server_public_url": node.url,
+        "mcp_server_jwt_issuer": ISSUER,
+        "mcp_server_jwt_audience": AUDIENCE,
+        "mcp_server_jwt_secret": JWT_SECRET,
+        "mcp_server_ready_timeout_s": 20,
+        "pki_ca_certificate_file": str(authority.ca),
+        # The node of the tests runs from .venv instead of /opt.
+        "__mcp_server_current": str(Path(sys.executable).parents[1]),
+        "__mcp_server_config": str(node.config),
+    }
+
+    def run(tasks: str, **different: object) -> subprocess.CompletedProcess[str]:
+        inventory = {"all": {"children": {name: {"hosts": {"all1": None}} for name in _GROUPS}}}
+        (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
+        role = {"name": "mcp_server", "tasks_from": tasks}
+        play = {
+            "hosts": "all",
+            "gather_facts": False,
+            "tasks": [{"ansible.builtin.import_role": role}],
+        }
+        (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+        return subprocess.run(
+            [
+                str(Path(sys.executable).with_name("ansible-playbook")),
+                *("-i", str(tmp_path / "hosts.yml"), "-e", json.dumps({**settings, **different})),
+                str(tmp_path / "play.yml"),
+            ],
+            cwd=_ROOT,
+            env=os.environ | {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("tasks", ["verify", "verify_call"])
+def test_a_working_installation_is_called_and_changes_nothing(verify: Verify, tasks: str) -> None:
+    result = verify(tasks)
+
+    assert result.returncode == 0, result.stdout
+    assert "changed=0" in result.stdout
+    assert JWT_SECRET not in result.stdout
+
+
+@pytest.mark.parametrize("tasks", ["verify", "verify_call"])
+def test_a_call_that_is_refused_fails_and_says_what_to_do(verify: Verify, tasks: str) -> None:
+    result = verify(tasks, mcp_server_verify_role="mcp:nobody")
+
+    said = " ".join(result.stdout.split())
+    assert result.returncode != 0
+    assert "as mcp:nobody" in said
+    assert "set mcp_server_verify_role" in said
+
+
+@pytest.mark.parametrize("tasks", ["verify", "verify_call"])
+def test_a_node_that_has_another_key_than_the_inventory_fails(verify: Verify, tasks: str) -> None:
+    result = verify(tasks, mcp_server_jwt_secret="x" * 32)
+
+    assert result.returncode != 0
+    assert {"verify": "not usable", "verify_call": "status 401"}[tasks] in result.stdout
+
+
+def test_a_tool_that_fails_at_its_backend_fails_the_verification(verify: Verify) -> None:
+    query = {"name": "monitoring_query_metrics", "arguments": {"query": "up{"}}
+
+    result = verify("verify_call", __mcp_server_verify_tool=query)
+
+    assert result.returncode != 0
+    assert "parse error" in result.stdout
