@@ -51,9 +51,10 @@ bench: ## Calls a second and latency beside the bare SDK (docs/performance.md)
 	@scripts/bootstrap --tests
 	@python -m tests.bench.first
 
-docs: ## Write the README.md of each role anew
+docs: ## Write docs/tools.md and the README.md of each role anew
 	@scripts/bootstrap
 	@python scripts/role_docs
+	@scripts/tools_docs
 
 lock: ## Resolve requirements/*.in anew into the lock files
 	@scripts/lock

@@ -170,6 +170,19 @@ def policy_catalog() -> None:
 
 
 @main.group()
+def docs() -> None:
+    """Documents that are generated from the declarations."""
+
+
+@docs.command("tools")
+def docs_tools() -> None:
+    """Print docs/tools.md: every tool, resource, template and prompt this version can serve."""
+    from mcp_server.tools_document import tools_document  # noqa: PLC0415
+
+    click.echo(tools_document(), nl=False)
+
+
+@main.group()
 def db() -> None:
     """The database's schema."""
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Generic, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
+from mcp_server.tools.schemas import argument_schema, result_schema
+
 __all__ = [
     "Arguments",
     "Catalog",
@@ -196,16 +198,18 @@ class Tool(Generic[ArgumentsT, ResultT]):
     @cached_property
     def input_schema(self) -> dict[str, Any]:
         """JSON Schema of the arguments."""
-        return _schema(self.arguments)
+        return argument_schema(self.arguments)
 
     @cached_property
     def output_schema(self) -> dict[str, Any]:
         """JSON Schema of the structured result."""
-        schema = _schema(self.result, mode="serialization")
+        schema = result_schema(self.result)
         if self.rows is not None:
             # `fields` leaves out what was not asked for.
-            row = schema["properties"][self.rows]["items"]["$ref"].rpartition("/")[2]
-            schema["$defs"][row].pop("required", None)
+            row = schema["properties"][self.rows]["items"]
+            if "$ref" in row:
+                row = schema["$defs"][row["$ref"].rpartition("/")[2]]
+            row.pop("required", None)
         return schema
 
     def parse(self, arguments: Mapping[str, Any]) -> ArgumentsT:
@@ -268,23 +272,3 @@ class Catalog:
     def find(self, wire_name: str) -> Tool[Any, Any] | None:
         """Return the tool that clients call `wire_name`, or None."""
         return self._by_wire_name.get(wire_name)
-
-
-def _schema(model: type[BaseModel], mode: Any = "validation") -> dict[str, Any]:
-    schema = model.model_json_schema(mode=mode)
-    _drop_titles(schema)
-    # The base classes' docstrings would stand as descriptions of the whole.
-    schema.pop("description", None)
-    return schema
-
-
-def _drop_titles(node: Any) -> None:
-    """Remove pydantic's generated titles: they repeat the names and cost every client tokens."""
-    if isinstance(node, dict):
-        if isinstance(node.get("title"), str):
-            del node["title"]
-        for value in node.values():
-            _drop_titles(value)
-    elif isinstance(node, list):
-        for value in node:
-            _drop_titles(value)

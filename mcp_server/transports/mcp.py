@@ -21,7 +21,7 @@ from mcp_server.tools.catalog import InvalidArguments, Tool, ToolError
 from mcp_server.tools.documents import Document
 from mcp_server.transports.pages import InvalidCursor, page
 
-__all__ = ["FORBIDDEN", "RATE_LIMITED", "UNAVAILABLE", "McpDoor", "instructions"]
+__all__ = ["FORBIDDEN", "RATE_LIMITED", "UNAVAILABLE", "McpDoor", "declaration", "instructions"]
 
 # JSON-RPC 2.0 section 5.1 leaves -32000 to -32099 to implementations; MCP uses -32020 and above.
 FORBIDDEN = -32010
@@ -126,7 +126,7 @@ class McpDoor:
             lambda tool: tool.name,
         )
         return types.ListToolsResult(
-            tools=[_declaration(tool) for tool in tools],
+            tools=[declaration(tool) for tool in tools],
             next_cursor=cursor,
             ttl_ms=_LIST_TTL_MS,
             cache_scope="private",
@@ -368,7 +368,8 @@ def _prompt(prompt: Prompt) -> types.Prompt:
     )
 
 
-def _declaration(tool: Tool[Any, Any]) -> types.Tool:
+def declaration(tool: Tool[Any, Any]) -> types.Tool:
+    """Return how clients are told of a tool."""
     return types.Tool(
         name=tool.wire_name,
         title=tool.title,

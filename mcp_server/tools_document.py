@@ -1,0 +1,172 @@
+"""docs/tools.md: what clients can use, from the declarations themselves; a check compares the two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from mcp_server.catalog_document import every_document, every_prompt, every_tool
+from mcp_server.prompts import Prompt
+from mcp_server.resources import MAX_COMPLETIONS
+from mcp_server.tools.catalog import Tool
+from mcp_server.tools.documents import Document
+from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
+from mcp_server.transports.pages import PAGE_SIZE
+
+__all__ = ["tools_document"]
+
+_INTRODUCTION = f"""\
+# Tools, resources and prompts
+
+<!-- Written by `mcpctl docs tools` from the declarations; change them there, then run make docs. -->
+
+What an MCP or REST client can use. A backend that is not configured hides what needs it, and the
+policy shows each caller what could be allowed to it: roles are mapped to permissions in
+`policies/config/roles`, namespaces in `policies/config/namespaces`, limits are in
+`policies/config/limits`. `enterprise://policy/me` tells a caller where it stands.
+
+- Unknown arguments are refused by name. A result (structured, and as text for a model) is at most
+  {RESULT_BUDGET_BYTES // 1024} KiB; a list that was cut says so and has a `next_cursor`.
+- Text from the systems asked is marked as data, and known shapes of secrets in it are masked.
+- `tools/list`, `resources/list`, `resources/templates/list` and `prompts/list` come in pages of
+  {PAGE_SIZE}; a completion has at most {MAX_COMPLETIONS} values.
+- Over REST: `POST /tools/{{name}}/execute` with the arguments as a JSON object.
+"""
+
+
+def tools_document() -> str:
+    """Return the document (Markdown)."""
+    tools, documents, prompts = every_tool(), every_document(), every_prompt()
+    lines = [_INTRODUCTION, "## Tools", "", *_overview(tools), ""]
+    for tool in tools:
+        lines += _tool(tool)
+    single = [document for document in documents if not document.parameters]
+    templates = [document for document in documents if document.parameters]
+    lines += ["## Resources", "", *_documents(single), ""]
+    if templates:
+        lines += ["## Resource templates", "", *_documents(templates), ""]
+    lines += ["## Prompts", ""]
+    for prompt in prompts:
+        lines += _prompt(prompt)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _overview(tools: Iterable[Tool[Any, Any]]) -> Iterator[str]:
+    yield "| tool | what it does | permission | changes something |"
+    yield "|---|---|---|---|"
+    for tool in tools:
+        changes = "no" if tool.read_only else "yes"
+        yield _row(
+            f"[`{tool.wire_name}`](#{tool.wire_name})",
+            tool.description,
+            f"`{tool.permission}`",
+            changes,
+        )
+
+
+def _tool(tool: Tool[Any, Any]) -> Iterator[str]:
+    yield f"### {tool.wire_name}"
+    yield ""
+    yield tool.description
+    yield ""
+    hints = [
+        "reads only" if tool.read_only else "changes something",
+        *(["may destroy"] if tool.destructive else []),
+        "may be repeated" if tool.idempotent else "must not be repeated blindly",
+    ]
+    yield (
+        f"Policy name `{tool.name}`, permission `{tool.permission}`; {', '.join(hints)}; "
+        f"deadline {tool.timeout_s:g} s."
+    )
+    scope = {
+        kind: name
+        for kind in ("cluster", "namespace", "all_namespaces", "asset")
+        if (name := getattr(tool.scope, kind)) is not None
+    }
+    if scope:
+        judged = ", ".join(f"`{name}`" for name in scope.values())
+        yield f"The policy judges where it works by {judged}."
+    yield ""
+    yield from _arguments(tool.input_schema)
+    if tool.rows is not None:
+        fields = ", ".join(f"`{name}`" for name in tool.row_fields)
+        yield f"Result: a list `{tool.rows}` with {fields}; `total`, `truncated`, `next_cursor`."
+    else:
+        fields = ", ".join(f"`{name}`" for name in tool.result.model_fields)
+        yield f"Result: {fields}."
+    yield ""
+
+
+def _arguments(schema: Mapping[str, Any]) -> Iterator[str]:
+    properties = schema.get("properties", {})
+    if not properties:
+        yield "It takes no arguments."
+        yield ""
+        return
+    yield "| argument | type | default | meaning |"
+    yield "|---|---|---|---|"
+    required = set(schema.get("required", ()))
+    definitions = schema.get("$defs", {})
+    for name, argument in properties.items():
+        default = "required" if name in required else _code(argument.get("default"))
+        yield _row(
+            f"`{name}`", _type(argument, definitions), default, argument.get("description", "")
+        )
+    yield ""
+
+
+def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    """Return a schema in words: `integer, 1 to 500`, `list of object`."""
+    if "$ref" in schema:
+        return _type(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    if "enum" in schema:
+        return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(_type(choice, definitions) for choice in schema["anyOf"])
+    kind = schema.get("type", "any")
+    words = " or ".join(kind) if isinstance(kind, list) else str(kind)
+    if words == "array":
+        words = f"list of {_type(schema.get('items', {}), definitions)}"
+    if words == "object" and "properties" in schema:
+        words = f"object ({', '.join(f'`{name}`' for name in schema['properties'])})"
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        words += f", {low} to {high}"
+    elif low is not None or high is not None:
+        words += f", at least {low}" if high is None else f", at most {high}"
+    if "maxLength" in schema:
+        words += f", at most {schema['maxLength']} characters"
+    if "maxItems" in schema:
+        words += f", at most {schema['maxItems']}"
+    if "pattern" in schema:
+        words += f", like `{schema['pattern']}`"
+    return words
+
+
+def _documents(documents: Iterable[Document]) -> Iterator[str]:
+    yield "| URI | what it holds | permission | completes |"
+    yield "|---|---|---|---|"
+    for document in documents:
+        completes = (
+            ", ".join(f"`{name}`" for name in document.parameters) if document.complete else ""
+        )
+        yield _row(f"`{document.uri}`", document.description, f"`{document.permission}`", completes)
+
+
+def _prompt(prompt: Prompt) -> Iterator[str]:
+    yield f"### {prompt.name}"
+    yield ""
+    yield f"{prompt.description} Permission `{prompt.permission}`."
+    required = ", ".join(f"`{name.replace(':', '_')}`" for name in sorted(prompt.required))
+    yield f"Offered where {required} is configured; it uses what else there is."
+    yield ""
+    yield from _arguments(prompt.arguments.model_json_schema())
+
+
+def _code(value: Any) -> str:
+    return "" if value is None else f"`{json.dumps(value)}`"
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,108 @@
+"""Compact schemas accept what the models make, and refuse what the models refuse."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+import jsonschema
+import pytest
+from pydantic import Field, ValidationError
+
+from mcp_server.catalog_document import every_tool
+from mcp_server.tools.catalog import Arguments, Result
+from mcp_server.tools.schemas import argument_schema, result_schema
+
+
+class Panel(Arguments):
+    """One of several."""
+
+    title: Annotated[str, Field(min_length=1)]
+    unit: Literal["s", "bytes"] | None = None
+
+
+class Sent(Arguments):
+    """Everything that arguments are made of."""
+
+    name: str
+    count: Annotated[int, Field(ge=1)] = 1
+    kind: Literal["a", "b"] | None = None
+    panels: list[Panel] = Field(default=[], max_length=2)
+    labels: dict[str, str] | None = None
+
+
+class Node(Result):
+    """A definition that refers to itself."""
+
+    name: str
+    children: list[Node] = Field(default=[])
+
+
+class Made(Result):
+    """Everything that results are made of."""
+
+    state: Literal["up", "down"] | None
+    first: Node
+    owner: str | None
+    values: dict[str, float]
+
+
+def _fits(schema: dict[str, Any], document: Any) -> bool:
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return bool(jsonschema.Draft202012Validator(schema).is_valid(document))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"name": "x"},
+        {"name": "x", "count": 2, "kind": "a", "labels": {"a": "b"}},
+        {"name": "x", "panels": [{"title": "t", "unit": "s"}]},
+        {},
+        {"name": 1},
+        {"name": "x", "count": 0},
+        {"name": "x", "kind": "c"},
+        {"name": "x", "other": 1},
+        {"name": "x", "panels": [{"title": ""}]},
+        {"name": "x", "panels": [{"title": "t", "other": 1}]},
+        {"name": "x", "panels": [{"title": "t"}] * 3},
+        {"name": "x", "labels": {"a": 1}},
+    ],
+)
+def test_a_schema_of_arguments_judges_as_the_model_does(document: dict[str, Any]) -> None:
+    try:
+        Sent.model_validate(document)
+        valid = True
+    except ValidationError:
+        valid = False
+
+    assert _fits(argument_schema(Sent), document) == valid
+
+
+@pytest.mark.parametrize("state", ["up", "down", None])
+def test_a_schema_of_a_result_accepts_what_the_model_makes(
+    state: Literal["up", "down"] | None,
+) -> None:
+    leaf = Node(name="leaf")
+    made = Made(state=state, first=Node(name="n", children=[leaf]), owner=None, values={"a": 1.5})
+
+    assert _fits(result_schema(Made), made.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"state": "left"}, {"owner": 1}, {"first": {"name": 1}}, {"values": {"a": "b"}}]
+)
+def test_a_schema_of_a_result_refuses_other_shapes(wrong: dict[str, Any]) -> None:
+    right = {"state": "up", "first": {"name": "n"}, "owner": None, "values": {}}
+
+    assert _fits(result_schema(Made), right)
+    assert not _fits(result_schema(Made), right | wrong)
+
+
+def test_every_schema_is_valid_and_self_contained() -> None:
+    for tool in every_tool():
+        for schema in (tool.input_schema, tool.output_schema):
+            jsonschema.Draft202012Validator.check_schema(schema)
+            references = json.dumps(schema).count('"$ref"')
+            assert bool(references) == ("$defs" in schema), tool.name
+            assert schema["type"] == "object", tool.name
