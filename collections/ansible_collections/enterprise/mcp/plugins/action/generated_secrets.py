@@ -12,13 +12,18 @@ from ansible.errors import AnsibleActionFail
 from ansible.parsing.vault import VaultLib
 from ansible.plugins.action import ActionBase
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 KINDS = ("password", "ec_private_key")
 
 
 def make(kind: str) -> tuple[str, str | None]:
-    """Return a new secret of this kind and, for a key pair, its public half (both text, PEM for keys)."""
+    """Return a new secret and, for a key pair, its public half (both text, PEM for keys)."""
     if kind == "password":
         return secrets.token_urlsafe(32), None
     key = ec.generate_private_key(ec.SECP256R1())
@@ -46,7 +51,9 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
     _requires_connection = False
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return changed and the names of the files that were made (or would be, in check mode)."""
         super().run(tmp, task_vars)
         _, args = self.validate_argument_spec(
@@ -68,9 +75,13 @@ class ActionModule(ActionBase):
         wanted = [
             item
             for item in args["secrets"]
-            if not (directory / item["name"]).exists() and not self._given(item["name"], task_vars or {})
+            if not (directory / item["name"]).exists()
+            and not self._given(item["name"], task_vars or {})
         ]
-        result: dict[str, Any] = {"changed": bool(wanted), "created": [item["name"] for item in wanted]}
+        result: dict[str, Any] = {
+            "changed": bool(wanted),
+            "created": [item["name"] for item in wanted],
+        }
         if wanted and not self._task.check_mode:
             try:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -81,7 +92,7 @@ class ActionModule(ActionBase):
         return result
 
     def _given(self, name: str, variables: dict[str, Any]) -> bool:
-        """Tell whether the variable is set by which the lookup enterprise.mcp.secret finds this secret first."""
+        """Tell whether the variable is set that the lookup enterprise.mcp.secret reads first."""
         return bool(self._templar.template(variables.get(f"secrets_{name}", "")))
 
     def _create(self, directory: Path, item: dict[str, Any]) -> None:
@@ -91,7 +102,7 @@ class ActionModule(ActionBase):
             (directory / item["public"]).unlink(missing_ok=True)
             write_once(directory / item["public"], public.encode(), 0o644)
         content = private.encode()
-        vault_secrets = self._loader._vault.secrets  # noqa: SLF001 - the loader offers no other way
+        vault_secrets = self._loader._vault.secrets
         if vault_secrets:
             content = VaultLib(vault_secrets).encrypt(content)
         write_once(directory / item["name"], content, 0o600)

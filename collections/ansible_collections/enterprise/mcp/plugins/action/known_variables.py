@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.enterprise.mcp.plugins.module_utils.names import Known, find_unknown, read_known
+from ansible_collections.enterprise.mcp.plugins.module_utils.names import (
+    Known,
+    find_unknown,
+    read_known,
+)
 
 
 class ActionModule(ActionBase):
@@ -17,7 +21,9 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
     _requires_connection = False
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return ok, or failed with one sentence for each unknown variable."""
         super().run(tmp, task_vars)
         _, args = self.validate_argument_spec(
@@ -30,11 +36,15 @@ class ActionModule(ActionBase):
         described = read_known(Path(args["roles_path"]))
         known = Known(described.roles, described.variables | set(args["also_known"]))
         hosts = variables["hostvars"]
-        unknown = find_unknown(known, {host: list(hosts[host]) for host in variables["groups"]["all"]})
+        unknown = find_unknown(
+            known, {host: list(hosts[host]) for host in variables["groups"]["all"]}
+        )
         if not unknown:
             return {"changed": False, "msg": f"{len(known.variables)} variables known"}
         return {
             "failed": True,
             "msg": ". ".join(str(variable) for variable in unknown) + ".",
-            "unknown": [{"name": u.name, "nearest": u.nearest, "hosts": list(u.hosts)} for u in unknown],
+            "unknown": [
+                {"name": u.name, "nearest": u.nearest, "hosts": list(u.hosts)} for u in unknown
+            ],
         }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a secret: explicit variable, else the file on the controller, else a placeholder in check mode."""
+"""Reads a secret: explicit variable, else its file, else a placeholder in check mode."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ version_added: 0.1.0
 author: [enterprise-mcp]
 description:
   - Returns the variable C(secrets_NAME) when it is set and not empty.
-  - Otherwise returns the content of the file NAME in C(secrets_state_dir), decrypted when it is a vault file.
+  - Otherwise returns the content of the file NAME in C(secrets_state_dir), decrypted when it is a
+    vault file.
   - In check mode, before the first real run, returns a placeholder.
 options:
   _terms:
     description: Names of secrets.
     required: true
   directory:
-    description: Folder of the files. By default C(secrets_state_dir), else C(.state/secrets) beside the inventory.
+    description:
+      - Folder of the files. By default C(secrets_state_dir), else C(.state/secrets) beside the
+        inventory.
     type: path
 """
 
@@ -47,7 +50,9 @@ PLACEHOLDER = "not-made-yet-this-is-what-check-mode-shows"
 class LookupModule(LookupBase):
     """The lookup; its options are described above."""
 
-    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
+    def run(
+        self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[str]:
         """Return one string for each name; raise AnsibleLookupError for one that does not exist."""
         self.set_options(var_options=variables, direct=kwargs)
         return [self._read(name, variables or {}) for name in terms]
@@ -60,11 +65,12 @@ class LookupModule(LookupBase):
         path = Path(directory) / name
         if path.exists():
             content = self._loader.get_text_file_contents(str(path))
-            return content.rstrip("\n") if "-----BEGIN" not in content else content
+            return str(content.rstrip("\n") if "-----BEGIN" not in content else content)
         if variables.get("ansible_check_mode"):
             return PLACEHOLDER
         raise AnsibleLookupError(
-            f"The secret {name} does not exist: set secrets_{name}, or run playbooks/secrets.yml, which makes {path}."
+            f"The secret {name} does not exist: set secrets_{name}, or run playbooks/secrets.yml, "
+            f"which makes {path}."
         )
 
     def _state_dir(self, variables: dict[str, Any]) -> str:

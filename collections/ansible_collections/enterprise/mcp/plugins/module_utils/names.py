@@ -36,10 +36,13 @@ class Unknown:
 
 def read_known(roles_path: Path) -> Known:
     """Read the argument specifications of all roles below roles_path."""
-    roles, variables = set(), set()
+    roles: set[str] = set()
+    variables: set[str] = set()
     for path in sorted(roles_path.glob("*/meta/argument_specs.yml")):
         roles.add(path.parent.parent.name)
-        for entry in (yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"] or {}).values():
+        for entry in (
+            yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"] or {}
+        ).values():
             variables.update(entry.get("options") or {})
     return Known(frozenset(roles), frozenset(variables))
 
@@ -52,7 +55,10 @@ def find_unknown(known: Known, names_by_host: Mapping[str, Iterable[str]]) -> li
         for name in names:
             if name.startswith(prefixes) and name not in known.variables:
                 found.setdefault(name, []).append(host)
-    return [Unknown(name, _nearest(name, known), tuple(sorted(hosts))) for name, hosts in sorted(found.items())]
+    return [
+        Unknown(name, _nearest(name, known), tuple(sorted(hosts)))
+        for name, hosts in sorted(found.items())
+    ]
 
 
 def _nearest(name: str, known: Known) -> str:

@@ -1,0 +1,123 @@
+"""scripts/suites: what the end of the output tells to those who see nothing else of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+_SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "suites"
+
+_REPORT = """<?xml version="1.0"?>
+<testsuites><testsuite tests="4" failures="1" errors="1" skipped="1">
+<testcase classname="tests.integration.test_a" name="test_good"/>
+<testcase classname="tests.integration.test_a" name="test_left_out"><skipped/></testcase>
+<testcase classname="tests.integration.test_a" name="test_bad">
+<failure message="AssertionError: assert 1 == 2&#10; + where 1 is">a long trace</failure></testcase>
+<testcase classname="tests.integration.test_b" name="test_worse">
+<error message="failed on setup with OSError">a long trace</error></testcase>
+</testsuite></testsuites>
+"""
+
+_PLAYBOOK = """
+TASK [redis : verify | Wait for the port] ****************************************
+changed: [cache1]
+
+TASK [mcp_server : activate | Say that the node was not changed] *****************
+\x1b[31mfatal: [mcp1]: FAILED! => \x1b[0m
+    changed: false
+    msg: mcp1 did not become ready
+
+PLAY RECAP *********************************************************************
+CRITICAL Ansible return code was 2
+"""
+
+
+@pytest.fixture(scope="module")
+def suites() -> ModuleType:
+    loader = SourceFileLoader("suites", str(_SCRIPT))
+    spec = importlib.util.spec_from_loader("suites", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["suites"] = module  # dataclasses look their module up
+    loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    return tmp_path / "report.xml"
+
+
+def end_of(
+    suites: ModuleType, file: Path, *, status: int, output: str = "", **step: object
+) -> list[str]:
+    """Return the lines of the summary of one step."""
+    outcome = suites.judge(suites.Step("a step", ("true",), **step), status, output, file, 1.0)
+    return str(suites.summary([outcome])).splitlines()
+
+
+def test_failed_tests_are_named_with_the_first_line_of_their_message(
+    suites: ModuleType, report: Path
+) -> None:
+    report.write_text(_REPORT)
+
+    lines = end_of(suites, report, status=1, output="noise", report=True)
+
+    assert lines[-6:] == [
+        "",
+        "a step:",
+        "  tests.integration.test_a.test_bad: AssertionError: assert 1 == 2",
+        "  tests.integration.test_b.test_worse: failed on setup with OSError",
+        "",
+        "1 passed, 2 failed, 1 skipped",
+    ]
+
+
+def test_a_step_without_a_report_shows_its_last_lines(suites: ModuleType, report: Path) -> None:
+    output = "\n".join(f"line {number}" for number in range(40))
+
+    lines = end_of(suites, report, status=1, output=output)
+
+    assert lines[-18:] == [
+        "a step:",
+        *(f"  line {number}" for number in range(25, 40)),
+        "",
+        "0 passed, 1 failed",
+    ]
+
+
+def test_the_task_of_a_playbook_that_failed_is_kept(suites: ModuleType, report: Path) -> None:
+    lines = end_of(suites, report, status=2, output=_PLAYBOOK, report=True)
+
+    assert lines[-7:] == [
+        "a step:",
+        "  TASK [mcp_server : activate | Say that the node was not changed]",
+        "    fatal: [mcp1]: FAILED! =>",
+        "        changed: false",
+        "        msg: mcp1 did not become ready",
+        "",
+        "0 passed, 1 failed",
+    ]
+
+
+def test_what_passed_is_only_counted(suites: ModuleType, report: Path) -> None:
+    lines = end_of(suites, report, status=0, output=_PLAYBOOK)
+
+    assert lines[-2:] == ["a step" + " " * 26 + "1       0        0        1", "1 passed, 0 failed"]
+
+
+def test_a_test_suite_without_a_test_has_failed(suites: ModuleType, report: Path) -> None:
+    lines = end_of(suites, report, status=0, output="collected 0 items", report=True)
+
+    assert lines[-1] == "0 passed, 1 failed"
+
+
+def test_tests_that_the_output_counts_are_counted(suites: ModuleType, report: Path) -> None:
+    lines = end_of(suites, report, status=0, output="71 tests passed", said=r"(\d+) tests passed")
+
+    assert lines[-1] == "71 passed, 0 failed"
