@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-deploy bench docs lock
+.PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-conformance test-deploy bench docs lock
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ROLES ?= mcp:viewer
@@ -27,9 +27,9 @@ check: ## Linters, policy tests and unit tests: run it before each commit
 	@scripts/bootstrap --tests
 	@python scripts/suites check
 
-test: ## Everything: check, integration, deployment in containers
+test: ## Everything: check, integration, conformance, deployment in containers
 	@scripts/bootstrap --tests
-	@python scripts/suites check integration deploy
+	@python scripts/suites check integration conformance deploy
 
 test-unit: ## Unit tests only
 	@scripts/bootstrap
@@ -42,6 +42,10 @@ test-policy: ## Policies only: format, types, data, tests with coverage
 test-integration: ## The server with real PostgreSQL, Redis, OPA and Prometheus on this machine
 	@scripts/bootstrap --tests
 	@python scripts/suites integration
+
+test-conformance: ## The protocol's conformance suite against the whole server, both revisions (docs/conformance.md)
+	@scripts/bootstrap --tests
+	@python scripts/suites conformance
 
 test-deploy: ## The playbooks on containers: one host, then the whole topology
 	@scripts/bootstrap

@@ -54,6 +54,8 @@ class Node:
     backend to be up), leaving stops them in the opposite order.
     """
 
+    _door = McpDoor
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.draining = False
@@ -120,7 +122,7 @@ class Node:
         on_node_unavailable: Callable[[ServerRequestContext[Any, Any]], None] = lambda _: None,
     ) -> McpDoor:
         """Return a new MCP door, which hears of changed lists."""
-        door = McpDoor(
+        door = self._door(
             self.gate,
             self.resources,
             self.prompts,
@@ -208,13 +210,13 @@ def _mark_node_unavailable(ctx: ServerRequestContext[Any, Any]) -> None:
     _edge_state(ctx).node_unavailable = True
 
 
-async def serve(settings: Settings) -> None:
-    """Run one node until SIGTERM or SIGINT.
+async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> None:
+    """Run one node, built by `make`, until SIGTERM or SIGINT.
 
     On a signal the node drains: for `listen.drain_s` seconds it answers 503 to new requests, then it
     closes its listeners, lets the requests in progress end and stops. SIGHUP reloads certificates.
     """
-    async with Node(settings) as node:
+    async with make(settings) as node:
         app = node.application()
         async with app.router.lifespan_context(app):
             public = Listener(app, settings.listen)

@@ -32,9 +32,15 @@ UNTRUSTED_SOURCE = "enterprise-mcp/untrusted-source"
 
 _LIST_TTL_MS = 60_000
 _HANDLERS_ASK = ("tools/call", "resources/read", "prompts/get", "completion/complete")
-# What the policy answers for a thing that is hidden or absent; the specification's code for an
-# absent one serves for both.
-_NOT_AVAILABLE = "not_available"
+# What the policy answers for a thing that is hidden or absent, and for a method that is not offered.
+# The specification's code for an absent one serves for both; methods not named here have no handler.
+_ABSENT = frozenset(("not_available", "method_unknown"))
+_ABSENT_CODES = {
+    "tools/call": FORBIDDEN,
+    "resources/read": types.INVALID_PARAMS,
+    "prompts/get": types.INVALID_PARAMS,
+    "completion/complete": types.INVALID_PARAMS,
+}
 _FAMILIES = {
     "k8s": "Kubernetes clusters",
     "monitoring": "metrics, alerts and dashboards",
@@ -309,8 +315,8 @@ class McpDoor:
             code = RATE_LIMITED
             data["retry_after_ms"] = refusal.retry_after_ms
             data["quota"] = [quota.model_dump() for quota in refusal.quota]
-        elif ctx.method != "tools/call" and any(r.code == _NOT_AVAILABLE for r in refusal.reasons):
-            code = types.INVALID_PARAMS
+        elif any(reason.code in _ABSENT for reason in refusal.reasons):
+            code = _ABSENT_CODES.get(ctx.method, types.METHOD_NOT_FOUND)
         return MCPError(code, str(refusal), data)
 
 
