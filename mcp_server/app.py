@@ -37,7 +37,7 @@ from mcp_server.standing import StandingReader, policy_me
 from mcp_server.tools.catalog import Catalog
 from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
-from mcp_server.tools.monitoring import Monitoring
+from mcp_server.tools.monitoring.family import Monitoring
 from mcp_server.transports.edge import Edge, EdgeState
 from mcp_server.transports.health import health_routes, telemetry_routes
 from mcp_server.transports.listener import Listener

@@ -16,7 +16,7 @@ from mcp_server.standing import policy_me
 from mcp_server.tools.catalog import Catalog, Tool
 from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.documents import Document
-from mcp_server.tools.monitoring import Monitoring
+from mcp_server.tools.monitoring.family import Monitoring
 
 __all__ = ["catalog_document", "every_document", "every_prompt", "every_tool"]
 

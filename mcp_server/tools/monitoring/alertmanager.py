@@ -1,0 +1,68 @@
+"""Alertmanager, as its HTTP API (v2) shows it: which alerts it knows and which it keeps quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from mcp_server.settings import MonitoringSettings
+from mcp_server.tools.backend import BackendUnavailable, HttpBackend
+from mcp_server.tools.catalog import ToolError
+
+__all__ = ["Alertmanager", "KnownAlert"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAlert:
+    """An alert that Alertmanager has; it may carry more labels than Prometheus shows of it."""
+
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    active_since: datetime
+    silenced: bool
+    inhibited: bool
+
+
+class Alertmanager:
+    """A client of one Alertmanager."""
+
+    def __init__(self, settings: MonitoringSettings) -> None:
+        self._http = HttpBackend(
+            "Alertmanager",
+            str(settings.alertmanager_url),
+            tls=settings.tls,
+            timeout_s=settings.timeout_s,
+        )
+
+    async def start(self) -> None:
+        """Open the connection pool."""
+        await self._http.start()
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        await self._http.stop()
+
+    async def alerts(self, matchers: Sequence[str] = ()) -> list[KnownAlert]:
+        """Return the alerts that are not resolved and fit all matchers.
+
+        Raises:
+            ToolError: a matcher is not valid; BackendUnavailable: it does not answer.
+        """
+        status, body = await self._http.get(
+            "/api/v2/alerts", [("filter", matcher) for matcher in matchers]
+        )
+        if status == 400:
+            raise ToolError(f"Alertmanager refused the matchers: {body}")
+        if status != 200 or not isinstance(body, list):
+            raise BackendUnavailable("Alertmanager", f"it answered HTTP {status}")
+        return [
+            KnownAlert(
+                labels=alert["labels"],
+                annotations=alert["annotations"],
+                active_since=datetime.fromisoformat(alert["startsAt"]),
+                silenced=bool(alert["status"]["silencedBy"]),
+                inhibited=bool(alert["status"]["inhibitedBy"]),
+            )
+            for alert in body
+        ]

@@ -1,0 +1,256 @@
+"""The tool that looks at alerts: `get_alerts`.
+
+Prometheus knows what is pending or firing, Alertmanager what of it is silenced or inhibited, and
+alerts that others sent it. An alert of Prometheus is the one of Alertmanager that has all of its
+labels: external labels may have been added on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from mcp_server.tools.backend import BackendUnavailable
+from mcp_server.tools.catalog import ListArguments, ListResult, Result, Tool, ToolContext
+from mcp_server.tools.monitoring.alertmanager import Alertmanager, KnownAlert
+from mcp_server.tools.monitoring.matchers import matchers_of
+from mcp_server.tools.monitoring.paging import decode_cursor, encode_cursor
+from mcp_server.tools.monitoring.prometheus import Prometheus, PrometheusAlert
+from mcp_server.tools.text import table
+
+__all__ = ["Alerts"]
+
+Severity = Literal["critical", "warning", "info"]
+State = Literal["firing", "pending", "silenced", "inhibited"]
+
+_MOST_GROUPS = 50
+_COLUMNS = ("name", "severity", "instance", "state", "active_since", "summary")
+
+
+class GetAlertsArguments(ListArguments):
+    """Arguments of `get_alerts`."""
+
+    severity: Severity | None = None
+    state: Annotated[
+        State | None, Field(description="Default: all but pending; firing: not kept quiet")
+    ] = None
+    matchers: Annotated[
+        dict[str, str] | list[str] | None,
+        Field(description='{"job":"x"} or ["job=~\\"x.*\\""]; = != =~ !~'),
+    ] = None
+    group_by: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$", description="Also count by this label, all pages"
+        ),
+    ] = None
+
+
+class Alert(Result):
+    """One alert."""
+
+    name: str
+    severity: str | None
+    instance: str | None
+    summary: str | None
+    active_since: datetime
+    state: State
+    silenced: bool | None
+    """Whether Alertmanager keeps it quiet, by a silence or an inhibition; None: not known."""
+    labels: dict[str, str]
+
+
+class GetAlertsResult(ListResult):
+    """Alerts, the longest active first."""
+
+    alerts: list[Alert]
+    groups: dict[str, int] | None = None
+    """How many alerts have each value of the label of `group_by`, the most first."""
+    warnings: tuple[str, ...] = ()
+
+
+class Alerts:
+    """The tool about alerts, over Prometheus and Alertmanager."""
+
+    def __init__(self, prometheus: Prometheus, alertmanager: Alertmanager) -> None:
+        self._prometheus = prometheus
+        self._alertmanager = alertmanager
+
+    def tools(self) -> list[Tool[Any, Any]]:
+        """Return the declaration."""
+        return [
+            Tool(
+                name="monitoring:get_alerts",
+                title="Get alerts",
+                description="List firing (or pending, silenced, inhibited) alerts, the longest "
+                "active first; count them by a label.",
+                permission="tools:read",
+                arguments=GetAlertsArguments,
+                result=GetAlertsResult,
+                run=self._get_alerts,
+                render=_render_alerts,
+                read_only=True,
+                source="Prometheus",
+                rows="alerts",
+                columns=_COLUMNS,
+            )
+        ]
+
+    async def _get_alerts(
+        self, arguments: GetAlertsArguments, context: ToolContext
+    ) -> GetAlertsResult:
+        place = decode_cursor(arguments, {"since": str, "name": str, "labels": str})
+        matchers = matchers_of(arguments.matchers) if arguments.matchers else []
+        raised, (known, silence) = await asyncio.gather(
+            self._raised(matchers), self._known(matchers)
+        )
+        if silence is not None and arguments.state in ("silenced", "inhibited"):
+            raise silence
+        warnings = []
+        if silence is not None:
+            # What fires is known all the same, and is what matters in an outage; what is quiet is not.
+            warnings.append(
+                f"{silence}. Whether an alert is silenced or inhibited is not known, and alerts that "
+                "Alertmanager got from others are missing."
+            )
+        found = [
+            alert
+            for alert in _joined(raised, known)
+            if arguments.severity in (None, alert.severity)
+            and (alert.state == arguments.state if arguments.state else alert.state != "pending")
+        ]
+        found.sort(key=_key)
+        rest = found
+        if place is not None:
+            last = (place["since"], place["name"], place["labels"])
+            rest = [alert for alert in found if _key(alert) > last]
+        page = rest[: context.at_most(arguments.limit)]
+        more = len(page) < len(rest)
+
+        def cursor_after(rows: int) -> str:
+            since, name, labels = _key(page[rows - 1])
+            return encode_cursor(arguments, {"since": since, "name": name, "labels": labels})
+
+        groups = None
+        if arguments.group_by is not None:
+            counted = Counter(alert.labels.get(arguments.group_by, "") for alert in found)
+            groups = dict(counted.most_common(_MOST_GROUPS))
+            if len(counted) > len(groups):
+                warnings.append(
+                    f"{len(groups)} of {len(counted)} values of {arguments.group_by} are counted"
+                )
+        return GetAlertsResult(
+            alerts=page,
+            total=len(found),
+            truncated=more,
+            next_cursor=cursor_after(len(page)) if more and page else None,
+            groups=groups,
+            warnings=tuple(warnings),
+        ).with_cursor(cursor_after)
+
+    async def _raised(self, matchers: list[str]) -> list[PrometheusAlert]:
+        """Return what Prometheus raised and fits the matchers.
+
+        Its list of alerts takes no matchers, but each alert is also a series: so Prometheus itself
+        judges them, regular expressions included.
+        """
+        if not matchers:
+            return await self._prometheus.alerts()
+        alerts, answer = await asyncio.gather(
+            self._prometheus.alerts(),
+            self._prometheus.query(f"ALERTS{{{', '.join(matchers)}}}"),
+        )
+        fitting = {
+            frozenset(
+                (name, value)
+                for name, value in series.labels.items()
+                if name not in ("__name__", "alertstate")
+            )
+            for series in answer.series
+        }
+        return [alert for alert in alerts if frozenset(alert.labels.items()) in fitting]
+
+    async def _known(self, matchers: list[str]) -> tuple[_Known | None, BackendUnavailable | None]:
+        """Return what Alertmanager has, or why that is not known."""
+        try:
+            everything = await self._alertmanager.alerts()
+            fitting = await self._alertmanager.alerts(matchers) if matchers else everything
+        except BackendUnavailable as error:
+            return None, error
+        return _Known(everything, fitting), None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What Alertmanager has: all, and what of it fits the matchers."""
+
+    everything: list[KnownAlert]
+    fitting: list[KnownAlert]
+
+
+def _joined(raised: Iterable[PrometheusAlert], known: _Known | None) -> Iterable[Alert]:
+    by_name: dict[str, list[KnownAlert]] = defaultdict(list)
+    for each in known.everything if known else ():
+        by_name[each.labels.get("alertname", "")].append(each)
+    ours: set[frozenset[tuple[str, str]]] = set()
+    for alert in raised:
+        same = [
+            each
+            for each in by_name[alert.labels.get("alertname", "")]
+            if alert.labels.items() <= each.labels.items()
+        ]
+        ours.update(frozenset(each.labels.items()) for each in same)
+        yield _alert(
+            alert, alert.state, same, quiet_is_known=known is not None and alert.state == "firing"
+        )
+    for each in known.fitting if known else ():
+        if frozenset(each.labels.items()) not in ours:
+            yield _alert(each, "firing", [each], quiet_is_known=True)
+
+
+def _alert(
+    alert: PrometheusAlert | KnownAlert,
+    state: str,
+    known: list[KnownAlert],
+    *,
+    quiet_is_known: bool,
+) -> Alert:
+    # A pair of Prometheus servers may have sent it twice: it is quiet when no copy is heard.
+    quiet = bool(known) and all(each.silenced or each.inhibited for each in known)
+    if quiet and state == "firing":
+        state = "silenced" if any(each.silenced for each in known) else "inhibited"
+    return Alert.model_validate(
+        {
+            "name": alert.labels.get("alertname", ""),
+            "severity": alert.labels.get("severity"),
+            "instance": alert.labels.get("instance"),
+            "summary": alert.annotations.get("summary"),
+            "active_since": alert.active_since,
+            "state": state,
+            "silenced": quiet if quiet_is_known else None,
+            "labels": dict(alert.labels),
+        }
+    )
+
+
+def _key(alert: Alert) -> tuple[str, str, str]:
+    since = alert.active_since.astimezone(UTC).isoformat(timespec="microseconds")
+    return since, alert.name, str(sorted(alert.labels.items()))
+
+
+def _render_alerts(result: Mapping[str, Any]) -> str:
+    text = table(result["alerts"], _COLUMNS) if result["alerts"] else "No alerts match."
+    lines = [text]
+    if result["groups"] is not None:
+        counts = [
+            {"value": value or "(none)", "alerts": n} for value, n in result["groups"].items()
+        ]
+        lines.append(table(counts, ["value", "alerts"]))
+    lines += [f"warning: {each}" for each in result["warnings"]]
+    return "\n".join(lines)

@@ -1,0 +1,319 @@
+"""The tools that look at metrics: `query_metrics` and `list_metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from mcp_server.tools.catalog import ListArguments, ListResult, Result, Tool, ToolContext, ToolError
+from mcp_server.tools.monitoring.names import names_in, near_names
+from mcp_server.tools.monitoring.paging import decode_cursor, encode_cursor
+from mcp_server.tools.monitoring.prometheus import Answer, Metadata, Prometheus, TimeSeries, finite
+from mcp_server.tools.monitoring.timerange import (
+    MAX_POINTS,
+    Window,
+    evaluation,
+    instant,
+    window,
+)
+from mcp_server.tools.text import table
+
+__all__ = ["Metrics"]
+
+# What one range query may fetch: about 7 MB of JSON.
+_MAX_FETCHED_POINTS = 250_000
+_FAMILY_SUFFIXES = ("_bucket", "_count", "_sum", "_total", "_created")
+
+
+class QueryMetricsArguments(ListArguments):
+    """Arguments of `query_metrics`."""
+
+    query: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=4096,
+            description="PromQL",
+            examples=['rate(http_requests_total{job="api"}[5m])'],
+        ),
+    ]
+    time_range: Annotated[
+        str | None, Field(description="Back from now: 5m (default), 2h, 7d; or give start")
+    ] = None
+    start: Annotated[str | float | None, Field(description="RFC 3339 or Unix seconds")] = None
+    end: Annotated[str | float | None, Field(description="Like start; default now")] = None
+    step: Annotated[str | None, Field(description="Like 30s; chosen for at most 500 points")] = None
+    instant: Annotated[bool, Field(description="Only at `end`, no range")] = False
+    samples: Annotated[bool, Field(description="Also return the points")] = False
+
+
+class Series(Result):
+    """One time series."""
+
+    labels: dict[str, str]
+    value: float | None
+    """The latest value; None where it is NaN, infinite or a native histogram."""
+    points: int
+    """How many points the range holds."""
+    min: float | None
+    max: float | None
+    avg: float | None
+    samples: list[tuple[float, float | None]] | None = None
+    """Unix seconds and value of each point, where asked for."""
+
+
+class QueryMetricsResult(ListResult):
+    """Series, the largest latest value first."""
+
+    series: list[Series]
+    start: float
+    end: float
+    step_s: float | None
+    """Seconds between points; None for an instant query."""
+    warnings: tuple[str, ...] = ()
+    hint: str | None = None
+
+
+class ListMetricsArguments(ListArguments):
+    """Arguments of `list_metrics`."""
+
+    prefix: Annotated[str | None, Field(max_length=256, examples=["http_"])] = None
+    contains: Annotated[
+        str | None, Field(max_length=256, description="Part of the name; case does not matter")
+    ] = None
+
+
+class MetricRow(Result):
+    """One metric; what its exporter does not say is None."""
+
+    name: str
+    type: str | None
+    unit: str | None
+    help: str | None
+
+
+class ListMetricsResult(ListResult):
+    """Metrics in the order of their names."""
+
+    metrics: list[MetricRow]
+    hint: str | None = None
+
+
+class Metrics:
+    """The tools about metrics, over one Prometheus."""
+
+    def __init__(self, prometheus: Prometheus) -> None:
+        self._prometheus = prometheus
+
+    def tools(self) -> list[Tool[Any, Any]]:
+        """Return the declarations."""
+        return [
+            Tool(
+                name="monitoring:query_metrics",
+                title="Query metrics",
+                description="Run PromQL over a time range. Per series: labels, latest value, number "
+                "of points, min, max, avg; largest value first.",
+                permission="metrics:query",
+                arguments=QueryMetricsArguments,
+                result=QueryMetricsResult,
+                run=self._query_metrics,
+                render=_render_series,
+                read_only=True,
+                source="Prometheus",
+                rows="series",
+                columns=("labels", "value", "points", "min", "max", "avg"),
+            ),
+            Tool(
+                name="monitoring:list_metrics",
+                title="List metrics",
+                description="List the names of metrics with type, unit and help.",
+                permission="metrics:query",
+                arguments=ListMetricsArguments,
+                result=ListMetricsResult,
+                run=self._list_metrics,
+                render=_render_metrics,
+                read_only=True,
+                source="Prometheus",
+                rows="metrics",
+                columns=("name", "type", "unit", "help"),
+            ),
+        ]
+
+    async def _query_metrics(
+        self, arguments: QueryMetricsArguments, context: ToolContext
+    ) -> QueryMetricsResult:
+        place = decode_cursor(arguments, {"end": float, "after": int})
+        # A further page is one of the same evaluation, so that no series is missed or seen twice.
+        now = time.time() if place is None else place["end"]
+        first = 0 if place is None else place["after"]
+        asked = _asked(arguments, now=now)
+        at_end = await self._prometheus.query(arguments.query, at=asked.end)
+        step_s, answer = None, at_end
+        if not arguments.instant:
+            # The points of many series add up; how many series there are, the end tells.
+            share = _MAX_FETCHED_POINTS // max(len(at_end.series), 1)
+            when = evaluation(asked, arguments.step, max_points=max(2, min(MAX_POINTS, share)))
+            step_s = when.step_s
+            answer = await self._prometheus.query_range(arguments.query, when)
+        found = sorted(answer.series, key=_largest_first)
+        page = found[first : first + context.at_most(arguments.limit)]
+        more = first + len(page) < len(found)
+
+        def cursor_after(rows: int) -> str:
+            return encode_cursor(arguments, {"end": float(now), "after": first + rows})
+
+        return QueryMetricsResult(
+            series=[_row(each, samples=arguments.samples) for each in page],
+            total=len(found),
+            truncated=more,
+            next_cursor=cursor_after(len(page)) if more and page else None,
+            start=asked.start,
+            end=asked.end,
+            step_s=step_s,
+            warnings=_warnings(answer, found),
+            hint=None if found else await self._hint(arguments.query),
+        ).with_cursor(cursor_after)
+
+    async def _hint(self, query: str) -> str:
+        """Return why a query may have found nothing, and what is near."""
+        known = await self._prometheus.metric_names()
+        names = names_in(query)
+        unknown = [name for name in names if name not in set(known)]
+        if not unknown:
+            return (
+                "the metrics exist: no series has these labels in this range, or a comparison "
+                "left none"
+                if names
+                else "the query names no metric; monitoring_list_metrics lists them"
+            )
+        hints = []
+        for name in unknown[:3]:
+            near = await asyncio.to_thread(near_names, name, known)
+            said = f"; near: {', '.join(near)}" if near else ""
+            hints.append(f"no metric is called {name}{said}")
+        return "; ".join(hints)
+
+    async def _list_metrics(
+        self, arguments: ListMetricsArguments, context: ToolContext
+    ) -> ListMetricsResult:
+        place = decode_cursor(arguments, {"after": str})
+        known, metadata = await asyncio.gather(
+            self._prometheus.metric_names(), self._prometheus.metadata()
+        )
+        prefix = arguments.prefix or ""
+        part = (arguments.contains or "").lower()
+        names = [name for name in known if name.startswith(prefix) and part in name.lower()]
+        rest = names if place is None else [name for name in names if name > place["after"]]
+        page = rest[: context.at_most(arguments.limit)]
+        more = len(page) < len(rest)
+
+        def cursor_after(rows: int) -> str:
+            return encode_cursor(arguments, {"after": page[rows - 1]})
+
+        hint = None
+        if not names and (wanted := arguments.contains or arguments.prefix):
+            near = await asyncio.to_thread(near_names, wanted, known)
+            hint = f"near: {', '.join(near)}" if near else None
+        return ListMetricsResult(
+            metrics=[_metric(name, metadata) for name in page],
+            total=len(names),
+            truncated=more,
+            next_cursor=cursor_after(len(page)) if more and page else None,
+            hint=hint,
+        ).with_cursor(cursor_after)
+
+
+def _asked(arguments: QueryMetricsArguments, *, now: float) -> Window:
+    if not arguments.instant:
+        return window(arguments.time_range, arguments.start, arguments.end, now=now)
+    for name in ("time_range", "start", "step"):
+        if getattr(arguments, name) is not None:
+            raise ToolError(f"{name}: an instant query has none; it takes only `end`")
+    at = now if arguments.end is None else instant("end", arguments.end)
+    return Window(at, at)
+
+
+def _largest_first(series: TimeSeries) -> tuple[float, list[tuple[str, str]]]:
+    value = series.points[-1][1] if series.points else math.nan
+    # NaN has no place in an order: after all others.
+    return (math.inf if math.isnan(value) else -value, sorted(series.labels.items()))
+
+
+def _row(series: TimeSeries, *, samples: bool) -> Series:
+    values = [value for _, value in series.points if math.isfinite(value)]
+    return Series(
+        labels=dict(series.labels),
+        value=finite(series.points[-1][1]) if series.points else None,
+        points=len(series.points) + series.histograms,
+        min=min(values, default=None),
+        max=max(values, default=None),
+        avg=finite(math.fsum(value / len(values) for value in values)) if values else None,
+        samples=[(when, finite(value)) for when, value in series.points] if samples else None,
+    )
+
+
+def _warnings(answer: Answer, found: list[TimeSeries]) -> tuple[str, ...]:
+    warnings = list(answer.notes)
+    histograms = sum(1 for each in found if each.histograms)
+    if histograms:
+        warnings.append(
+            f"{histograms} series are native histograms and have no value of their own: wrap the "
+            "query in histogram_quantile, histogram_count or histogram_sum"
+        )
+    if answer.kind == "string":
+        warnings.append("the query gives a string, not series")
+    return tuple(warnings)
+
+
+def _metric(name: str, metadata: Mapping[str, Metadata]) -> MetricRow:
+    known = metadata.get(name)
+    for suffix in _FAMILY_SUFFIXES:
+        if known is None and name.endswith(suffix):
+            # What belongs to a histogram, or a counter of OpenMetrics, is described once.
+            known = metadata.get(name.removesuffix(suffix))
+    if known is None:
+        return MetricRow(name=name, type=None, unit=None, help=None)
+    kind = None if known.type == "unknown" else known.type
+    return MetricRow(name=name, type=kind, unit=known.unit or None, help=known.help or None)
+
+
+def _render_series(result: Mapping[str, Any]) -> str:
+    if result["series"]:
+        rows = [
+            {**each, **{key: _short(each[key]) for key in ("value", "min", "max", "avg")}}
+            for each in result["series"]
+        ]
+        text = table(rows, ["labels", "value", "points", "min", "max", "avg"])
+        for number, each in enumerate(result["series"], 1):
+            if isinstance(each["samples"], list):
+                points = " ".join(f"{when:.0f}={_short(v)}" for when, v in each["samples"])
+                text += f"\npoints of row {number}: {points}"
+    else:
+        text = "No series matched the query."
+    return _with_remarks(text, result)
+
+
+def _render_metrics(result: Mapping[str, Any]) -> str:
+    text = (
+        table(result["metrics"], ["name", "type", "unit", "help"])
+        if result["metrics"]
+        else "No metric matches."
+    )
+    return _with_remarks(text, result)
+
+
+def _with_remarks(text: str, result: Mapping[str, Any]) -> str:
+    lines = [text, *(f"warning: {each}" for each in result.get("warnings", ()))]
+    if result["hint"] is not None:
+        lines.append(f"hint: {result['hint']}")
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> Any:
+    # The policy may have put a mask in the place of a number.
+    return f"{value:.6g}" if isinstance(value, int | float) else value

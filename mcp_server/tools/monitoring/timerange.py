@@ -1,0 +1,139 @@
+"""When a range query looks: the span asked for, and a step that bounds its points."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from mcp_server.tools.catalog import ToolError
+
+__all__ = ["MAX_POINTS", "Evaluation", "Window", "evaluation", "instant", "seconds", "window"]
+
+MAX_POINTS = 500
+"""The most points of one series."""
+
+_DURATION = re.compile(r"([1-9][0-9]{0,6})(s|m|h|d|w)")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_MAX_SPAN_S = 366 * 86400
+_DEFAULT_SPAN = "5m"
+# Steps that a person would choose; beyond the last, whole days.
+_SHORT_STEPS_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800)
+_STEPS_S = (*_SHORT_STEPS_S, 3600, 7200, 10800, 21600, 43200, 86400)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A span of time, in Unix seconds."""
+
+    start: float
+    end: float
+
+    @property
+    def span_s(self) -> float:
+        """Its length in seconds."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What Prometheus evaluates: every `step_s` seconds from `start`, the last time exactly at `end`."""
+
+    start: float
+    end: float
+    step_s: float
+
+
+def seconds(name: str, text: str) -> int:
+    """Return a duration such as `5m` in seconds.
+
+    Raises:
+        ToolError: it is none; `name` is the argument it stands in.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ToolError(f"{name}: {text!r} is not a number and s, m, h, d or w, such as 5m, 2h, 7d")
+    return int(match[1]) * _UNIT_S[match[2]]
+
+
+def instant(name: str, when: str | float) -> float:
+    """Return a point in time as Unix seconds.
+
+    Args:
+        when: RFC 3339 with an offset, or Unix seconds (also as text).
+
+    Raises:
+        ToolError: it is neither; `name` is the argument it stands in.
+    """
+    try:
+        time_s = float(when)
+    except ValueError:
+        try:
+            moment = datetime.fromisoformat(str(when))
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            raise ToolError(
+                f"{name}: {when!r} is neither RFC 3339 with an offset, such as "
+                "2026-01-31T12:00:00Z, nor Unix seconds"
+            ) from None
+        time_s = moment.timestamp()
+    if not 0 <= time_s < 2**40:
+        raise ToolError(f"{name}: {when!r} is not a time that can be asked for")
+    return time_s
+
+
+def window(
+    time_range: str | None, start: str | float | None, end: str | float | None, *, now: float
+) -> Window:
+    """Return the span that the arguments name: the last five minutes when they name none.
+
+    Raises:
+        ToolError: they contradict each other, or the span is empty or longer than 366 days.
+    """
+    if time_range is not None and (start is not None or end is not None):
+        raise ToolError("give either time_range or start (with an optional end), not both")
+    if start is None and end is not None:
+        raise ToolError("end needs a start; use time_range for a span that ends now")
+    if start is None:
+        found = Window(now - seconds("time_range", time_range or _DEFAULT_SPAN), now)
+    else:
+        found = Window(instant("start", start), now if end is None else instant("end", end))
+        if found.span_s <= 0:
+            raise ToolError("start must be before end (which is now when it is left out)")
+    if found.span_s > _MAX_SPAN_S:
+        raise ToolError(
+            f"the range is {found.span_s / 86400:.0f} days long; at most 366 days can be asked for"
+        )
+    return found
+
+
+def evaluation(asked: Window, step: str | None, *, max_points: int = MAX_POINTS) -> Evaluation:
+    """Return when to evaluate.
+
+    Args:
+        step: the caller's; None: the smallest round one for which `max_points` hold.
+        max_points: at least 2, at most 500.
+
+    Raises:
+        ToolError: with the caller's step there would be more than 500 points.
+    """
+    if step is None:
+        least_s = asked.span_s / (max_points - 1)
+        step_s = next(
+            (each for each in _STEPS_S if each >= least_s), math.ceil(least_s / 86400) * 86400
+        )
+    else:
+        step_s = seconds("step", step)
+        points = int(asked.span_s // step_s) + 1
+        if points > MAX_POINTS:
+            least = math.ceil(asked.span_s / (MAX_POINTS - 1))
+            raise ToolError(
+                f"step {step} would give {points} points; at most {MAX_POINTS}: "
+                f"use {least}s or more, or leave step out"
+            )
+    # Counted back from the end, so that the latest value is that of the end and not of up to a
+    # step before it.
+    intervals = int(asked.span_s // step_s)
+    return Evaluation(asked.end - intervals * step_s, asked.end, step_s)
