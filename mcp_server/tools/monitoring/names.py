@@ -16,9 +16,9 @@ _BRACES = re.compile(r"\{[^{}]*\}|\[[^\[\]]*\]")
 _LABEL_LIST = re.compile(
     r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^()]*\)", re.IGNORECASE
 )
-_IDENTIFIER = re.compile(r"(?<![\w:.])[A-Za-z_:][\w:]*(?![\w:]*\s*\()", re.ASCII)
+_IDENTIFIER = re.compile(r"(?<![\w:.])[A-Za-z_:][\w:]*(?![\w:]|\s*\()", re.ASCII)
 _WORDS = frozenset(
-    [
+    (
         "and",
         "or",
         "unless",
@@ -49,7 +49,7 @@ _WORDS = frozenset(
         "quantile",
         "limitk",
         "limit_ratio",
-    ]
+    )
 )
 _MOST_NAMES = 3
 _MOST_COMPARED = 20_000

@@ -1,0 +1,161 @@
+"""The monitoring family without its backends: ranges, steps, matchers, names, orders, pages."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+
+from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.monitoring.matchers import matchers_of
+from mcp_server.tools.monitoring.metrics import QueryMetricsArguments, _largest_first, _row
+from mcp_server.tools.monitoring.names import names_in, near_names
+from mcp_server.tools.monitoring.paging import decode_cursor, encode_cursor
+from mcp_server.tools.monitoring.prometheus import TimeSeries, _answer
+from mcp_server.tools.monitoring.timerange import Window, evaluation, window
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("time_range", "start", "end", "expected"),
+    [
+        (None, None, None, (NOW - 300, NOW)),
+        ("2h", None, None, (NOW - 7200, NOW)),
+        (None, NOW - 60, None, (NOW - 60, NOW)),
+        (None, "1970-01-01T00:01:00Z", "120", (60, 120)),
+        (None, "1970-01-01T01:01:00+01:00", 90, (60, 90)),
+    ],
+)
+def test_a_window_is_named_in_several_ways(
+    time_range: str | None,
+    start: str | float | None,
+    end: str | float | None,
+    expected: tuple[float, float],
+) -> None:
+    assert window(time_range, start, end, now=NOW) == Window(*expected)
+
+
+@pytest.mark.parametrize(
+    ("time_range", "start", "end", "said"),
+    [
+        ("soon", None, None, "time_range: 'soon' is not a number and s, m, h, d or w"),
+        ("5m", 1.0, None, "either time_range or start"),
+        (None, None, 1.0, "end needs a start"),
+        (None, "2026-01-01T00:00:00", None, "neither RFC 3339 with an offset"),
+        (None, "nan", None, "not a time that can be asked for"),
+        (None, 20.0, 10.0, "start must be before end"),
+        ("367d", None, None, "at most 366 days"),
+    ],
+)
+def test_a_window_that_cannot_be_asked_for_is_explained(
+    time_range: str | None, start: str | float | None, end: str | float | None, said: str
+) -> None:
+    with pytest.raises(ToolError, match=re.escape(said)):
+        window(time_range, start, end, now=NOW)
+
+
+@pytest.mark.parametrize("span_s", [1, 5, 300, 499, 500, 501, 3600, 86400, 92 * 86400, 366 * 86400])
+@pytest.mark.parametrize("most", [2, 25, 500])
+def test_the_chosen_step_holds_the_points_and_ends_at_the_end(span_s: int, most: int) -> None:
+    asked = Window(NOW - span_s, NOW)
+
+    when = evaluation(asked, None, max_points=most)
+
+    assert (when.end - when.start) / when.step_s + 1 <= most
+    assert when.end == NOW
+    assert when.start >= asked.start
+
+
+def test_a_step_that_gives_too_many_points_is_refused_with_one_that_does_not() -> None:
+    with pytest.raises(ToolError, match="step 1s would give 3601 points; at most 500: use 8s"):
+        evaluation(Window(NOW - 3600, NOW), "1s")
+    assert evaluation(Window(NOW - 3600, NOW), "8s").step_s == 8
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"job": 'a"b'}, ['job="a\\"b"']),
+        (
+            ['job="x"', " a != b ", "c=~d.*", 'e!~"f|g"'],
+            ['job="x"', 'a!="b"', 'c=~"d.*"', 'e!~"f|g"'],
+        ),
+        (['job=x"} or vector(1)'], ['job="x\\"} or vector(1)"']),
+    ],
+)
+def test_matchers_are_quoted_again(asked: dict[str, str] | list[str], expected: list[str]) -> None:
+    assert matchers_of(asked) == expected
+
+
+@pytest.mark.parametrize("asked", [["job"], ["1a=b"], ['a="b'], {"a-b": "c"}, ["a=b"] * 21])
+def test_what_is_no_matcher_is_refused(asked: dict[str, str] | list[str]) -> None:
+    with pytest.raises(ToolError, match="matchers: "):
+        matchers_of(asked)
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("up", ["up"]),
+        (
+            'sum by (job, le) (rate(http_total{code="500 or"}[5m] offset 1h)) / on(job) b',
+            ["http_total", "b"],
+        ),
+        ('{__name__="x_total", job="y"}', ["x_total"]),
+        ("vector(1)", []),
+        ("a:b:c > bool 1e3 # about d", ["a:b:c"]),
+    ],
+)
+def test_names_of_metrics_are_found_in_a_query(query: str, names: list[str]) -> None:
+    assert names_in(query) == names
+
+
+def test_near_names_are_found_among_many() -> None:
+    known = [f"filler_{number}" for number in range(30_000)] + ["http_requests_total"]
+
+    assert near_names("http_request_total", known) == ["http_requests_total"]
+
+
+def test_the_largest_latest_value_comes_first_and_nan_last() -> None:
+    def series(value: float) -> TimeSeries:
+        return TimeSeries({"v": str(value)}, ((1.0, value),), 0)
+
+    found = sorted(map(series, (math.nan, 1.0, -math.inf, 5.0)), key=_largest_first)
+
+    assert [each.labels["v"] for each in found] == ["5.0", "1.0", "-inf", "nan"]
+
+
+def test_a_native_histogram_is_counted_and_has_no_value() -> None:
+    histogram = {"count": "3", "sum": "1.5", "buckets": [[0, "0", "1", "3"]]}
+    body = {
+        "data": {
+            "resultType": "matrix",
+            "result": [{"metric": {"a": "b"}, "histograms": [[1, histogram], [2, histogram]]}],
+        },
+        "warnings": ["w"],
+        "infos": ["i"],
+    }
+
+    answer = _answer(body)
+    row = _row(answer.series[0], samples=True)
+
+    assert answer.notes == ("w", "i")
+    assert (row.value, row.points, row.min, row.samples) == (None, 2, None, [])
+
+
+def test_a_cursor_fits_only_the_arguments_it_was_made_for() -> None:
+    first = QueryMetricsArguments(query="up")
+    cursor = encode_cursor(first, {"after": 5})
+
+    again = QueryMetricsArguments(query="up", limit=7, cursor=cursor)
+    assert decode_cursor(again, {"after": int}) == {
+        "of": decode_cursor(again, {"after": int})["of"],  # type: ignore[index]
+        "after": 5,
+    }
+    with pytest.raises(ToolError, match="belongs to other arguments"):
+        decode_cursor(QueryMetricsArguments(query="down", cursor=cursor), {"after": int})
+    for forged in ("x", "é", "W10="):
+        with pytest.raises(ToolError, match="not one that this tool gave"):
+            decode_cursor(QueryMetricsArguments(query="up", cursor=forged), {"after": int})
