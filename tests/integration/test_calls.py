@@ -24,7 +24,12 @@ from tests.integration.nodes import (
 
 pytestmark = pytest.mark.anyio
 
-ALL_TOOLS = ["cmdb_query_assets", "monitoring_get_alerts", "monitoring_query_metrics"]
+ALL_TOOLS = [
+    "cmdb_query_assets",
+    "monitoring_get_alerts",
+    "monitoring_list_metrics",
+    "monitoring_query_metrics",
+]
 
 
 @pytest.fixture
@@ -98,7 +103,8 @@ class TestTools:
     async def test_an_empty_answer_says_so(self, legacy: LegacyClient) -> None:
         result = await legacy.call("monitoring_query_metrics", {"query": "nothing_like_it"})
 
-        assert result["result"]["content"][0]["text"] == "No series matched the query."
+        text = result["result"]["content"][0]["text"]
+        assert "\nNo series matched the query.\nhint: no metric is called nothing_like_it\n" in text
 
     async def test_a_resource_is_listed_and_read(self, node: McpNode, assets: None) -> None:
         async with modern_client(node, node.token()) as client:
