@@ -38,21 +38,21 @@ class Result(BaseModel):
 
 
 class ListArguments(Arguments):
-    """Base of the arguments of every tool that returns a list."""
+    """Base of the arguments of every tool that returns a list.
+
+    What they mean is told once for all tools: in the server's instructions and in docs/tools.md.
+    """
 
     limit: Annotated[int, Field(ge=1, le=500)] = 50
-    cursor: Annotated[
-        str | None, Field(max_length=4096, description="next_cursor of the page before")
-    ] = None
-    fields: Annotated[
-        list[str] | None, Field(min_length=1, description="Only these fields of each row")
-    ] = None
+    cursor: str | None = None
+    fields: list[str] | None = None
 
 
 class ListResult(Result):
     """Base of every result that is a list; the rows are a field of the class that derives from it."""
 
-    total: Annotated[int | None, Field(description="How many match in all, where known")]
+    total: int | None
+    """How many match in all, where known."""
     truncated: bool
     next_cursor: str | None = None
 
@@ -223,6 +223,8 @@ class Tool(Generic[ArgumentsT, ResultT]):
         except ValidationError as error:
             raise InvalidArguments("; ".join(self._faults(error))) from None
         if isinstance(parsed, ListArguments) and parsed.fields is not None:
+            if not parsed.fields:
+                raise InvalidArguments(f"fields: empty; known fields: {', '.join(self.row_fields)}")
             unknown = [name for name in parsed.fields if name not in self.row_fields]
             if unknown:
                 raise InvalidArguments(

@@ -16,10 +16,11 @@ from pydantic import BaseModel
 __all__ = ["argument_schema", "result_schema"]
 
 _REF = "#/$defs/"
-# What a result keeps: its shape. Bounds and examples are for those who send something.
+# What a result keeps: its shape. Bounds, examples and what must be there are for those who send
+# something.
 _SHAPE = frozenset(
     ("$ref", "additionalProperties", "allOf", "anyOf", "const", "description", "enum", "items")
-) | frozenset(("oneOf", "prefixItems", "properties", "required", "type"))
+) | frozenset(("oneOf", "prefixItems", "properties", "type"))
 # Titles repeat names; `discriminator` is OpenAPI's and names definitions that are no longer there.
 _NEVER = frozenset(("title", "discriminator"))
 
@@ -36,8 +37,8 @@ def argument_schema(model: type[BaseModel]) -> dict[str, Any]:
 def result_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of a tool's result: exact in names and types, without bounds of values.
 
-    It lets pass more than the model does (surplus fields), so that a newer server does not break a
-    client that kept the older schema.
+    It lets pass more than the model does (surplus and missing fields), so that a newer server does
+    not break a client that kept the older schema.
     """
     return _compact(model, result=True)
 

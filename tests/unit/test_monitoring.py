@@ -23,15 +23,15 @@ NOW = 1_800_000_000.0
     [
         (None, None, None, (NOW - 300, NOW)),
         ("2h", None, None, (NOW - 7200, NOW)),
-        (None, NOW - 60, None, (NOW - 60, NOW)),
+        (None, str(NOW - 60), None, (NOW - 60, NOW)),
         (None, "1970-01-01T00:01:00Z", "120", (60, 120)),
-        (None, "1970-01-01T01:01:00+01:00", 90, (60, 90)),
+        (None, "1970-01-01T01:01:00+01:00", "90", (60, 90)),
     ],
 )
 def test_a_window_is_named_in_several_ways(
     time_range: str | None,
-    start: str | float | None,
-    end: str | float | None,
+    start: str | None,
+    end: str | None,
     expected: tuple[float, float],
 ) -> None:
     assert window(time_range, start, end, now=NOW) == Window(*expected)
@@ -41,16 +41,16 @@ def test_a_window_is_named_in_several_ways(
     ("time_range", "start", "end", "said"),
     [
         ("soon", None, None, "time_range: 'soon' is not a number and s, m, h, d or w"),
-        ("5m", 1.0, None, "either time_range or start"),
-        (None, None, 1.0, "end needs a start"),
+        ("5m", "1", None, "either time_range or start"),
+        (None, None, "1", "end needs a start"),
         (None, "2026-01-01T00:00:00", None, "neither RFC 3339 with an offset"),
         (None, "nan", None, "not a time that can be asked for"),
-        (None, 20.0, 10.0, "start must be before end"),
+        (None, "20", "10", "start must be before end"),
         ("367d", None, None, "at most 366 days"),
     ],
 )
 def test_a_window_that_cannot_be_asked_for_is_explained(
-    time_range: str | None, start: str | float | None, end: str | float | None, said: str
+    time_range: str | None, start: str | None, end: str | None, said: str
 ) -> None:
     with pytest.raises(ToolError, match=re.escape(said)):
         window(time_range, start, end, now=NOW)
@@ -61,23 +61,16 @@ def test_a_window_that_cannot_be_asked_for_is_explained(
 def test_the_chosen_step_holds_the_points_and_ends_at_the_end(span_s: int, most: int) -> None:
     asked = Window(NOW - span_s, NOW)
 
-    when = evaluation(asked, None, max_points=most)
+    when = evaluation(asked, max_points=most)
 
     assert (when.end - when.start) / when.step_s + 1 <= most
     assert when.end == NOW
     assert when.start >= asked.start
 
 
-def test_a_step_that_gives_too_many_points_is_refused_with_one_that_does_not() -> None:
-    with pytest.raises(ToolError, match="step 1s would give 3601 points; at most 500: use 8s"):
-        evaluation(Window(NOW - 3600, NOW), "1s")
-    assert evaluation(Window(NOW - 3600, NOW), "8s").step_s == 8
-
-
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        ({"job": 'a"b'}, ['job="a\\"b"']),
         (
             ['job="x"', " a != b ", "c=~d.*", 'e!~"f|g"'],
             ['job="x"', 'a!="b"', 'c=~"d.*"', 'e!~"f|g"'],
@@ -85,12 +78,12 @@ def test_a_step_that_gives_too_many_points_is_refused_with_one_that_does_not() -
         (['job=x"} or vector(1)'], ['job="x\\"} or vector(1)"']),
     ],
 )
-def test_matchers_are_quoted_again(asked: dict[str, str] | list[str], expected: list[str]) -> None:
+def test_matchers_are_quoted_again(asked: list[str], expected: list[str]) -> None:
     assert matchers_of(asked) == expected
 
 
-@pytest.mark.parametrize("asked", [["job"], ["1a=b"], ['a="b'], {"a-b": "c"}, ["a=b"] * 21])
-def test_what_is_no_matcher_is_refused(asked: dict[str, str] | list[str]) -> None:
+@pytest.mark.parametrize("asked", [["job"], ["1a=b"], ['a="b'], ["a-b=c"], ["a=b"] * 21])
+def test_what_is_no_matcher_is_refused(asked: list[str]) -> None:
     with pytest.raises(ToolError, match="matchers: "):
         matchers_of(asked)
 

@@ -37,32 +37,21 @@ class GetAlertsArguments(ListArguments):
     """Arguments of `get_alerts`."""
 
     severity: Severity | None = None
-    state: Annotated[
-        State | None, Field(description="Default: all but pending; firing: not kept quiet")
-    ] = None
-    matchers: Annotated[
-        dict[str, str] | list[str] | None,
-        Field(description='{"job":"x"} or ["job=~\\"x.*\\""]; = != =~ !~'),
-    ] = None
-    group_by: Annotated[
-        str | None,
-        Field(
-            pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$", description="Also count by this label, all pages"
-        ),
-    ] = None
+    state: Annotated[State | None, Field(description="Default: all but pending")] = None
+    matchers: Annotated[list[str] | None, Field(description='job="x"; also != =~ !~')] = None
+    group_by: Annotated[str | None, Field(description="Also count by this label")] = None
 
 
 class Alert(Result):
-    """One alert."""
+    """One alert; a label or annotation that it does not have is empty, as in Prometheus."""
 
     name: str
-    severity: str | None
-    instance: str | None
-    summary: str | None
+    severity: str
+    instance: str
+    summary: str
     active_since: datetime
-    state: State
-    silenced: bool | None
-    """Whether Alertmanager keeps it quiet, by a silence or an inhibition; None: not known."""
+    state: str
+    """Silenced or inhibited where Alertmanager keeps it quiet; else what Prometheus says."""
     labels: dict[str, str]
 
 
@@ -70,9 +59,10 @@ class GetAlertsResult(ListResult):
     """Alerts, the longest active first."""
 
     alerts: list[Alert]
-    groups: dict[str, int] | None = None
-    """How many alerts have each value of the label of `group_by`, the most first."""
-    warnings: tuple[str, ...] = ()
+    groups: dict[str, int] | None
+    """How many alerts have each value of the label of `group_by`, on all pages, the most first."""
+    notes: tuple[str, ...]
+    """What is not known or was left out."""
 
 
 class Alerts:
@@ -88,8 +78,7 @@ class Alerts:
             Tool(
                 name="monitoring:get_alerts",
                 title="Get alerts",
-                description="List firing (or pending, silenced, inhibited) alerts, the longest "
-                "active first; count them by a label.",
+                description="List alerts, the longest active first.",
                 permission="tools:read",
                 arguments=GetAlertsArguments,
                 result=GetAlertsResult,
@@ -112,10 +101,10 @@ class Alerts:
         )
         if silence is not None and arguments.state in ("silenced", "inhibited"):
             raise silence
-        warnings = []
+        notes = []
         if silence is not None:
             # What fires is known all the same, and is what matters in an outage; what is quiet is not.
-            warnings.append(
+            notes.append(
                 f"{silence}. Whether an alert is silenced or inhibited is not known, and alerts that "
                 "Alertmanager got from others are missing."
             )
@@ -142,7 +131,7 @@ class Alerts:
             counted = Counter(alert.labels.get(arguments.group_by, "") for alert in found)
             groups = dict(counted.most_common(_MOST_GROUPS))
             if len(counted) > len(groups):
-                warnings.append(
+                notes.append(
                     f"{len(groups)} of {len(counted)} values of {arguments.group_by} are counted"
                 )
         return GetAlertsResult(
@@ -151,7 +140,7 @@ class Alerts:
             truncated=more,
             next_cursor=cursor_after(len(page)) if more and page else None,
             groups=groups,
-            warnings=tuple(warnings),
+            notes=tuple(notes),
         ).with_cursor(cursor_after)
 
     async def _raised(self, matchers: list[str]) -> list[PrometheusAlert]:
@@ -206,21 +195,13 @@ def _joined(raised: Iterable[PrometheusAlert], known: _Known | None) -> Iterable
             if alert.labels.items() <= each.labels.items()
         ]
         ours.update(frozenset(each.labels.items()) for each in same)
-        yield _alert(
-            alert, alert.state, same, quiet_is_known=known is not None and alert.state == "firing"
-        )
+        yield _alert(alert, alert.state, same)
     for each in known.fitting if known else ():
         if frozenset(each.labels.items()) not in ours:
-            yield _alert(each, "firing", [each], quiet_is_known=True)
+            yield _alert(each, "firing", [each])
 
 
-def _alert(
-    alert: PrometheusAlert | KnownAlert,
-    state: str,
-    known: list[KnownAlert],
-    *,
-    quiet_is_known: bool,
-) -> Alert:
+def _alert(alert: PrometheusAlert | KnownAlert, state: str, known: list[KnownAlert]) -> Alert:
     # A pair of Prometheus servers may have sent it twice: it is quiet when no copy is heard.
     quiet = bool(known) and all(each.silenced or each.inhibited for each in known)
     if quiet and state == "firing":
@@ -228,12 +209,11 @@ def _alert(
     return Alert.model_validate(
         {
             "name": alert.labels.get("alertname", ""),
-            "severity": alert.labels.get("severity"),
-            "instance": alert.labels.get("instance"),
-            "summary": alert.annotations.get("summary"),
+            "severity": alert.labels.get("severity", ""),
+            "instance": alert.labels.get("instance", ""),
+            "summary": alert.annotations.get("summary", ""),
             "active_since": alert.active_since,
             "state": state,
-            "silenced": quiet if quiet_is_known else None,
             "labels": dict(alert.labels),
         }
     )
@@ -252,5 +232,5 @@ def _render_alerts(result: Mapping[str, Any]) -> str:
             {"value": value or "(none)", "alerts": n} for value, n in result["groups"].items()
         ]
         lines.append(table(counts, ["value", "alerts"]))
-    lines += [f"warning: {each}" for each in result["warnings"]]
+    lines += [f"note: {each}" for each in result["notes"]]
     return "\n".join(lines)

@@ -33,23 +33,12 @@ _FAMILY_SUFFIXES = ("_bucket", "_count", "_sum", "_total", "_created")
 class QueryMetricsArguments(ListArguments):
     """Arguments of `query_metrics`."""
 
-    query: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=4096,
-            description="PromQL",
-            examples=['rate(http_requests_total{job="api"}[5m])'],
-        ),
-    ]
-    time_range: Annotated[
-        str | None, Field(description="Back from now: 5m (default), 2h, 7d; or give start")
-    ] = None
-    start: Annotated[str | float | None, Field(description="RFC 3339 or Unix seconds")] = None
-    end: Annotated[str | float | None, Field(description="Like start; default now")] = None
-    step: Annotated[str | None, Field(description="Like 30s; chosen for at most 500 points")] = None
-    instant: Annotated[bool, Field(description="Only at `end`, no range")] = False
-    samples: Annotated[bool, Field(description="Also return the points")] = False
+    query: Annotated[str, Field(max_length=4096, description="PromQL")]
+    time_range: Annotated[str | None, Field(description="Default 5m; or 2h, 7d")] = None
+    start: Annotated[str | None, Field(description="RFC 3339 or Unix")] = None
+    end: str | None = None
+    instant: bool = False
+    samples: Annotated[bool, Field(description="Return points too")] = False
 
 
 class Series(Result):
@@ -63,7 +52,7 @@ class Series(Result):
     min: float | None
     max: float | None
     avg: float | None
-    samples: list[tuple[float, float | None]] | None = None
+    samples: list[list[float | None]] | None = None
     """Unix seconds and value of each point, where asked for."""
 
 
@@ -71,37 +60,33 @@ class QueryMetricsResult(ListResult):
     """Series, the largest latest value first."""
 
     series: list[Series]
-    start: float
-    end: float
     step_s: float | None
     """Seconds between points; None for an instant query."""
-    warnings: tuple[str, ...] = ()
-    hint: str | None = None
+    notes: tuple[str, ...]
+    """Prometheus' warnings and infos, and why nothing may have been found."""
 
 
 class ListMetricsArguments(ListArguments):
     """Arguments of `list_metrics`."""
 
-    prefix: Annotated[str | None, Field(max_length=256, examples=["http_"])] = None
-    contains: Annotated[
-        str | None, Field(max_length=256, description="Part of the name; case does not matter")
-    ] = None
+    contains: Annotated[str | None, Field(max_length=256, description="Part of the name")] = None
 
 
 class MetricRow(Result):
-    """One metric; what its exporter does not say is None."""
+    """One metric; what its exporter does not say is empty."""
 
     name: str
-    type: str | None
-    unit: str | None
-    help: str | None
+    type: str
+    unit: str
+    help: str
 
 
 class ListMetricsResult(ListResult):
     """Metrics in the order of their names."""
 
     metrics: list[MetricRow]
-    hint: str | None = None
+    notes: tuple[str, ...]
+    """Near names where none matches."""
 
 
 class Metrics:
@@ -116,8 +101,8 @@ class Metrics:
             Tool(
                 name="monitoring:query_metrics",
                 title="Query metrics",
-                description="Run PromQL over a time range. Per series: labels, latest value, number "
-                "of points, min, max, avg; largest value first.",
+                description="Run PromQL over a time range: latest value, points, min, max, avg of "
+                "each series, largest first.",
                 permission="metrics:query",
                 arguments=QueryMetricsArguments,
                 result=QueryMetricsResult,
@@ -131,7 +116,7 @@ class Metrics:
             Tool(
                 name="monitoring:list_metrics",
                 title="List metrics",
-                description="List the names of metrics with type, unit and help.",
+                description="List metrics with type, unit and help.",
                 permission="metrics:query",
                 arguments=ListMetricsArguments,
                 result=ListMetricsResult,
@@ -157,7 +142,7 @@ class Metrics:
         if not arguments.instant:
             # The points of many series add up; how many series there are, the end tells.
             share = _MAX_FETCHED_POINTS // max(len(at_end.series), 1)
-            when = evaluation(asked, arguments.step, max_points=max(2, min(MAX_POINTS, share)))
+            when = evaluation(asked, max_points=max(2, min(MAX_POINTS, share)))
             step_s = when.step_s
             answer = await self._prometheus.query_range(arguments.query, when)
         found = sorted(answer.series, key=_largest_first)
@@ -172,31 +157,28 @@ class Metrics:
             total=len(found),
             truncated=more,
             next_cursor=cursor_after(len(page)) if more and page else None,
-            start=asked.start,
-            end=asked.end,
             step_s=step_s,
-            warnings=_warnings(answer, found),
-            hint=None if found else await self._hint(arguments.query),
+            notes=(*_warnings(answer, found), *(await self._hints(arguments.query, found))),
         ).with_cursor(cursor_after)
 
-    async def _hint(self, query: str) -> str:
+    async def _hints(self, query: str, found: list[TimeSeries]) -> list[str]:
         """Return why a query may have found nothing, and what is near."""
+        if found:
+            return []
         known = await self._prometheus.metric_names()
         names = names_in(query)
         unknown = [name for name in names if name not in set(known)]
+        if not names:
+            return ["the query names no metric; monitoring_list_metrics lists them"]
         if not unknown:
-            return (
-                "the metrics exist: no series has these labels in this range, or a comparison "
-                "left none"
-                if names
-                else "the query names no metric; monitoring_list_metrics lists them"
-            )
+            return ["no series has these labels in this range, or a comparison left none"]
         hints = []
         for name in unknown[:3]:
             near = await asyncio.to_thread(near_names, name, known)
-            said = f"; near: {', '.join(near)}" if near else ""
-            hints.append(f"no metric is called {name}{said}")
-        return "; ".join(hints)
+            hints.append(
+                f"no metric is called {name}" + (f"; near: {', '.join(near)}" if near else "")
+            )
+        return hints
 
     async def _list_metrics(
         self, arguments: ListMetricsArguments, context: ToolContext
@@ -205,9 +187,8 @@ class Metrics:
         known, metadata = await asyncio.gather(
             self._prometheus.metric_names(), self._prometheus.metadata()
         )
-        prefix = arguments.prefix or ""
         part = (arguments.contains or "").lower()
-        names = [name for name in known if name.startswith(prefix) and part in name.lower()]
+        names = [name for name in known if part in name.lower()]
         rest = names if place is None else [name for name in names if name > place["after"]]
         page = rest[: context.at_most(arguments.limit)]
         more = len(page) < len(rest)
@@ -215,23 +196,20 @@ class Metrics:
         def cursor_after(rows: int) -> str:
             return encode_cursor(arguments, {"after": page[rows - 1]})
 
-        hint = None
-        if not names and (wanted := arguments.contains or arguments.prefix):
-            near = await asyncio.to_thread(near_names, wanted, known)
-            hint = f"near: {', '.join(near)}" if near else None
+        near = [] if names else await asyncio.to_thread(near_names, part, known)
         return ListMetricsResult(
             metrics=[_metric(name, metadata) for name in page],
             total=len(names),
             truncated=more,
             next_cursor=cursor_after(len(page)) if more and page else None,
-            hint=hint,
+            notes=(f"near: {', '.join(near)}",) if near else (),
         ).with_cursor(cursor_after)
 
 
 def _asked(arguments: QueryMetricsArguments, *, now: float) -> Window:
     if not arguments.instant:
         return window(arguments.time_range, arguments.start, arguments.end, now=now)
-    for name in ("time_range", "start", "step"):
+    for name in ("time_range", "start"):
         if getattr(arguments, name) is not None:
             raise ToolError(f"{name}: an instant query has none; it takes only `end`")
     at = now if arguments.end is None else instant("end", arguments.end)
@@ -253,7 +231,7 @@ def _row(series: TimeSeries, *, samples: bool) -> Series:
         min=min(values, default=None),
         max=max(values, default=None),
         avg=finite(math.fsum(value / len(values) for value in values)) if values else None,
-        samples=[(when, finite(value)) for when, value in series.points] if samples else None,
+        samples=[[when, finite(value)] for when, value in series.points] if samples else None,
     )
 
 
@@ -277,9 +255,9 @@ def _metric(name: str, metadata: Mapping[str, Metadata]) -> MetricRow:
             # What belongs to a histogram, or a counter of OpenMetrics, is described once.
             known = metadata.get(name.removesuffix(suffix))
     if known is None:
-        return MetricRow(name=name, type=None, unit=None, help=None)
-    kind = None if known.type == "unknown" else known.type
-    return MetricRow(name=name, type=kind, unit=known.unit or None, help=known.help or None)
+        return MetricRow(name=name, type="", unit="", help="")
+    kind = "" if known.type == "unknown" else known.type
+    return MetricRow(name=name, type=kind, unit=known.unit, help=known.help)
 
 
 def _render_series(result: Mapping[str, Any]) -> str:
@@ -295,7 +273,7 @@ def _render_series(result: Mapping[str, Any]) -> str:
                 text += f"\npoints of row {number}: {points}"
     else:
         text = "No series matched the query."
-    return _with_remarks(text, result)
+    return _with_notes(text, result)
 
 
 def _render_metrics(result: Mapping[str, Any]) -> str:
@@ -304,14 +282,11 @@ def _render_metrics(result: Mapping[str, Any]) -> str:
         if result["metrics"]
         else "No metric matches."
     )
-    return _with_remarks(text, result)
+    return _with_notes(text, result)
 
 
-def _with_remarks(text: str, result: Mapping[str, Any]) -> str:
-    lines = [text, *(f"warning: {each}" for each in result.get("warnings", ()))]
-    if result["hint"] is not None:
-        lines.append(f"hint: {result['hint']}")
-    return "\n".join(lines)
+def _with_notes(text: str, result: Mapping[str, Any]) -> str:
+    return "\n".join([text, *(f"note: {each}" for each in result["notes"])])
 
 
 def _short(value: Any) -> Any:

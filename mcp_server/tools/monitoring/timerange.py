@@ -57,11 +57,11 @@ def seconds(name: str, text: str) -> int:
     return int(match[1]) * _UNIT_S[match[2]]
 
 
-def instant(name: str, when: str | float) -> float:
+def instant(name: str, when: str) -> float:
     """Return a point in time as Unix seconds.
 
     Args:
-        when: RFC 3339 with an offset, or Unix seconds (also as text).
+        when: RFC 3339 with an offset, or Unix seconds.
 
     Raises:
         ToolError: it is neither; `name` is the argument it stands in.
@@ -70,7 +70,7 @@ def instant(name: str, when: str | float) -> float:
         time_s = float(when)
     except ValueError:
         try:
-            moment = datetime.fromisoformat(str(when))
+            moment = datetime.fromisoformat(when)
         except ValueError:
             moment = None
         if moment is None or moment.tzinfo is None:
@@ -84,9 +84,7 @@ def instant(name: str, when: str | float) -> float:
     return time_s
 
 
-def window(
-    time_range: str | None, start: str | float | None, end: str | float | None, *, now: float
-) -> Window:
+def window(time_range: str | None, start: str | None, end: str | None, *, now: float) -> Window:
     """Return the span that the arguments name: the last five minutes when they name none.
 
     Raises:
@@ -109,30 +107,16 @@ def window(
     return found
 
 
-def evaluation(asked: Window, step: str | None, *, max_points: int = MAX_POINTS) -> Evaluation:
-    """Return when to evaluate.
+def evaluation(asked: Window, *, max_points: int = MAX_POINTS) -> Evaluation:
+    """Return when to evaluate: with the smallest round step for which `max_points` hold.
 
     Args:
-        step: the caller's; None: the smallest round one for which `max_points` hold.
-        max_points: at least 2, at most 500.
-
-    Raises:
-        ToolError: with the caller's step there would be more than 500 points.
+        max_points: of each series; at least 2.
     """
-    if step is None:
-        least_s = asked.span_s / (max_points - 1)
-        step_s = next(
-            (each for each in _STEPS_S if each >= least_s), math.ceil(least_s / 86400) * 86400
-        )
-    else:
-        step_s = seconds("step", step)
-        points = int(asked.span_s // step_s) + 1
-        if points > MAX_POINTS:
-            least = math.ceil(asked.span_s / (MAX_POINTS - 1))
-            raise ToolError(
-                f"step {step} would give {points} points; at most {MAX_POINTS}: "
-                f"use {least}s or more, or leave step out"
-            )
+    least_s = asked.span_s / (max_points - 1)
+    step_s = next(
+        (each for each in _STEPS_S if each >= least_s), math.ceil(least_s / 86400) * 86400
+    )
     # Counted back from the end, so that the latest value is that of the end and not of up to a
     # step before it.
     intervals = int(asked.span_s // step_s)
