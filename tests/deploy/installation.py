@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import itertools
@@ -13,20 +14,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 
 from mcp_server.identity import mint_token
 
-__all__ = ["ROOT", "Host", "Installation", "Playbook", "describe"]
+__all__ = ["ROOT", "Host", "Installation", "Playbook", "describe", "eventually"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _numbers = itertools.count(1)
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +203,20 @@ class Installation:
         status: dict[str, Any] = json.loads(host.run(command, check=False))
         return status
 
-    def wait_until_ready(self, deadline_s: float = 30) -> None:
+    def wait_until_ready(self, deadline_s: float = 60) -> None:
         """Wait until every node says that it can do its work."""
         until = time.monotonic() + deadline_s
         for host in self.members("mcp_servers"):
             while not (status := self.node_status(host)).get("ready"):
                 assert time.monotonic() < until, f"{host.name} did not get ready: {status}"
+                time.sleep(0.3)
+
+    def wait_until_not_ready(self, deadline_s: float = 60) -> None:
+        """Wait until every node has noticed that it cannot do its work."""
+        until = time.monotonic() + deadline_s
+        for host in self.members("mcp_servers"):
+            while (status := self.node_status(host)).get("ready") is not False:
+                assert time.monotonic() < until, f"{host.name} stays ready: {status}"
                 time.sleep(0.3)
 
     def play(
@@ -264,6 +274,22 @@ def describe(inventory: Path, directory: Path) -> Installation:
         assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
         description = json.loads(Path(output.name).read_text())
     return Installation(inventory, description, directory)
+
+
+async def eventually(
+    ask: Callable[[], Awaitable[_Answer]],
+    wanted: Callable[[_Answer], bool],
+    deadline_s: float = 60,
+) -> _Answer:
+    """Ask until the answer is as wanted, and return it.
+
+    Machines differ in speed, so tests wait for what they need and not for a time. After the deadline
+    the last answer is returned as it is: the test's assertion says what is wrong with it.
+    """
+    until = time.monotonic() + deadline_s
+    while not wanted(answer := await ask()) and time.monotonic() < until:  # noqa: ASYNC110 (hosts send no events)
+        await asyncio.sleep(0.3)
+    return answer
 
 
 def basic(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.deploy.installation import Installation
+from tests.deploy.installation import Installation, eventually
 from tests.integration.nodes import LegacyClient, modern_client, rpc
 
 pytestmark = pytest.mark.anyio
@@ -100,12 +100,16 @@ class TestBothEras:
     async def test_nodes_take_turns(self, installation: Installation) -> None:
         balancer = installation.members("loadbalancers")[0]
         mark = f"turns-{time.time_ns()}"
+        made = 4 * len(installation.groups["mcp_servers"])
         async with installation.http(installation.token(), **{"User-Agent": mark}) as http:
-            for _ in range(4 * len(installation.groups["mcp_servers"])):
+            for _ in range(made):
                 assert (await rpc(http, LIST)).status_code == 200
-        await asyncio.sleep(2)  # the access log is written once a second
 
-        log = balancer.run(f"grep -F {mark} /var/log/nginx/access.log")
+        async def logged() -> str:
+            return balancer.run(f"grep -F {mark} /var/log/nginx/access.log || true")
+
+        # Each worker of nginx writes its log once a second.
+        log = await eventually(logged, lambda lines: lines.count(mark) == made)
         for name in installation.groups["mcp_servers"]:
             assert f'"node":"{installation.address[name]}:8443"' in log
 

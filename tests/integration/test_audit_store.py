@@ -199,13 +199,14 @@ async def test_a_stop_of_postgresql_is_noticed_without_any_record(
     store: AuditStore, postgres: PostgresServer
 ) -> None:
     with postgres.stopped():
-        await _until(lambda: not store.healthy, 1)
+        await _until(lambda: not store.healthy)
         started = time.monotonic()
         with pytest.raises(AuditUnavailable):
             await store.commit(_record())
-        assert time.monotonic() - started < 0.1
+        # At once: had it waited for PostgreSQL, it would have taken the deadline of 2 s.
+        assert time.monotonic() - started < 1
 
-    await _until(lambda: store.healthy, 5)
+    await _until(lambda: store.healthy, 30)
     await store.commit(_record())
 
 
@@ -233,7 +234,7 @@ async def test_a_crash_of_postgresql_under_load_loses_no_acknowledged_record(
     await asyncio.to_thread(postgres.start)
     before = len(acknowledged)
     try:
-        await _until(lambda: len(acknowledged) > before + 20, 20)
+        await _until(lambda: len(acknowledged) > before + 20, 60)
     finally:
         running = False
         await asyncio.gather(*clients)
@@ -251,14 +252,15 @@ async def test_a_frozen_postgresql_costs_a_call_its_deadline_and_the_next_nothin
         started = time.monotonic()
         with pytest.raises(AuditUnavailable):
             await store.commit(_record())
-        assert time.monotonic() - started < database_settings.timeout_s + 1
-        await _until(lambda: not store.healthy, 2)
+        # One deadline, and what a busy machine adds; a second deadline would be over it.
+        assert time.monotonic() - started < database_settings.timeout_s * 1.9
+        await _until(lambda: not store.healthy)
         started = time.monotonic()
         with pytest.raises(AuditUnavailable):
             await store.commit(_record())
-        assert time.monotonic() - started < 0.1
+        assert time.monotonic() - started < 1  # at once: PostgreSQL is not asked
 
-    await _until(lambda: store.healthy, 10)
+    await _until(lambda: store.healthy, 30)
     await store.commit(_record())
 
 

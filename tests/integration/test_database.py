@@ -66,9 +66,9 @@ async def test_a_slow_statement_ends_at_the_deadline(database: Database) -> None
 
     with pytest.raises(DatabaseUnavailable, match="did not answer within 2 s"):
         async with database.transaction() as connection:
-            await connection.execute("SELECT pg_sleep(10)")
+            await connection.execute("SELECT pg_sleep(30)")
 
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10  # the deadline and not the statement's end
     assert await database.healthy()
 
 
@@ -77,19 +77,19 @@ async def test_many_short_statements_share_one_deadline(database: Database) -> N
 
     async def call() -> None:
         async with database.transaction() as connection:
-            for _ in range(20):
+            for _ in range(100):
                 await connection.execute("SELECT pg_sleep(0.3)")
 
     with pytest.raises(DatabaseUnavailable):
         await call()
 
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10  # not the 30 s of all statements
 
 
 async def test_waiting_for_a_connection_ends_at_the_deadline(
     database_settings: DatabaseSettings,
 ) -> None:
-    database = Database(database_settings.model_copy(update={"pool_max": 1, "timeout_s": 0.3}))
+    database = Database(database_settings.model_copy(update={"pool_max": 1, "timeout_s": 1.0}))
     await database.start()
 
     async with database.connection():
