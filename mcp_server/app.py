@@ -37,6 +37,7 @@ from mcp_server.standing import StandingReader, policy_me
 from mcp_server.tools.catalog import Catalog
 from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
+from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
 from mcp_server.transports.edge import Edge, EdgeState
 from mcp_server.transports.health import health_routes, telemetry_routes
@@ -69,7 +70,12 @@ class Node:
             Monitoring(settings.tools.monitoring) if settings.tools.monitoring else None
         )
         self.cmdb = Cmdb(PostgresCmdb(self.database)) if settings.tools.cmdb else None
-        families = [family for family in (self.monitoring, self.cmdb) if family is not None]
+        self.kubernetes = (
+            Kubernetes(settings.tools.kubernetes) if settings.tools.kubernetes else None
+        )
+        families = [
+            family for family in (self.kubernetes, self.monitoring, self.cmdb) if family is not None
+        ]
         self.gate = Gate(
             node=settings.node,
             policy=self.policy,
@@ -81,6 +87,7 @@ class Node:
         self.resources = Resources(
             [
                 *(self.cmdb.resources() if self.cmdb else ()),
+                *(self.kubernetes.resources() if self.kubernetes else ()),
                 policy_me(StandingReader(self.gate, offered=self._offered)),
             ]
         )
@@ -98,7 +105,14 @@ class Node:
             self._stack.push_async_callback(part.stop)
 
         self._stack.push_async_callback(self.counters.stop)
-        for part in (self.policy, self.database, self.audit, self.monitoring, self.monitor):
+        for part in (
+            self.policy,
+            self.database,
+            self.audit,
+            self.kubernetes,
+            self.monitoring,
+            self.monitor,
+        ):
             if part is not None:
                 await started(part)
         return self

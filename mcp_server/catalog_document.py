@@ -11,11 +11,12 @@ from typing import Any, Protocol, runtime_checkable
 from mcp_server.gate import Caller
 from mcp_server.prompts import PROMPTS, Prompt, Prompts
 from mcp_server.resources import Resources
-from mcp_server.settings import MonitoringSettings
+from mcp_server.settings import KubernetesSettings, MonitoringSettings
 from mcp_server.standing import policy_me
 from mcp_server.tools.catalog import Catalog, Tool
 from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.documents import Document
+from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
 
 __all__ = ["catalog_document", "every_document", "every_prompt", "every_tool"]
@@ -60,12 +61,13 @@ async def _unread(_: Caller) -> str:
     raise AssertionError("a declaration was read")
 
 
-def _families() -> list[Monitoring | Cmdb]:
+def _families() -> list[Kubernetes | Monitoring | Cmdb]:
     """Return every family, unconnected: declarations need no backend."""
     nowhere = MonitoringSettings.model_validate(
         {"prometheus_url": "https://invalid.", "alertmanager_url": "https://invalid."}
     )
-    return [Monitoring(nowhere), Cmdb(_NoBackend())]
+    no_cluster = KubernetesSettings.model_validate({"clusters": {"none": {"in_cluster": True}}})
+    return [Kubernetes(no_cluster), Monitoring(nowhere), Cmdb(_NoBackend())]
 
 
 class _NoBackend:

@@ -10,17 +10,27 @@ import difflib
 import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 __all__ = [
+    "ClusterSettings",
     "CmdbSettings",
     "CountersSettings",
     "DatabaseSettings",
     "IdentitySettings",
     "JwtSettings",
+    "KubernetesSettings",
     "ListenSettings",
     "LogSettings",
     "MonitoringSettings",
@@ -179,9 +189,72 @@ class CmdbSettings(_Model):
     backend: Literal["postgres"] = "postgres"
 
 
+class ClusterSettings(_Model):
+    """How one Kubernetes cluster is reached: by `url`, `kubeconfig`, or from inside (`in_cluster`)."""
+
+    url: HttpUrl | None = None
+    """The API server, https only."""
+    token: Secret | None = None
+    """Bearer token for `url`; its file is read again whenever it changes."""
+    ca: Path | None = None
+    """CA certificate for `url`; None: the system's authorities."""
+    kubeconfig: Path | None = None
+    context: str | None = None
+    """The context of `kubeconfig`; None: its current one."""
+    in_cluster: bool = False
+    """Use the service account of the pod that this server runs in."""
+
+    @model_validator(mode="after")
+    def _is_one_way(self) -> Self:
+        ways = [self.url is not None, self.kubeconfig is not None, self.in_cluster]
+        if sum(ways) != 1:
+            raise ValueError("needs exactly one of url, kubeconfig and in_cluster: true")
+        if self.url is None:
+            if self.token is not None or self.ca is not None:
+                raise ValueError("token and ca belong to url; a kubeconfig holds its own")
+        elif self.url.scheme != "https":
+            raise ValueError("url must begin with https://: the token would be readable on its way")
+        elif self.token is None:
+            raise ValueError("url needs a token")
+        if self.context is not None and self.kubeconfig is None:
+            raise ValueError("context belongs to kubeconfig")
+        return self
+
+
+ClusterName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
+
+
+class KubernetesSettings(_Model):
+    """The Kubernetes clusters that the tools work on."""
+
+    clusters: Annotated[dict[ClusterName, ClusterSettings], Field(min_length=1)]
+    default: str | None = None
+    """The cluster that is meant when a call names none; with a single cluster, that one."""
+    impersonate: bool = False
+    """Send the caller's id and groups as Impersonate-User and Impersonate-Group, so that the cluster's
+    own RBAC is a second lock."""
+    timeout_s: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _has_a_default(self) -> Self:
+        if self.default is None and len(self.clusters) > 1:
+            raise ValueError("default must name one of: " + ", ".join(self.clusters))
+        if self.default is not None and self.default not in self.clusters:
+            raise ValueError(
+                f"default names no cluster {self.default}; known: {', '.join(self.clusters)}"
+            )
+        return self
+
+    @property
+    def default_cluster(self) -> str:
+        """The name of the cluster that is meant when a call names none."""
+        return self.default or next(iter(self.clusters))
+
+
 class ToolsSettings(_Model):
     """The backends; a backend that is not configured hides its tools."""
 
+    kubernetes: KubernetesSettings | None = None
     monitoring: MonitoringSettings | None = None
     cmdb: CmdbSettings | None = None
 
@@ -258,11 +331,19 @@ def _faults(path: Path, error: ValidationError) -> Iterator[str]:
 
 def _keys_at(location: list[str]) -> list[str]:
     model: type[BaseModel] = Settings
+    annotation: Any = model
     for part in location:
-        annotation: Any = model.model_fields[part].annotation
+        if get_origin(annotation) is dict:
+            # A name that the operator chose; what stands below it is described by the value's type.
+            annotation = get_args(annotation)[1]
+        else:
+            annotation = model.model_fields[part].annotation
         model = next(
-            candidate
-            for candidate in (annotation, *get_args(annotation))
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel)
+            (
+                candidate
+                for candidate in (annotation, *get_args(annotation))
+                if isinstance(candidate, type) and issubclass(candidate, BaseModel)
+            ),
+            model,
         )
     return sorted(model.model_fields)

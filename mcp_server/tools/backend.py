@@ -19,7 +19,7 @@ from mcp_server.settings import Secret, TlsSettings
 from mcp_server.tls import client_context
 from mcp_server.tools.catalog import ToolError
 
-__all__ = ["BackendUnavailable", "Guard", "HttpBackend"]
+__all__ = ["BackendUnavailable", "Guard", "HttpBackend", "read_answer"]
 
 _MAX_ANSWER_BYTES = 32 * 1024 * 1024
 _READ_ATTEMPTS = 2
@@ -185,16 +185,26 @@ class HttpBackend:
         async with self._session.request(
             method, self._url + path, allow_redirects=False, **options
         ) as response:
-            body = await response.content.read(_MAX_ANSWER_BYTES + 1)
-            while not response.content.at_eof() and len(body) <= _MAX_ANSWER_BYTES:
-                body += await response.content.read(_MAX_ANSWER_BYTES + 1 - len(body))
-            if len(body) > _MAX_ANSWER_BYTES:
-                raise ToolError(
-                    f"{self.name} answered more than {_MAX_ANSWER_BYTES // 2**20} MiB; ask for less"
-                )
+            body = await read_answer(response, self.name)
             if response.status >= 500:
                 raise BackendUnavailable(self.name, f"it answered HTTP {response.status}")
             try:
                 return response.status, json.loads(body)
             except ValueError:
                 return response.status, None
+
+
+async def read_answer(response: aiohttp.ClientResponse, backend: str) -> bytes:
+    """Return the whole body of an answer.
+
+    Raises:
+        ToolError: it is larger than 32 MiB.
+    """
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _MAX_ANSWER_BYTES:
+            raise ToolError(
+                f"{backend} answered more than {_MAX_ANSWER_BYTES // 2**20} MiB; ask for less"
+            )
+    return bytes(body)

@@ -18,6 +18,7 @@ from mcp_server.database import Database, connect
 from mcp_server.migrate import upgrade
 from mcp_server.settings import DatabaseSettings
 from mcp_server.tools.cmdb.importer import import_assets, parse_assets
+from tests.integration.clusters import Cluster
 from tests.integration.nodes import McpNode
 from tests.integration.servers import (
     Alertmanager,
@@ -108,6 +109,13 @@ def prometheus(workspace: Path, alertmanager: Alertmanager) -> Iterator[Promethe
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(workspace: Path, authority: Authority) -> Iterator[Cluster]:
+    """A Kubernetes cluster with one simulated node."""
+    with Cluster(workspace / "kubernetes", authority) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""The Kubernetes family: several clusters, over the API server, without kubectl."""

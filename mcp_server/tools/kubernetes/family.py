@@ -1,0 +1,535 @@
+"""The Kubernetes family: its clusters and its tools."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from mcp_server.settings import KubernetesSettings
+from mcp_server.tools.backend import BackendUnavailable
+from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
+from mcp_server.tools.documents import Document
+from mcp_server.tools.kubernetes.cluster import TABLE, Cluster, Conflict, NotAllowed
+from mcp_server.tools.kubernetes.model import (
+    Deployment,
+    DeploymentArguments,
+    Deployments,
+    ListDeploymentsArguments,
+    ListPodsArguments,
+    LogArguments,
+    Logs,
+    Pod,
+    Pods,
+    Restart,
+    RestartArguments,
+    Rollout,
+    Scale,
+    ScaleArguments,
+)
+from mcp_server.tools.kubernetes.paging import Page, Position, fingerprint
+from mcp_server.tools.kubernetes.reading import deployment_of, pods_of_table, rollout_of
+
+__all__ = ["Kubernetes"]
+
+_DEPLOYMENT = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+_SCALE_ATTEMPTS = 3
+_MAX_LOG_TEXT = 28 * 1024
+"""Bytes of log text in an answer, which holds it twice: for programs and for a model."""
+_MAX_LOG_BYTES = 1024 * 1024
+_MAX_SEARCHED_BYTES = 8 * 1024 * 1024
+_MAX_SEARCHED_LINES = 10_000
+_MAX_LINE = 4096
+_LOG_S = 20.0
+_REOPEN_S = 0.5
+
+
+class Kubernetes:
+    """The Kubernetes tools over all configured clusters."""
+
+    def __init__(self, settings: KubernetesSettings) -> None:
+        self._default = settings.default_cluster
+        self._clusters = {
+            name: Cluster(
+                name, cluster, impersonate=settings.impersonate, timeout_s=settings.timeout_s
+            )
+            for name, cluster in settings.clusters.items()
+        }
+
+    async def start(self) -> None:
+        """Read the credentials of all clusters; none of them need be up."""
+        for cluster in self._clusters.values():
+            await cluster.start()
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        for cluster in self._clusters.values():
+            await cluster.stop()
+
+    def tools(self) -> list[Tool[Any, Any]]:
+        """Return the declarations of this family."""
+        everywhere = Scope(
+            namespace="namespace", cluster="cluster", all_namespaces="all_namespaces"
+        )
+        one = Scope(namespace="namespace", cluster="cluster")
+        return [
+            Tool(
+                name="k8s:get_pods",
+                title="Get pods",
+                description="List pods with their true state, readiness, restarts, age and node.",
+                permission="k8s:get",
+                arguments=ListPodsArguments,
+                result=Pods,
+                run=self._get_pods,
+                read_only=True,
+                source="Kubernetes",
+                rows="pods",
+                columns=tuple(Pod.model_fields),
+                scope=everywhere,
+            ),
+            Tool(
+                name="k8s:get_deployments",
+                title="Get deployments",
+                description="List deployments with their replicas and images.",
+                permission="k8s:get",
+                arguments=ListDeploymentsArguments,
+                result=Deployments,
+                run=self._get_deployments,
+                read_only=True,
+                source="Kubernetes",
+                rows="deployments",
+                columns=tuple(Deployment.model_fields),
+                scope=everywhere,
+            ),
+            Tool(
+                name="k8s:get_pod_logs",
+                title="Get pod logs",
+                description="Read the end of a container's log.",
+                permission="k8s:get",
+                arguments=LogArguments,
+                result=Logs,
+                run=self._get_pod_logs,
+                render=_render_logs,
+                read_only=True,
+                source="Kubernetes",
+                scope=one,
+                timeout_s=30,
+            ),
+            Tool(
+                name="k8s:get_rollout_status",
+                title="Get rollout status",
+                description="Tell how far a deployment's rollout is, and what holds it up.",
+                permission="k8s:get",
+                arguments=DeploymentArguments,
+                result=Rollout,
+                run=self._get_rollout_status,
+                render=_render_rollout,
+                read_only=True,
+                source="Kubernetes",
+                scope=one,
+            ),
+            Tool(
+                name="k8s:scale_deployment",
+                title="Scale deployment",
+                description="Set the number of a deployment's replicas.",
+                permission="k8s:scale",
+                arguments=ScaleArguments,
+                result=Scale,
+                run=self._scale_deployment,
+                render=_render_scale,
+                read_only=False,
+                destructive=True,
+                source="Kubernetes",
+                scope=one,
+            ),
+            Tool(
+                name="k8s:restart_deployment",
+                title="Restart deployment",
+                description="Replace a deployment's pods one after another.",
+                permission="k8s:restart",
+                arguments=RestartArguments,
+                result=Restart,
+                run=self._restart_deployment,
+                render=_render_restart,
+                read_only=False,
+                destructive=True,
+                idempotent=False,
+                source="Kubernetes",
+                scope=one,
+                timeout_s=70,
+            ),
+        ]
+
+    def resources(self) -> list[Document]:
+        """Return the documents of this family."""
+        return [
+            Document(
+                uri="enterprise://k8s/clusters",
+                name="k8s-clusters",
+                title="Kubernetes clusters",
+                description="The clusters that the Kubernetes tools work on, and the default one.",
+                permission="tools:read",
+                read=self._read_clusters,
+                source="Kubernetes",
+            )
+        ]
+
+    def _cluster(self, name: str | None) -> Cluster:
+        cluster = self._clusters.get(self._default if name is None else name)
+        if cluster is None:
+            raise ToolError(
+                f"there is no cluster of that name; known: {', '.join(sorted(self._clusters))}"
+            )
+        return cluster
+
+    async def _get_pods(self, arguments: ListPodsArguments, context: ToolContext) -> Pods:
+        def rows(table: Mapping[str, Any]) -> list[Pod]:
+            return pods_of_table(table, arguments.place)
+
+        # Where the namespace is known, the object behind a row has nothing that is needed.
+        objects = "None" if arguments.place else "Metadata"
+        pods, page, skip = await self._list(
+            arguments, context, "pods", rows, accept=TABLE, query={"includeObject": objects}
+        )
+        return Pods(
+            pods=pods[skip:],
+            total=page.total,
+            truncated=page.next_cursor is not None,
+            next_cursor=page.next_cursor,
+        ).with_cursor(page.cursor_after)
+
+    async def _get_deployments(
+        self, arguments: ListDeploymentsArguments, context: ToolContext
+    ) -> Deployments:
+        now = datetime.now(UTC)
+
+        def rows(document: Mapping[str, Any]) -> list[Deployment]:
+            return [deployment_of(item, now) for item in document["items"]]
+
+        deployments, page, skip = await self._list(arguments, context, "deployments", rows)
+        return Deployments(
+            deployments=deployments[skip:],
+            total=page.total,
+            truncated=page.next_cursor is not None,
+            next_cursor=page.next_cursor,
+        ).with_cursor(page.cursor_after)
+
+    async def _list(
+        self,
+        arguments: ListPodsArguments | ListDeploymentsArguments,
+        context: ToolContext,
+        what: str,
+        rows: Callable[[Mapping[str, Any]], list[Any]],
+        *,
+        accept: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> tuple[list[Any], Page, int]:
+        """Return the rows of one page of the API server, the page, and how many were shown before."""
+        cluster = self._cluster(arguments.cluster)
+        listed = fingerprint(
+            what,
+            cluster.name,
+            arguments.place,
+            arguments.label_selector,
+            arguments.field_selector,
+        )
+        if arguments.cursor is None:
+            position = Position(query=listed, size=context.at_most(arguments.limit))
+        else:
+            position = Position.decode(arguments.cursor, listed)
+        parameters = {**position.parameters(), **(query or {})}
+        if arguments.label_selector:
+            parameters["labelSelector"] = arguments.label_selector
+        if arguments.field_selector:
+            parameters["fieldSelector"] = arguments.field_selector
+        group = "/api/v1" if what == "pods" else "/apis/apps/v1"
+        place = f"namespace {arguments.place}" if arguments.place else "all namespaces"
+        document = await cluster.get(
+            f"{group}/namespaces/{{namespace}}/{what}" if arguments.place else f"{group}/{what}",
+            {"namespace": arguments.place} if arguments.place else {},
+            context,
+            what=f"{what} of {place}",
+            query=parameters,
+            accept=accept,
+        )
+        found = rows(document)
+        return found, Page(position, document["metadata"], len(found)), position.skip
+
+    async def _get_pod_logs(self, arguments: LogArguments, context: ToolContext) -> Logs:
+        cluster = self._cluster(arguments.cluster)
+        searched = arguments.grep is not None
+        cap = _MAX_SEARCHED_BYTES if searched else _MAX_LOG_BYTES
+        query = {
+            "tailLines": str(_MAX_SEARCHED_LINES if searched else arguments.tail_lines),
+            "limitBytes": str(cap),
+        }
+        if arguments.container is not None:
+            query["container"] = arguments.container
+        if arguments.previous:
+            query["previous"] = "true"
+        if arguments.since_seconds is not None:
+            query["sinceSeconds"] = str(arguments.since_seconds)
+        wanted = (arguments.grep or "").casefold()
+        kept: collections.deque[str] = collections.deque(maxlen=arguments.tail_lines)
+        received = 0
+        try:
+            async with (
+                asyncio.timeout(_LOG_S),
+                cluster.stream(
+                    "/api/v1/namespaces/{namespace}/pods/{name}/log",
+                    {"namespace": arguments.namespace, "name": arguments.pod_name},
+                    context,
+                    what=f"log of pod {arguments.pod_name} in namespace {arguments.namespace}",
+                    query=query,
+                ) as stream,
+            ):
+                rest = b""
+                async for chunk in stream.iter_any():
+                    received += len(chunk)
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    kept.extend(_matching(whole, wanted))
+                kept.extend(_matching([rest] if rest else [], wanted))
+        except TimeoutError:
+            raise BackendUnavailable(
+                cluster.title, f"the log did not end within {_LOG_S:g} s"
+            ) from None
+        lines, dropped = _newest(kept)
+        notes = []
+        if received >= cap:
+            notes.append("the newest lines are missing, the log is too large: use since_seconds")
+        if dropped:
+            notes.append(f"{dropped} older lines left out, the text is too long")
+        if searched and arguments.since_seconds is None:
+            notes.append(f"searched the last {_MAX_SEARCHED_LINES} lines")
+        return Logs(lines=len(lines), note="; ".join(notes) or None, text="\n".join(lines))
+
+    async def _get_rollout_status(
+        self, arguments: DeploymentArguments, context: ToolContext
+    ) -> Rollout:
+        cluster = self._cluster(arguments.cluster)
+        document = await self._deployment(cluster, arguments, context)
+        rollout = rollout_of(document, cluster.name)
+        labels = document["spec"]["selector"].get("matchLabels", {})
+        if rollout.state == "complete" or not labels:
+            return rollout
+        table = await cluster.get(
+            "/api/v1/namespaces/{namespace}/pods",
+            {"namespace": arguments.namespace},
+            context,
+            what=f"pods of namespace {arguments.namespace}",
+            query={
+                "limit": "500",
+                "includeObject": "None",
+                "labelSelector": ",".join(f"{key}={value}" for key, value in labels.items()),
+            },
+            accept=TABLE,
+        )
+        states = collections.Counter(
+            pod.status for pod in pods_of_table(table, arguments.namespace)
+        )
+        return rollout.model_copy(update={"pods": dict(states)})
+
+    async def _deployment(
+        self, cluster: Cluster, arguments: DeploymentArguments, context: ToolContext
+    ) -> dict[str, Any]:
+        return await cluster.get(_DEPLOYMENT, _names(arguments), context, what=_what(arguments))
+
+    async def _scale_deployment(self, arguments: ScaleArguments, context: ToolContext) -> Scale:
+        cluster = self._cluster(arguments.cluster)
+        path, names, what = f"{_DEPLOYMENT}/scale", _names(arguments), _what(arguments)
+        warning = await self._autoscaled(cluster, arguments, context)
+        expected = arguments.expected_current_replicas
+        for attempt in range(1, _SCALE_ATTEMPTS + 1):
+            scale = await cluster.get(path, names, context, what=what)
+            before = scale["spec"].get("replicas", 0)
+            if expected is not None and before != expected:
+                raise ToolError(
+                    f"{what} has {before} replicas, not {expected}; nothing was changed"
+                )
+            # With the resource version that was read: a change in between is refused.
+            scale["spec"]["replicas"] = arguments.replicas
+            try:
+                after = await cluster.change(
+                    "PUT",
+                    path,
+                    names,
+                    context,
+                    what=what,
+                    body=scale,
+                    query={"dryRun": "All"} if arguments.dry_run else None,
+                )
+            except Conflict:
+                # The version changes with every pod that becomes ready, so that is no reason to stop.
+                if attempt == _SCALE_ATTEMPTS:
+                    raise
+                continue
+            break
+        return Scale(
+            cluster=cluster.name,
+            namespace=arguments.namespace,
+            deployment=arguments.deployment,
+            before=before,
+            after=after["spec"].get("replicas", 0),
+            dry_run=arguments.dry_run,
+            warning=warning,
+        )
+
+    async def _autoscaled(
+        self, cluster: Cluster, arguments: ScaleArguments, context: ToolContext
+    ) -> str | None:
+        """Return a warning when an autoscaler will undo the change, or when that is not known."""
+        try:
+            document = await cluster.get(
+                "/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers",
+                {"namespace": arguments.namespace},
+                context,
+                what="autoscalers",
+            )
+        except NotAllowed:
+            return "whether an autoscaler manages it is not known: its list is not allowed"
+        for autoscaler in document["items"]:
+            target = autoscaler["spec"]["scaleTargetRef"]
+            if (target["kind"], target["name"]) == ("Deployment", arguments.deployment):
+                name = autoscaler["metadata"]["name"]
+                return f"the autoscaler {name} manages it and may change the number again"
+        return None
+
+    async def _restart_deployment(
+        self, arguments: RestartArguments, context: ToolContext
+    ) -> Restart:
+        cluster = self._cluster(arguments.cluster)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        annotations = {"kubectl.kubernetes.io/restartedAt": now}
+        document = await cluster.change(
+            "PATCH",
+            _DEPLOYMENT,
+            _names(arguments),
+            context,
+            what=_what(arguments),
+            body={"spec": {"template": {"metadata": {"annotations": annotations}}}},
+        )
+        rollout = None
+        if arguments.wait_s:
+            rollout = await self._wait(cluster, arguments, context, document)
+        return Restart(
+            cluster=cluster.name,
+            namespace=arguments.namespace,
+            deployment=arguments.deployment,
+            restarted_at=now,
+            rollout=rollout,
+        )
+
+    async def _wait(
+        self,
+        cluster: Cluster,
+        arguments: RestartArguments,
+        context: ToolContext,
+        document: dict[str, Any],
+    ) -> Rollout:
+        """Follow the rollout until it ends or the time is over, and return how far it is then.
+
+        A watch that is cut, or a cluster that is away for a moment, is asked again.
+        """
+        deadline = time.monotonic() + arguments.wait_s
+        rollout = rollout_of(document, cluster.name)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + arguments.wait_s):
+                while rollout.state == "progressing":
+                    await context.progress(rollout.available, rollout.desired, rollout.message)
+                    try:
+                        async with cluster.stream(
+                            "/apis/apps/v1/namespaces/{namespace}/deployments",
+                            {"namespace": arguments.namespace},
+                            context,
+                            what=_what(arguments),
+                            query={
+                                "watch": "true",
+                                "fieldSelector": f"metadata.name={arguments.deployment}",
+                                "resourceVersion": document["metadata"]["resourceVersion"],
+                                "timeoutSeconds": str(max(1, round(deadline - time.monotonic()))),
+                            },
+                        ) as stream:
+                            async for line in stream:
+                                event = json.loads(line)
+                                if event["type"] not in ("ADDED", "MODIFIED"):
+                                    break
+                                document = event["object"]
+                                rollout = rollout_of(document, cluster.name)
+                                if rollout.state != "progressing":
+                                    return rollout
+                                await context.progress(
+                                    rollout.available, rollout.desired, rollout.message
+                                )
+                    except (BackendUnavailable, ValueError):
+                        pass
+                    await asyncio.sleep(_REOPEN_S)
+                    with contextlib.suppress(BackendUnavailable):
+                        document = await self._deployment(cluster, arguments, context)
+                        rollout = rollout_of(document, cluster.name)
+        return rollout
+
+    async def _read_clusters(self, _: ToolContext, __: Mapping[str, str]) -> str:
+        return json.dumps(
+            {
+                "clusters": [
+                    {"name": name, "default": name == self._default}
+                    for name in sorted(self._clusters)
+                ]
+            }
+        )
+
+
+def _names(arguments: DeploymentArguments) -> dict[str, str]:
+    return {"namespace": arguments.namespace, "name": arguments.deployment}
+
+
+def _what(arguments: DeploymentArguments) -> str:
+    return f"deployment {arguments.deployment} in namespace {arguments.namespace}"
+
+
+def _matching(lines: list[bytes], wanted: str) -> list[str]:
+    texts = (line[:_MAX_LINE].decode(errors="replace").rstrip("\r") for line in lines)
+    return [text for text in texts if wanted in text.casefold()]
+
+
+def _newest(lines: collections.deque[str]) -> tuple[list[str], int]:
+    """Return the newest lines that fit an answer, and how many older ones do not."""
+    size, fitting = 0, 0
+    for line in reversed(lines):
+        size += len(json.dumps(line, ensure_ascii=False).encode())
+        if size > _MAX_LOG_TEXT:
+            break
+        fitting += 1
+    dropped = len(lines) - fitting
+    return list(lines)[dropped:], dropped
+
+
+def _render_logs(result: Mapping[str, Any]) -> str:
+    text = result["text"] or "No lines."
+    return f"{text}\n({result['note']})" if result["note"] else text
+
+
+def _render_rollout(result: Mapping[str, Any]) -> str:
+    text = (
+        f"{result['deployment']}: {result['state']}, {result['message']} "
+        f"(desired {result['desired']}, updated {result['updated']}, ready {result['ready']}, "
+        f"available {result['available']})"
+    )
+    pods = ", ".join(f"{number} {state}" for state, number in result["pods"].items())
+    return f"{text}\npods: {pods}" if pods else text
+
+
+def _render_scale(result: Mapping[str, Any]) -> str:
+    how = "would go" if result["dry_run"] else "goes"
+    text = f"{result['deployment']} {how} from {result['before']} to {result['after']} replicas"
+    return f"{text}\nwarning: {result['warning']}" if result["warning"] else text
+
+
+def _render_restart(result: Mapping[str, Any]) -> str:
+    text = f"{result['deployment']} is being restarted since {result['restarted_at']}"
+    return text if result["rollout"] is None else f"{text}\n{_render_rollout(result['rollout'])}"

@@ -1,0 +1,196 @@
+"""What the Kubernetes tools take and return."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mcp_server.tools.catalog import Arguments, ListArguments, ListResult, Result
+
+__all__ = [
+    "Deployment",
+    "DeploymentArguments",
+    "Deployments",
+    "ListDeploymentsArguments",
+    "ListPodsArguments",
+    "LogArguments",
+    "Logs",
+    "Pod",
+    "Pods",
+    "Restart",
+    "RestartArguments",
+    "Rollout",
+    "Scale",
+    "ScaleArguments",
+]
+
+# RFC 1123: what the API server accepts as a name, so that no name can be a path.
+_NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+Name = Annotated[str, Field(pattern=_NAME)]
+ClusterName = Annotated[str | None, Field(max_length=63, description="Default: the main one")]
+Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Everywhere = Annotated[bool, Field(description="Instead of namespace")]
+LabelSelector = Annotated[str | None, Field(max_length=1024, examples=["app=web,tier!=db"])]
+FieldSelector = Annotated[str | None, Field(max_length=1024)]
+_ONE_PLACE = "name a namespace or set all_namespaces, not both"
+
+
+class _Listing(ListArguments):
+    cluster: ClusterName = None
+    namespace: Namespace = "default"
+    all_namespaces: Everywhere = False
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> Self:
+        if self.all_namespaces and "namespace" in self.model_fields_set:
+            raise ValueError(_ONE_PLACE)
+        return self
+
+    @property
+    def place(self) -> str | None:
+        """The namespace; None: all of them."""
+        return None if self.all_namespaces else self.namespace
+
+
+class ListPodsArguments(_Listing):
+    """Arguments of `get_pods`."""
+
+    label_selector: LabelSelector = None
+    field_selector: Annotated[
+        str | None, Field(max_length=1024, examples=["spec.nodeName=n1,status.phase=Failed"])
+    ] = None
+
+
+class Pod(Result):
+    """One pod, as kubectl shows it."""
+
+    name: str
+    namespace: str
+    status: str
+    ready: str
+    restarts: int
+    age: str
+    node: str | None
+
+
+class Pods(ListResult):
+    """One page of pods."""
+
+    pods: list[Pod]
+
+
+class ListDeploymentsArguments(_Listing):
+    """Arguments of `get_deployments`."""
+
+    label_selector: LabelSelector = None
+    field_selector: FieldSelector = None
+
+
+class Deployment(Result):
+    """One deployment; its numbers are of replicas."""
+
+    name: str
+    namespace: str
+    desired: int
+    ready: int
+    available: int
+    image: str
+    age: str
+
+
+class Deployments(ListResult):
+    """One page of deployments."""
+
+    deployments: list[Deployment]
+
+
+class DeploymentArguments(Arguments):
+    """Arguments that name one deployment."""
+
+    cluster: ClusterName = None
+    namespace: Namespace = "default"
+    deployment: Name
+
+
+class Rollout(Result):
+    """How far the current change of a deployment is.
+
+    `pods` counts the pods by status while the rollout is not complete.
+    """
+
+    cluster: str
+    namespace: str
+    deployment: str
+    state: Literal["complete", "progressing", "paused", "failed"]
+    message: str
+    desired: int
+    updated: int
+    ready: int
+    available: int
+    revision: str | None
+    pods: dict[str, int]
+
+
+class ScaleArguments(DeploymentArguments):
+    """Arguments of `scale_deployment`."""
+
+    replicas: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    expected_current_replicas: Annotated[
+        int | None, Field(ge=0, description="Refuse when there are not so many now")
+    ] = None
+    dry_run: bool = False
+
+
+class Scale(Result):
+    """What was scaled."""
+
+    cluster: str
+    namespace: str
+    deployment: str
+    before: int
+    after: int
+    dry_run: bool
+    warning: str | None
+
+
+class RestartArguments(DeploymentArguments):
+    """Arguments of `restart_deployment`."""
+
+    wait_s: Annotated[
+        int, Field(ge=0, le=60, description="Seconds to wait for the rollout; 0: do not wait")
+    ] = 0
+
+
+class Restart(Result):
+    """A restart that was started; `rollout` where it was waited for."""
+
+    cluster: str
+    namespace: str
+    deployment: str
+    restarted_at: str
+    rollout: Rollout | None
+
+
+class LogArguments(Arguments):
+    """Arguments of `get_pod_logs`."""
+
+    cluster: ClusterName = None
+    namespace: Namespace = "default"
+    pod_name: Name
+    container: Annotated[str | None, Field(pattern=_NAME)] = None
+    previous: Annotated[bool, Field(description="Of the container before its restart")] = False
+    since_seconds: Annotated[int | None, Field(ge=1, le=30 * 86400)] = None
+    tail_lines: Annotated[int, Field(ge=1, le=2000)] = 100
+    grep: Annotated[
+        str | None,
+        Field(min_length=1, max_length=256, description="Only lines with this text, in any case"),
+    ] = None
+
+
+class Logs(Result):
+    """The end of a container's log; `note` tells what is missing of what was asked for."""
+
+    lines: int
+    note: str | None
+    text: str

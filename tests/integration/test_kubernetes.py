@@ -1,0 +1,298 @@
+"""The Kubernetes tools on a real control plane; only the kubelet is simulated."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from mcp_server.settings import KubernetesSettings
+from mcp_server.tools.catalog import ToolContext, ToolError
+from mcp_server.tools.kubernetes.family import Kubernetes
+from mcp_server.tools.presentation import present
+from tests.integration.clusters import Cluster, deployment, pod
+
+pytestmark = pytest.mark.anyio
+
+Call = Callable[..., Any]
+
+
+@asynccontextmanager
+async def family(cluster: Cluster, token: str = "server", **options: Any) -> AsyncIterator[Call]:
+    """The tools over the cluster, as a function that calls one by name."""
+    user = ToolContext(
+        user=options.pop("user", "alice"),
+        tenant="default",
+        groups=options.pop("groups", ()),
+    )
+    settings = KubernetesSettings(clusters={"main": cluster.settings(token)}, **options)
+    kubernetes = Kubernetes(settings)
+    tools = {tool.name.partition(":")[2]: tool for tool in kubernetes.tools()}
+    await kubernetes.start()
+
+    async def call(name: str, **arguments: Any) -> Any:
+        return await tools[name].run(tools[name].parse(arguments), user)
+
+    try:
+        yield call
+    finally:
+        await kubernetes.stop()
+
+
+async def until(cluster: Cluster, namespace: str, name: str, ready: int) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        status = cluster.read("Deployment", namespace, name).get("status", {})
+        if status.get("readyReplicas", 0) == ready == status.get("replicas", 0):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{name} did not get {ready} ready replicas: {status}")
+
+
+@pytest.fixture(scope="module")
+def web(cluster: Cluster) -> Cluster:
+    cluster.create(deployment("web", "development", replicas=2))
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def crowd(cluster: Cluster) -> Cluster:
+    cluster.create_many([pod(f"p-{n:04}", "crowd") for n in range(5000)])
+    return cluster
+
+
+async def test_deployments_and_pods_are_listed(web: Cluster) -> None:
+    await until(web, "development", "web", 2)
+    async with family(web) as call:
+        deployments = await call("get_deployments", namespace="development")
+        pods = await call("get_pods", namespace="development", label_selector="app=web")
+
+    (row,) = deployments.deployments
+    assert (row.name, row.desired, row.ready, row.available) == ("web", 2, 2, 2)
+    assert row.image == "registry.test/main:1"
+    assert [(p.status, p.ready, p.restarts, p.node) for p in pods.pods] == [
+        ("Running", "1/1", 0, "node-1")
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "shown"),
+    [
+        (
+            "crash",
+            {
+                "phase": "Running",
+                "containerStatuses": [
+                    {
+                        "name": "main",
+                        "image": "",
+                        "imageID": "",
+                        "ready": False,
+                        "restartCount": 7,
+                        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                    }
+                ],
+            },
+            ("CrashLoopBackOff", "0/1", 7),
+        ),
+        ("evicted", {"phase": "Failed", "reason": "Evicted"}, ("Evicted", "0/1", 0)),
+    ],
+)
+async def test_a_pod_shows_its_true_state(
+    cluster: Cluster, name: str, status: dict[str, Any], shown: tuple[str, str, int]
+) -> None:
+    cluster.create(pod(name, "staging"))
+    cluster.patch_status("Pod", "staging", name, status)
+
+    async with family(cluster) as call:
+        listed = await call("get_pods", namespace="staging", field_selector=f"metadata.name={name}")
+
+    (row,) = listed.pods
+    assert (row.status, row.ready, row.restarts) == shown
+
+
+async def test_5000_pods_are_walked_without_loss_or_repetition(crowd: Cluster) -> None:
+    seen: list[str] = []
+    cursor = None
+    async with family(crowd) as call:
+        while True:
+            page = await call("get_pods", namespace="crowd", limit=500, cursor=cursor)
+            assert page.total == 5000
+            seen += [row.name for row in page.pods]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+
+    assert seen == [f"p-{n:04}" for n in range(5000)]
+
+
+async def test_a_page_cut_to_the_budget_goes_on_at_the_next_row(crowd: Cluster) -> None:
+    settings = KubernetesSettings(clusters={"main": crowd.settings()})
+    kubernetes = Kubernetes(settings)
+    (tool,) = (tool for tool in kubernetes.tools() if tool.name == "k8s:get_pods")
+    context = ToolContext(user="alice", tenant="default")
+    await kubernetes.start()
+    seen: list[str] = []
+    cursor = None
+    try:
+        for _ in range(4):
+            arguments = tool.parse({"namespace": "crowd", "limit": 500, "cursor": cursor})
+            answer = present(tool, arguments, await tool.run(arguments, context)).structured
+            seen += [row["name"] for row in answer["pods"]]
+            cursor = answer["next_cursor"]
+    finally:
+        await kubernetes.stop()
+
+    assert len(seen) > 500
+    assert seen == [f"p-{n:04}" for n in range(len(seen))]
+
+
+async def test_a_cursor_of_another_list_is_refused(crowd: Cluster) -> None:
+    async with family(crowd) as call:
+        page = await call("get_pods", namespace="crowd", limit=1)
+        with pytest.raises(ToolError, match="other arguments"):
+            await call("get_pods", namespace="staging", limit=1, cursor=page.next_cursor)
+        with pytest.raises(ToolError, match="not a cursor"):
+            await call("get_pods", namespace="crowd", cursor="!")
+
+
+async def test_scaling_tells_before_and_after_and_refuses_what_changed(cluster: Cluster) -> None:
+    cluster.create(deployment("scaled", "development", replicas=1))
+    await until(cluster, "development", "scaled", 1)
+    target = {"namespace": "development", "deployment": "scaled"}
+    async with family(cluster) as call:
+        tried = await call("scale_deployment", **target, replicas=3, dry_run=True)
+        done = await call("scale_deployment", **target, replicas=3)
+        with pytest.raises(ToolError, match="has 3 replicas, not 1; nothing was changed"):
+            await call("scale_deployment", **target, replicas=5, expected_current_replicas=1)
+
+    assert (tried.before, tried.after, tried.dry_run) == (1, 3, True)
+    assert (done.before, done.after, done.warning) == (1, 3, None)
+    assert cluster.read("Deployment", "development", "scaled")["spec"]["replicas"] == 3
+
+
+async def test_scaling_warns_of_an_autoscaler(cluster: Cluster) -> None:
+    cluster.create(
+        deployment("auto", "development", replicas=1),
+        {
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "auto-hpa", "namespace": "development"},
+            "spec": {
+                "maxReplicas": 5,
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "auto"},
+            },
+        },
+    )
+    async with family(cluster) as call:
+        result = await call(
+            "scale_deployment", namespace="development", deployment="auto", replicas=2
+        )
+
+    assert "auto-hpa" in result.warning
+
+
+async def test_a_restart_is_waited_for(web: Cluster) -> None:
+    await until(web, "development", "web", 2)
+    async with family(web) as call:
+        result = await call(
+            "restart_deployment", namespace="development", deployment="web", wait_s=30
+        )
+
+    template = web.read("Deployment", "development", "web")["spec"]["template"]
+    annotation = template["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"]
+    assert annotation == result.restarted_at
+    assert result.rollout.state == "complete", result.rollout
+
+
+async def test_a_rollout_that_hangs_says_what_holds_it_up(cluster: Cluster) -> None:
+    hanging = deployment("stuck", "staging", replicas=2, node=None, progressDeadlineSeconds=1)
+    cluster.create(hanging)
+    async with family(cluster) as call:
+        for _ in range(100):
+            result = await call("get_rollout_status", namespace="staging", deployment="stuck")
+            if result.state == "failed":
+                break
+            await asyncio.sleep(0.1)
+
+    assert result.state == "failed"
+    assert "progress" in result.message
+    assert result.pods == {"Pending": 2}
+
+
+async def test_logs_are_cut_at_the_api_and_searched(web: Cluster) -> None:
+    await until(web, "development", "web", 2)
+    web.write_log([f"line {n}" for n in range(300)])
+    async with family(web) as call:
+        (first, *_) = (await call("get_pods", namespace="development")).pods
+        target = {"namespace": "development", "pod_name": first.name}
+        tail = await call("get_pod_logs", **target, tail_lines=2)
+        found = await call("get_pod_logs", **target, grep="LINE 7", tail_lines=3)
+
+    assert tail.text == "line 298\nline 299"
+    assert found.text == "line 77\nline 78\nline 79"
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("wrong", "does not accept this server's credentials"),
+        ("nobody", "does not allow this server"),
+    ],
+)
+async def test_a_refusal_names_the_cluster_and_what_to_do(
+    cluster: Cluster, token: str, said: str
+) -> None:
+    async with family(cluster, token) as call:
+        with pytest.raises(ToolError, match=said) as refused:
+            await call("get_pods", namespace="development")
+
+    assert "cluster main" in str(refused.value)
+
+
+async def test_what_is_not_there_is_named(cluster: Cluster) -> None:
+    async with family(cluster) as call:
+        with pytest.raises(ToolError, match="has no deployment absent in namespace staging"):
+            await call("get_rollout_status", namespace="staging", deployment="absent")
+        with pytest.raises(ToolError, match="there is no cluster of that name; known: main"):
+            await call("get_pods", cluster="other")
+
+
+async def test_too_many_requests_are_told_apart_from_an_outage(crowd: Cluster) -> None:
+    async with family(crowd, "throttled") as call:
+        answers = await asyncio.gather(
+            *(call("get_pods", all_namespaces=True, limit=500) for _ in range(60)),
+            return_exceptions=True,
+        )
+
+    errors = [str(answer) for answer in answers if isinstance(answer, BaseException)]
+    assert errors
+    assert all("too much to do" in error for error in errors)
+
+
+async def test_impersonation_makes_the_clusters_rules_a_second_lock(web: Cluster) -> None:
+    async with family(web, "impersonator", impersonate=True, user="alice") as call:
+        assert (await call("get_pods", namespace="development")).pods
+        with pytest.raises(ToolError, match="does not allow you"):
+            await call("get_pods", namespace="staging")
+    async with family(web, "impersonator", impersonate=True, user="bob") as call:
+        with pytest.raises(ToolError, match="does not allow you"):
+            await call("get_pods", namespace="development")
+    async with family(
+        web, "impersonator", impersonate=True, user="bob", groups=("team-a", "system:masters")
+    ) as call:
+        assert (await call("get_pods", namespace="development")).pods
+        with pytest.raises(ToolError, match="does not allow you"):
+            await call("get_pods", namespace="staging")
+
+
+async def test_the_tools_work_again_after_a_restart_of_the_api_server(web: Cluster) -> None:
+    async with family(web) as call:
+        await call("get_pods", namespace="development")
+        with web.api.stopped(), pytest.raises(ToolError, match="main is not available"):
+            await call("get_pods", namespace="development")
+        assert (await call("get_pods", namespace="development")).pods
