@@ -19,7 +19,7 @@ import tarfile
 import time
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -718,15 +718,27 @@ class Opa(Server):
 
 
 class Alertmanager(Server):
-    """Alertmanager without a cluster port and without receivers."""
+    """Alertmanager without a cluster port and without receivers.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        inhibit_rules: as in its configuration file.
+    """
+
+    def __init__(
+        self, directory: Path, *, inhibit_rules: Sequence[Mapping[str, object]] = ()
+    ) -> None:
         super().__init__(directory)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._config = directory / "alertmanager.yml"
         self._config.write_text(
-            yaml.safe_dump({"route": {"receiver": "nobody"}, "receivers": [{"name": "nobody"}]})
+            yaml.safe_dump(
+                {
+                    "route": {"receiver": "nobody"},
+                    "receivers": [{"name": "nobody"}],
+                    "inhibit_rules": list(inhibit_rules),
+                }
+            )
         )
 
     def command(self) -> list[str]:
@@ -741,8 +753,26 @@ class Alertmanager(Server):
     def ready(self) -> bool:
         return _http_ok(f"{self.url}/-/ready")
 
+    def silence(self, alertname: str) -> None:
+        """Silence the alerts of a name for an hour."""
+        now = datetime.now(UTC)
+        matcher = {"name": "alertname", "value": alertname, "isRegex": False, "isEqual": True}
+        silence = {
+            "matchers": [matcher],
+            "startsAt": now.isoformat(),
+            "endsAt": (now + timedelta(hours=1)).isoformat(),
+            "createdBy": "tests",
+            "comment": "tests",
+        }
+        request = urllib.request.Request(
+            f"{self.url}/api/v2/silences",
+            json.dumps(silence).encode(),
+            {"Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(request, timeout=5).close()
+
     def alerts(self) -> list[str]:
-        """Return the names of the active alerts."""
+        """Return the names of the alerts, silenced ones included."""
         with urllib.request.urlopen(f"{self.url}/api/v2/alerts", timeout=5) as answer:
             return [alert["labels"]["alertname"] for alert in json.load(answer)]
 
@@ -752,21 +782,36 @@ class Prometheus(Server):
 
     The alerts `AlwaysCritical`, `AlwaysWarning` and `AlwaysInfo` carry `severity`, `instance` and
     a summary, and go to the Alertmanager where one is given.
+
+    Args:
+        rules: other alerts in the place of these.
+        relabel: `alert_relabel_configs`.
+        jobs: further scrape configurations.
     """
 
-    def __init__(self, directory: Path, alertmanager: Alertmanager | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        alertmanager: Alertmanager | None = None,
+        *,
+        rules: Sequence[Mapping[str, object]] | None = None,
+        relabel: Sequence[Mapping[str, object]] = (),
+        jobs: Sequence[Mapping[str, object]] = (),
+    ) -> None:
         super().__init__(directory)
+        self._alerts = rules or [_alert(each) for each in ("critical", "warning", "info")]
+        self.data = directory / "data"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        rules = directory / "rules.yml"
-        rules.write_text(
+        rule_file = directory / "rules.yml"
+        rule_file.write_text(
             yaml.safe_dump(
                 {
                     "groups": [
                         {
                             "name": "always",
                             "interval": "1s",
-                            "rules": [_alert(each) for each in ("critical", "warning", "info")],
+                            "rules": [dict(each) for each in self._alerts],
                         }
                     ]
                 }
@@ -774,17 +819,21 @@ class Prometheus(Server):
         )
         configuration: dict[str, object] = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": [str(rules)],
+            "rule_files": [str(rule_file)],
             "scrape_configs": [
                 {
                     "job_name": "prometheus",
                     "static_configs": [{"targets": [f"127.0.0.1:{self.port}"]}],
-                }
+                },
+                *map(dict, jobs),
             ],
         }
         if alertmanager is not None:
             target = {"static_configs": [{"targets": [f"127.0.0.1:{alertmanager.port}"]}]}
-            configuration["alerting"] = {"alertmanagers": [target]}
+            configuration["alerting"] = {
+                "alertmanagers": [target],
+                "alert_relabel_configs": list(map(dict, relabel)),
+            }
         self._config = directory / "prometheus.yml"
         self._config.write_text(yaml.safe_dump(configuration))
 
@@ -792,21 +841,30 @@ class Prometheus(Server):
         return [
             program("prometheus", "prometheus"),
             f"--config.file={self._config}",
-            f"--storage.tsdb.path={self.directory / 'data'}",
+            f"--storage.tsdb.path={self.data}",
             f"--web.listen-address=127.0.0.1:{self.port}",
             # An Alertmanager that was restarted has forgotten them.
             "--rules.alert.resend-delay=1s",
             "--log.level=warn",
         ]
 
-    def wait_until_alerts_arrive(self, alertmanager: Alertmanager) -> None:
-        """Return when the Alertmanager has the three alerts.
+    def backfill(self, samples: str) -> None:
+        """Put samples of the past (text in the OpenMetrics format) in place before the start."""
+        source = self.directory / "past.om"
+        source.write_text(samples)
+        blocks = ["tsdb", "create-blocks-from", "openmetrics", str(source), str(self.data)]
+        subprocess.run(
+            [program("promtool", "prometheus"), *blocks], check=True, stdout=subprocess.DEVNULL
+        )
+
+    def wait_until_alerts_arrive(self, alertmanager: Alertmanager, count: int = 3) -> None:
+        """Return when the Alertmanager has so many alerts.
 
         Raises:
             ServerFailed: they did not come in time.
         """
         deadline = time.monotonic() + _START_DEADLINE_S
-        while len(alertmanager.alerts()) < 3:
+        while len(alertmanager.alerts()) < count:
             if time.monotonic() > deadline:
                 raise ServerFailed(f"no alerts in {alertmanager}:\n{self._log_tail()}")
             time.sleep(0.1)

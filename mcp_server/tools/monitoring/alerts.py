@@ -2,7 +2,9 @@
 
 Prometheus knows what is pending or firing, Alertmanager what of it is silenced or inhibited, and
 alerts that others sent it. An alert of Prometheus is the one of Alertmanager that has all of its
-labels: external labels may have been added on the way.
+labels: external labels may have been added on the way. Where none has, it is one of the same name
+that differs in no label that both have: `alert_relabel_configs` may have dropped the others. Only
+where relabeling changes a value does an alert stand twice, as Prometheus and as Alertmanager has it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from mcp_server.tools.monitoring.paging import decode_cursor, encode_cursor
 from mcp_server.tools.monitoring.prometheus import Prometheus, PrometheusAlert
 from mcp_server.tools.text import table
 
-__all__ = ["Alerts"]
+__all__ = ["Alert", "Alerts"]
 
 Severity = Literal["critical", "warning", "info"]
 State = Literal["firing", "pending", "silenced", "inhibited"]
@@ -96,9 +98,7 @@ class Alerts:
     ) -> GetAlertsResult:
         place = decode_cursor(arguments, {"since": str, "name": str, "labels": str})
         matchers = matchers_of(arguments.matchers) if arguments.matchers else []
-        raised, (known, silence) = await asyncio.gather(
-            self._raised(matchers), self._known(matchers)
-        )
+        alerts, silence = await self.current(matchers)
         if silence is not None and arguments.state in ("silenced", "inhibited"):
             raise silence
         notes = []
@@ -110,7 +110,7 @@ class Alerts:
             )
         found = [
             alert
-            for alert in _joined(raised, known)
+            for alert in alerts
             if arguments.severity in (None, alert.severity)
             and (alert.state == arguments.state if arguments.state else alert.state != "pending")
         ]
@@ -142,6 +142,17 @@ class Alerts:
             groups=groups,
             notes=tuple(notes),
         ).with_cursor(cursor_after)
+
+    async def current(self, matchers: list[str]) -> tuple[list[Alert], BackendUnavailable | None]:
+        """Return the alerts that fit all matchers, and why Alertmanager was not heard, if so.
+
+        Raises:
+            ToolError: a matcher is not valid; BackendUnavailable: Prometheus does not answer.
+        """
+        raised, (known, silence) = await asyncio.gather(
+            self._raised(matchers), self._known(matchers)
+        )
+        return list(_joined(raised, known)), silence
 
     async def _raised(self, matchers: list[str]) -> list[PrometheusAlert]:
         """Return what Prometheus raised and fits the matchers.
@@ -189,16 +200,19 @@ def _joined(raised: Iterable[PrometheusAlert], known: _Known | None) -> Iterable
         by_name[each.labels.get("alertname", "")].append(each)
     ours: set[frozenset[tuple[str, str]]] = set()
     for alert in raised:
-        same = [
-            each
-            for each in by_name[alert.labels.get("alertname", "")]
-            if alert.labels.items() <= each.labels.items()
-        ]
+        namesakes = by_name[alert.labels.get("alertname", "")]
+        same = [each for each in namesakes if alert.labels.items() <= each.labels.items()]
+        if not same and alert.state == "firing":
+            same = [each for each in namesakes if _agree(alert.labels, each.labels)]
         ours.update(frozenset(each.labels.items()) for each in same)
         yield _alert(alert, alert.state, same)
     for each in known.fitting if known else ():
         if frozenset(each.labels.items()) not in ours:
             yield _alert(each, "firing", [each])
+
+
+def _agree(labels: Mapping[str, str], others: Mapping[str, str]) -> bool:
+    return all(labels[name] == others[name] for name in labels.keys() & others.keys())
 
 
 def _alert(alert: PrometheusAlert | KnownAlert, state: str, known: list[KnownAlert]) -> Alert:

@@ -1,0 +1,334 @@
+"""The monitoring tools through the whole server, over a real Prometheus and a real Alertmanager."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.nodes import LegacyClient, McpNode
+from tests.integration.servers import Alertmanager, Prometheus, RedisServer
+
+pytestmark = pytest.mark.anyio
+
+# Two hours ago, on a full minute: Prometheus has this as a block, and adds nothing to it.
+PAST = (int(time.time()) - 7200) // 60 * 60
+SERIES = 10_000
+
+
+def _rule(name: str, *, severity: str = "warning", hold: str = "0s", **labels: str) -> Any:
+    return {
+        "alert": name,
+        "expr": "vector(1)",
+        "for": hold,
+        "labels": {"severity": severity, "job": "shop", **labels},
+        "annotations": {"summary": f"{name} fires"},
+    }
+
+
+RULES = [
+    _rule("Loud", severity="critical", instance="a:1"),
+    _rule("Loud", severity="critical", instance="b:1"),
+    _rule("Quiet"),
+    _rule("Consequence"),
+    _rule("Waiting", hold="1h"),
+    _rule("Relabeled", replica="r1"),
+    _rule("QuietRelabeled", replica="r1"),
+]
+
+
+def _past() -> str:
+    """Return 10,000 series of one sample, and two of five: 1 to 5, and 10."""
+    wide = [f'wide{{n="{number}"}} {number} {PAST}' for number in range(SERIES)]
+    steps = [
+        f'steps{{kind="{kind}"}} {value} {PAST + minute * 60}'
+        for kind, values in (("rising", (1, 2, 3, 4, 5)), ("flat", (10, 10, 10, 10, 10)))
+        for minute, value in enumerate(values)
+    ]
+    return "\n".join(["# TYPE wide gauge", *wide, "# TYPE steps gauge", *steps, "# EOF\n"])
+
+
+@pytest.fixture(scope="module")
+def own_alertmanager(workspace: Path) -> Iterator[Alertmanager]:
+    server = Alertmanager(
+        workspace / "own-alertmanager",
+        inhibit_rules=[
+            {
+                "source_matchers": ["alertname=Loud"],
+                "target_matchers": ["alertname=Consequence"],
+                "equal": ["job"],
+            }
+        ],
+    )
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def own_prometheus(workspace: Path, own_alertmanager: Alertmanager) -> Iterator[Prometheus]:
+    server = Prometheus(
+        workspace / "own-prometheus",
+        own_alertmanager,
+        rules=RULES,
+        relabel=[{"regex": "replica", "action": "labeldrop"}],
+    )
+    server.backfill(_past())
+    server.start()
+    own_alertmanager.silence("Quiet")
+    own_alertmanager.silence("QuietRelabeled")
+    server.wait_until_alerts_arrive(own_alertmanager, 6)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def own_node(
+    make_node: Callable[..., McpNode], own_prometheus: Prometheus, own_alertmanager: Alertmanager
+) -> McpNode:
+    return make_node(
+        "node-monitoring",
+        prometheus_url=own_prometheus.url,
+        alertmanager_url=own_alertmanager.url,
+    )
+
+
+@pytest.fixture
+async def client(own_node: McpNode, redis_server: RedisServer) -> AsyncIterator[LegacyClient]:
+    redis_server.cli("flushall")
+    async with own_node.http(own_node.token()) as http:
+        yield LegacyClient(http)
+
+
+async def ask(client: LegacyClient, tool: str, **arguments: Any) -> Any:
+    """Return the structured result of a call that must succeed."""
+    result = (await client.call(f"monitoring_{tool}", arguments))["result"]
+    assert not result.get("isError"), result["content"][0]["text"]
+    return result["structuredContent"]
+
+
+async def refusal(client: LegacyClient, tool: str, **arguments: Any) -> str:
+    """Return the text of a call that must fail."""
+    result = (await client.call(f"monitoring_{tool}", arguments))["result"]
+    assert result["isError"] is True
+    return str(result["content"][0]["text"])
+
+
+class TestQueries:
+    async def test_an_instant_query_gives_the_value_at_that_time(
+        self, client: LegacyClient
+    ) -> None:
+        found = await ask(client, "query_metrics", query="steps", instant=True, end=str(PAST + 60))
+
+        assert [(each["labels"]["kind"], each["value"]) for each in found["series"]] == [
+            ("flat", 10.0),
+            ("rising", 2.0),
+        ]
+        assert found["step_s"] is None
+        assert {each["points"] for each in found["series"]} == {1}
+
+    async def test_a_range_gives_the_latest_the_least_the_most_and_the_mean(
+        self, client: LegacyClient
+    ) -> None:
+        found = await ask(
+            client, "query_metrics", query="steps", start=str(PAST), end=str(PAST + 240)
+        )
+
+        flat, rising = found["series"]
+        assert flat["labels"]["kind"] == "flat"
+        assert (rising["value"], rising["min"], rising["max"]) == (5.0, 1.0, 5.0)
+        # Each value stands for a minute, the last only for its own second.
+        assert rising["avg"] == pytest.approx((60 * (1 + 2 + 3 + 4) + 5) / 241)
+        assert rising["points"] == 241
+        assert found["step_s"] == 1.0
+
+    async def test_points_come_where_asked_for_and_their_last_is_the_end(
+        self, client: LegacyClient
+    ) -> None:
+        found = await ask(
+            client,
+            "query_metrics",
+            query='steps{kind="rising"}',
+            start=str(PAST),
+            end=str(PAST + 240),
+            samples=True,
+        )
+
+        samples = found["series"][0]["samples"]
+        assert samples[0] == [PAST, 1.0]
+        assert samples[-1] == [PAST + 240, 5.0]
+
+    async def test_a_week_has_at_most_500_points(self, client: LegacyClient) -> None:
+        found = await ask(client, "query_metrics", query="vector(1)", time_range="7d")
+
+        assert 250 < found["series"][0]["points"] <= 500
+
+    async def test_a_name_that_is_nearly_right_is_corrected(self, client: LegacyClient) -> None:
+        found = await ask(client, "query_metrics", query="prometheus_http_request_total")
+
+        assert found["series"] == []
+        assert "near: prometheus_http_requests_total" in found["notes"][0]
+
+    async def test_labels_that_no_series_has_are_told_from_an_unknown_name(
+        self, client: LegacyClient
+    ) -> None:
+        found = await ask(client, "query_metrics", query='up{job="nobody"}')
+
+        assert "no series has these labels" in found["notes"][0]
+
+    @pytest.mark.parametrize(
+        ("query", "said"),
+        [
+            ("up{", "parse error"),
+            ("steps + on() steps", "many-to-many"),
+        ],
+    )
+    async def test_a_query_that_is_wrong_is_refused_with_the_reason(
+        self, client: LegacyClient, query: str, said: str
+    ) -> None:
+        assert said in await refusal(
+            client, "query_metrics", query=query, end=str(PAST + 60), start=str(PAST)
+        )
+
+    async def test_ten_thousand_series_come_bounded_and_in_pages(
+        self, client: LegacyClient
+    ) -> None:
+        arguments = {
+            "query": "wide",
+            "start": str(PAST),
+            "end": str(PAST + 240),
+            "limit": 500,
+            "samples": True,
+        }
+        answer = (await client.call("monitoring_query_metrics", arguments))["result"]
+        first = answer["structuredContent"]
+        second = await ask(client, "query_metrics", **arguments, cursor=first["next_cursor"])
+
+        assert first["total"] == SERIES
+        assert first["truncated"] is True
+        # The points of all series together are bounded, and so is the answer.
+        assert all(each["points"] <= 25 for each in first["series"])
+        assert len(json.dumps(first).encode()) < 80 * 1024
+        values = [each["value"] for each in first["series"] + second["series"]]
+        assert values == [float(SERIES - 1 - place) for place in range(len(values))]
+
+
+class TestNames:
+    async def test_metrics_have_type_and_help(self, client: LegacyClient) -> None:
+        found = await ask(client, "list_metrics", contains="HTTP_requests")
+
+        assert [(each["name"], each["type"], bool(each["help"])) for each in found["metrics"]] == [
+            ("prometheus_http_requests_total", "counter", True)
+        ]
+
+    async def test_pages_join_to_the_whole_list(self, client: LegacyClient) -> None:
+        whole = await ask(client, "list_metrics", contains="go_", limit=500, fields=["name"])
+        names: list[str] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = await ask(
+                client, "list_metrics", contains="go_", limit=7, fields=["name"], **cursor
+            )
+            names += [each["name"] for each in page["metrics"]]
+            if not page["truncated"]:
+                break
+            cursor = {"cursor": page["next_cursor"]}
+
+        assert names == [each["name"] for each in whole["metrics"]]
+        assert len(names) == whole["total"] > 7
+
+
+class TestAlerts:
+    async def test_states_are_those_of_both_systems(self, client: LegacyClient) -> None:
+        quiet = await ask(client, "get_alerts")
+        pending = await ask(client, "get_alerts", state="pending")
+
+        # An alert whose label was dropped on the way stands once, and its silence is seen.
+        assert sorted((each["name"], each["state"]) for each in quiet["alerts"]) == [
+            ("Consequence", "inhibited"),
+            ("Loud", "firing"),
+            ("Loud", "firing"),
+            ("Quiet", "silenced"),
+            ("QuietRelabeled", "silenced"),
+            ("Relabeled", "firing"),
+        ]
+        assert [each["name"] for each in pending["alerts"]] == ["Waiting"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "names"),
+        [
+            ({"severity": "critical"}, {"Loud"}),
+            ({"state": "silenced"}, {"Quiet", "QuietRelabeled"}),
+            ({"state": "inhibited"}, {"Consequence"}),
+            ({"matchers": ["instance=~a.*"]}, {"Loud"}),
+            (
+                {"matchers": ['alertname!="Loud"', "severity=warning"], "state": "firing"},
+                {"Relabeled"},
+            ),
+            ({"matchers": ["job=nobody"]}, set()),
+        ],
+    )
+    async def test_alerts_are_chosen(
+        self, client: LegacyClient, arguments: dict[str, Any], names: set[str]
+    ) -> None:
+        found = await ask(client, "get_alerts", **arguments)
+
+        assert {each["name"] for each in found["alerts"]} == names
+
+    async def test_counts_are_of_all_pages(self, client: LegacyClient) -> None:
+        found = await ask(client, "get_alerts", group_by="severity", limit=1)
+
+        assert found["groups"] == {"warning": 4, "critical": 2}
+        assert len(found["alerts"]) == 1
+
+    async def test_pages_join_to_the_whole_list(self, client: LegacyClient) -> None:
+        whole = await ask(client, "get_alerts")
+        first = await ask(client, "get_alerts", limit=4)
+        second = await ask(client, "get_alerts", limit=4, cursor=first["next_cursor"])
+
+        assert first["alerts"] + second["alerts"] == whole["alerts"]
+        assert second["truncated"] is False
+
+    async def test_a_matcher_that_is_no_regular_expression_is_refused(
+        self, client: LegacyClient
+    ) -> None:
+        assert "refused" in await refusal(client, "get_alerts", matchers=["job=~("])
+
+
+class TestOutages:
+    async def test_without_alertmanager_what_fires_is_told_and_what_is_missing(
+        self,
+        client: LegacyClient,
+        own_alertmanager: Alertmanager,
+        own_prometheus: Prometheus,
+    ) -> None:
+        with own_alertmanager.stopped():
+            found = await ask(client, "get_alerts", severity="critical")
+            refused = await refusal(client, "get_alerts", state="silenced")
+            metrics = await ask(client, "query_metrics", query="up")
+        own_prometheus.wait_until_alerts_arrive(own_alertmanager, 6)
+        after = await ask(client, "get_alerts", state="silenced")
+
+        assert [each["name"] for each in found["alerts"]] == ["Loud", "Loud"]
+        assert "Alertmanager is not available" in found["notes"][0]
+        assert "Alertmanager is not available" in refused
+        assert metrics["total"] == 1
+        assert after["total"] == 2
+
+    async def test_without_prometheus_its_tools_name_it_and_others_work(
+        self, client: LegacyClient, own_prometheus: Prometheus, assets: None
+    ) -> None:
+        with own_prometheus.stopped():
+            metrics = await refusal(client, "query_metrics", query="up")
+            alerts = await refusal(client, "get_alerts")
+            other = await client.call("cmdb_query_assets")
+        after = await ask(client, "query_metrics", query="up")
+
+        assert "Prometheus is not available" in metrics
+        assert "Prometheus is not available" in alerts
+        assert other["result"]["structuredContent"]["total"] > 0
+        assert after["total"] == 1
