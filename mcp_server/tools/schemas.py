@@ -2,7 +2,9 @@
 
 pydantic's schemas are right and long. What goes here says nothing to a validator or to a model: titles
 that repeat names, references to definitions that are used once, `default: null` of what may be left out,
-bounds of results. What stays is what a strict client needs to validate (JSON Schema 2020-12).
+bounds of results, and patterns and lengths of texts: a regular expression costs more than the argument
+it belongs to, and who breaks one is told by the server in words. What stays is what a strict client
+needs to validate (JSON Schema 2020-12): whatever the server takes, the schema takes.
 """
 
 from __future__ import annotations
@@ -22,14 +24,14 @@ _SHAPE = frozenset(
     ("$ref", "additionalProperties", "allOf", "anyOf", "const", "description", "enum", "items")
 ) | frozenset(("oneOf", "prefixItems", "properties", "type"))
 # Titles repeat names; `discriminator` is OpenAPI's and names definitions that are no longer there.
-_NEVER = frozenset(("title", "discriminator"))
+_NEVER = frozenset(("title", "discriminator", "pattern", "minLength", "maxLength"))
 
 
 def argument_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of a tool's arguments.
 
     An argument that may be left out is not said to take null besides: the server takes it, but there
-    is nothing to gain by sending it.
+    is nothing to gain by sending it. What a text must look like is left to the server to say.
     """
     return _compact(model, result=False)
 
