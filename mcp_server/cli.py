@@ -38,6 +38,18 @@ def _plain_errors(command: Callable[_P, _T]) -> Callable[_P, _T]:
     return wrapped
 
 
+def _role_names(
+    _context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    for name in names:
+        if not name.isprintable() or not name or any(c.isspace() or c == "," for c in name):
+            raise click.BadParameter(
+                f"{name!r} is no name of a role; accepted are names without spaces and commas, "
+                "such as mcp:viewer"
+            )
+    return names
+
+
 _config_option = click.option(
     "--config",
     "config",
@@ -97,7 +109,14 @@ def stdio(config: Path, token_file: Path) -> None:
 
 @main.command()
 @click.option("--user", required=True, help="Subject of the token.")
-@click.option("--role", "roles", multiple=True, required=True, help="A role; repeatable.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    required=True,
+    callback=_role_names,
+    help="A role, such as mcp:viewer; repeatable.",
+)
 @click.option("--tenant", default="default", show_default=True)
 @click.option("--issuer", required=True, help="The value of identity.jwt.issuer.")
 @click.option("--audience", required=True, help="The value of identity.jwt.audience.")
@@ -121,21 +140,31 @@ def token(
     secret_file: Path,
     ttl: int,
 ) -> None:
-    """Print a signed token, and nothing else."""
-    from mcp_server.identity import mint_token  # noqa: PLC0415
-    from mcp_server.settings import Secret  # noqa: PLC0415
-
-    click.echo(
-        mint_token(
-            secret=Secret(file=secret_file).reveal(),
-            issuer=issuer,
-            audience=audience,
-            user=user,
-            roles=roles,
-            tenant=tenant,
-            ttl_s=ttl,
-        )
+    """Print a signed token, and nothing else; one that a server would refuse is an error."""
+    from mcp_server.identity import (  # noqa: PLC0415
+        AuthenticationError,
+        JwtVerifier,
+        mint_token,
     )
+    from mcp_server.settings import JwtSettings, Secret  # noqa: PLC0415
+
+    secret = Secret(file=secret_file)
+    # Refuses a short secret before anything is signed with it.
+    verifier = JwtVerifier(JwtSettings(secret=secret, issuer=issuer, audience=audience))
+    minted = mint_token(
+        secret=secret.reveal(),
+        issuer=issuer,
+        audience=audience,
+        user=user,
+        roles=roles,
+        tenant=tenant,
+        ttl_s=ttl,
+    )
+    try:
+        verifier.verify(minted)
+    except AuthenticationError as error:
+        _fail(error)
+    click.echo(minted)
 
 
 @main.group()

@@ -1,0 +1,178 @@
+"""scripts/token and scripts/demo in a copy of the repository that has only what they need.
+
+fake_ansible_playbook stands for the runs that make and remove hosts: that those do their work is for
+`make demo`, `make down` and tests/deploy.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mcp_server.identity import JwtVerifier
+from mcp_server.settings import JwtSettings, Secret
+
+ROOT = Path(__file__).resolve().parents[2]
+STATE = Path("inventories/lab/.state")
+ORIGIN = "https://192.0.2.10"
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A repository without a lab."""
+    for folder in ("scripts", "inventories", "policies"):
+        ignored = shutil.ignore_patterns(".state", "__pycache__")
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    programs = tmp_path / ".venv/bin"
+    programs.mkdir(parents=True)
+    for name in ("mcpctl", "ansible-inventory"):
+        (programs / name).symlink_to(Path(sys.executable).with_name(name))
+    return tmp_path
+
+
+@pytest.fixture
+def lab(clone: Path) -> Path:
+    """What make demo leaves behind."""
+    secrets, pki = clone / STATE / "secrets", clone / STATE / "pki"
+    secrets.mkdir(parents=True)
+    pki.mkdir()
+    (secrets / "jwt_secret").write_text("unit-tests-only-0123456789-0123456789")
+    (pki / "ca.pem").write_text("a certificate")
+    (clone / ".lab").mkdir()
+    connection = {"mcp_url": f"{ORIGIN}/mcp", "rest_url": ORIGIN}
+    (clone / ".lab/connection.json").write_text(json.dumps(connection))
+    return clone
+
+
+def fake_ansible_playbook(repository: Path, status: int) -> Path:
+    """Put a program in place that notes its arguments and ends with this status; return the notes."""
+    program, notes = repository / ".venv/bin/ansible-playbook", repository / "asked"
+    program.write_text(f'#!/bin/sh\necho "$*" >>{notes}\nexit {status}\n')
+    program.chmod(0o755)
+    return notes
+
+
+def run(repository: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    # From elsewhere: the scripts find their repository themselves.
+    return subprocess.run(
+        [str(repository / command[0]), *command[1:]],
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+class TestToken:
+    def test_the_output_is_a_token_that_the_servers_accept_and_nothing_else(
+        self, lab: Path
+    ) -> None:
+        done = run(lab, "scripts/token", "alice", "mcp:viewer,mcp:operator", "acme")
+
+        verifier = JwtVerifier(
+            JwtSettings(
+                secret=Secret(file=lab / STATE / "secrets/jwt_secret"),
+                issuer=ORIGIN,
+                audience=f"{ORIGIN}/mcp",
+            )
+        )
+        subject = verifier.verify(done.stdout.removesuffix("\n"))
+        assert done.stderr == ""
+        assert (subject.id, subject.tenant) == ("alice", "acme")
+        assert subject.roles == ("mcp:operator", "mcp:viewer")
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (("alice", ""), "accepted are names without spaces and commas, such as mcp:viewer"),
+            (("alice", "mcp:viewer,,mcp:admin"), "'' is no name of a role"),
+            (("alice", "mcp:viewer mcp:admin"), "'mcp:viewer mcp:admin' is no name of a role"),
+            (("", "mcp:viewer"), "sub must be a string of 1 to 256 characters"),
+            (("a" * 257, "mcp:viewer"), "sub must be a string of 1 to 256 characters"),
+            (("a\tb", "mcp:viewer"), "sub holds characters that cannot be printed"),
+            (("alice", "mcp:viewer", "t" * 257), "tenant must be a string of 1 to 256 characters"),
+            (("alice",), "usage: scripts/token USER ROLE"),
+        ],
+    )
+    def test_what_no_server_would_accept_is_an_error_that_says_what_is(
+        self, lab: Path, arguments: tuple[str, ...], said: str
+    ) -> None:
+        done = run(lab, "scripts/token", *arguments)
+
+        assert done.returncode != 0
+        assert done.stdout == ""
+        assert said in done.stderr
+
+    def test_a_role_that_the_policies_do_not_name_is_noted_beside_the_token(
+        self, lab: Path
+    ) -> None:
+        done = run(lab, "scripts/token", "alice", "mcp:viewr")
+
+        assert done.returncode == 0
+        assert done.stdout.count(".") == 2
+        assert "names no mcp:viewr; it names mcp:viewer, mcp:operator, mcp:admin" in done.stderr
+
+    def test_without_a_lab_it_says_what_to_do(self, clone: Path) -> None:
+        done = run(clone, "scripts/token", "alice", "mcp:viewer")
+
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert "make demo" in done.stderr
+
+
+class TestDemo:
+    def test_the_connection_is_told_with_paths_from_the_root_of_the_repository(
+        self, lab: Path
+    ) -> None:
+        script = lab / "scripts/demo"
+        subprocess.run(["bash", "-c", f"source {script} && write_connection"], check=True, cwd="/")
+
+        connection = json.loads((lab / ".lab/connection.json").read_text())
+        address = "10.91.0.10"
+        assert connection == {
+            "mcp_url": f"https://{address}/mcp",
+            "rest_url": f"https://{address}",
+            "ca_file": ".lab/ca.pem",
+            "ssh_config": ".lab/ssh_config",
+        }
+        assert (lab / connection["ca_file"]).read_text() == "a certificate"
+
+    def test_down_removes_the_hosts_and_then_what_was_kept_of_them(self, lab: Path) -> None:
+        asked = fake_ansible_playbook(lab, 0)
+
+        done = run(lab, "scripts/demo", "--down")
+
+        assert done.returncode == 0, done.stderr
+        assert "-i inventories/lab" in asked.read_text()
+        assert asked.read_text().endswith("playbooks/lab.yml -e lab_state=absent\n")
+        assert not (lab / ".lab").exists()
+        assert not (lab / STATE).exists()
+        assert (lab / "inventories/lab/hosts.yml").exists()
+
+    def test_down_keeps_the_keys_of_hosts_that_it_could_not_remove(self, lab: Path) -> None:
+        fake_ansible_playbook(lab, 2)
+
+        done = run(lab, "scripts/demo", "--down")
+
+        assert done.returncode == 2
+        assert (lab / ".lab").exists()
+        assert (lab / STATE).exists()
+
+    @pytest.mark.parametrize("arguments", [("--dwon",), ("--down", "now")])
+    def test_an_unknown_argument_changes_nothing(
+        self, lab: Path, arguments: tuple[str, ...]
+    ) -> None:
+        asked = fake_ansible_playbook(lab, 0)
+
+        done = run(lab, "scripts/demo", *arguments)
+
+        assert done.returncode == 2
+        assert "usage: scripts/demo [--down]" in done.stderr
+        assert not asked.exists()
+        assert (lab / ".lab").exists()
