@@ -148,11 +148,12 @@ def token(
     )
     from mcp_server.settings import JwtSettings, Secret  # noqa: PLC0415
 
-    secret = Secret(file=secret_file)
+    source = Secret(file=secret_file)
+    secret = source.reveal()
     # Refuses a short secret before anything is signed with it.
-    verifier = JwtVerifier(JwtSettings(secret=secret, issuer=issuer, audience=audience))
+    verifier = JwtVerifier(JwtSettings(secret=source, issuer=issuer, audience=audience), secret)
     minted = mint_token(
-        secret=secret.reveal(),
+        secret=secret,
         issuer=issuer,
         audience=audience,
         user=user,

@@ -37,10 +37,13 @@ class JwtVerifier:
 
     A verified token is remembered until it expires, so that a busy client costs one signature check
     and not one a call. The cache is bounded and keyed by the whole token.
+
+    Args:
+        secret: what the file of the settings holds, when it was read already (a pipe can be read once).
     """
 
-    def __init__(self, settings: JwtSettings) -> None:
-        self._secret = settings.secret.reveal()
+    def __init__(self, settings: JwtSettings, secret: str | None = None) -> None:
+        self._secret = settings.secret.reveal() if secret is None else secret
         if len(self._secret.encode()) < _MIN_SECRET_BYTES:
             raise SettingsError(
                 f"the JWT secret in {settings.secret.file} is shorter than {_MIN_SECRET_BYTES} bytes "

@@ -118,6 +118,19 @@ class TestToken:
         assert done.stdout.count(".") == 2
         assert "names no mcp:viewr; it names mcp:viewer, mcp:operator, mcp:admin" in done.stderr
 
+    def test_a_secret_that_comes_through_a_pipe_is_read_once(self, lab: Path) -> None:
+        options = ("--user=alice", "--role=mcp:viewer", f"--issuer={ORIGIN}", "--audience=a")
+        done = subprocess.run(
+            [lab / ".venv/bin/mcpctl", "token", *options, "--secret-file=/dev/stdin"],
+            input="unit-tests-only-0123456789-0123456789",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(".") == 2
+
     def test_without_a_lab_it_says_what_to_do(self, clone: Path) -> None:
         done = run(clone, "scripts/token", "alice", "mcp:viewer")
 

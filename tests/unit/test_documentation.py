@@ -1,0 +1,129 @@
+"""What the documents tell a reader to type or to open is there, as scripts/bootstrap leaves it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted(
+    path.relative_to(ROOT)
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md"))
+)
+# Programs of .venv: without their path, a shell finds none of them, or another version.
+OURS = ("ansible", "mcpctl", "opa ", "python ", "pytest", "molecule", "ruff", "mypy")
+TOP = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in {".git", ".venv"}}
+# Made while the product is used: by make demo, and by the reader for an inventory of his own.
+MADE = (".lab/", "inventories/NAME/", "inventories/YOURS", "policies/mcp/hours/")
+MADE_FOR_A_NEW_PACKAGE = ("policies/config/hours/", "policies/schemas/hours/")
+
+
+def blocks(text: str) -> Iterator[str]:
+    """Yield the contents of fenced blocks that a reader types."""
+    yield from re.findall(r"^ *```(?:sh)?\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+
+
+def spans(text: str) -> Iterator[str]:
+    """Yield what stands in backquotes outside of fenced blocks."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    yield from (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose))
+
+
+def commands(text: str) -> Iterator[str]:
+    """Yield what is typed: lines of blocks, continued ones joined, and spans with an argument."""
+    for block in blocks(text):
+        if re.search(
+            r"^ *(\.venv/bin|scripts/|make |curl |ssh |TOKEN=|ansible|opa |python)", block
+        ):
+            without_input = re.sub(r"<<'(\w+)'\n.*?^\1$", "", block, flags=re.DOTALL | re.MULTILINE)
+            for line in without_input.replace("\\\n", " ").splitlines():
+                yield " ".join(line.partition("  #")[0].split())
+    yield from (span for span in spans(text) if " " in span)
+
+
+def paths(text: str) -> Iterator[str]:
+    """Yield what looks like a path of this repository."""
+    words = [word for command in commands(text) for word in command.split()]
+    for word in (*spans(text), *words):
+        path = word.partition(":")[0].strip("`'\",")
+        made = path.startswith((*MADE, *MADE_FOR_A_NEW_PACKAGE))
+        if (
+            "/" in path
+            and path.split("/")[0] in TOP
+            and not made
+            and not set(path) & set("*<>{}… ")
+        ):
+            yield path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_path_that_is_named_exists(document: Path) -> None:
+    text = (ROOT / document).read_text()
+
+    linked = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+
+    missing = [link for link in linked if not (ROOT / document.parent / link).exists()]
+    missing += [path for path in paths(text) if not (ROOT / path).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_make_target_that_is_named_exists(document: Path) -> None:
+    text = (ROOT / document).read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+    named = {
+        match
+        for command in (*commands(text), *spans(text))
+        for match in re.findall(r"^(?:.*\$\()?make (?:-s )?([a-z-]+)", command)
+    }
+
+    assert named <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_a_command_can_be_typed_as_it_stands(document: Path) -> None:
+    text = (ROOT / document).read_text()
+
+    # In prose `mypy --strict` names a rule; what has a path or a file in it is there to be typed.
+    bare = [
+        command
+        for command in commands(text)
+        if command.startswith(OURS) and re.search(r"/|\.(yml|yaml|json)\b", command)
+    ]
+
+    assert bare == []
+
+
+def test_the_documents_name_paths_and_commands_at_all() -> None:
+    texts = [(ROOT / document).read_text() for document in DOCUMENTS]
+
+    assert len({path for text in texts for path in paths(text)}) > 40
+    assert sum(command.startswith(".venv/bin/") for text in texts for command in commands(text)) > 8
+
+
+def test_the_decision_that_is_tried_by_hand_is_an_allowing_one() -> None:
+    text = (ROOT / "docs/policy-authoring.md").read_text()
+    (block,) = (block for block in blocks(text) if "data.mcp.decision.decide" in block)
+    line, request, _ = re.split(r"<<'JSON'\n|^JSON$", block, flags=re.MULTILINE)
+    command = shlex.split(line.replace("\\\n", " ").replace("--format pretty", "--format json"))
+
+    done = subprocess.run(
+        [sys.executable, *command[1:]],
+        cwd=ROOT,
+        input=request,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert command[0] == ".venv/bin/python"
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["result"][0]["expressions"][0]["value"]["effect"] == "allow"
