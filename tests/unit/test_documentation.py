@@ -67,7 +67,8 @@ def paths(text: str) -> Iterator[str]:
 def test_every_path_that_is_named_exists(document: Path) -> None:
     text = (ROOT / document).read_text()
 
-    linked = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    # A pattern in backquotes can look like a link.
+    linked = re.findall(r"\]\((?!https?:|#)([^)#]+)", re.sub(r"`[^`]*`", "", text))
 
     missing = [link for link in linked if not (ROOT / document.parent / link).exists()]
     missing += [path for path in paths(text) if not (ROOT / path).exists()]
