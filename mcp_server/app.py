@@ -32,11 +32,13 @@ from mcp_server.policy import Counters, PolicyEngine
 from mcp_server.prompts import PROMPTS, Prompts
 from mcp_server.readiness import Monitor
 from mcp_server.resources import Resources
-from mcp_server.settings import Settings
+from mcp_server.settings import CmdbSettings, Settings
 from mcp_server.standing import StandingReader, policy_me
 from mcp_server.tools.catalog import Catalog
+from mcp_server.tools.cmdb.backend import CmdbBackend
 from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
+from mcp_server.tools.cmdb.rest import RestCmdb
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
 from mcp_server.transports.edge import Edge, EdgeState
@@ -69,7 +71,9 @@ class Node:
         self.monitoring = (
             Monitoring(settings.tools.monitoring) if settings.tools.monitoring else None
         )
-        self.cmdb = Cmdb(PostgresCmdb(self.database)) if settings.tools.cmdb else None
+        self.cmdb = (
+            Cmdb(_cmdb_backend(settings.tools.cmdb, self.database)) if settings.tools.cmdb else None
+        )
         self.kubernetes = (
             Kubernetes(settings.tools.kubernetes) if settings.tools.kubernetes else None
         )
@@ -111,6 +115,7 @@ class Node:
             self.audit,
             self.kubernetes,
             self.monitoring,
+            self.cmdb,
             self.monitor,
         ):
             if part is not None:
@@ -207,6 +212,10 @@ class Node:
                 draining=lambda: self.draining,
             )
         )
+
+
+def _cmdb_backend(settings: CmdbSettings, database: Database) -> CmdbBackend:
+    return RestCmdb(settings) if settings.backend == "rest" else PostgresCmdb(database)
 
 
 def _host_names(settings: Settings) -> list[str]:

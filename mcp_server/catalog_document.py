@@ -6,7 +6,7 @@ test compares the generated document with the committed `policies/config/catalog
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from mcp_server.gate import Caller
 from mcp_server.prompts import PROMPTS, Prompt, Prompts
@@ -14,6 +14,7 @@ from mcp_server.resources import Resources
 from mcp_server.settings import KubernetesSettings, MonitoringSettings
 from mcp_server.standing import policy_me
 from mcp_server.tools.catalog import Catalog, Tool
+from mcp_server.tools.cmdb.backend import CmdbBackend
 from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.documents import Document
 from mcp_server.tools.kubernetes.family import Kubernetes
@@ -67,14 +68,7 @@ def _families() -> list[Kubernetes | Monitoring | Cmdb]:
         {"prometheus_url": "https://invalid.", "alertmanager_url": "https://invalid."}
     )
     no_cluster = KubernetesSettings.model_validate({"clusters": {"none": {"in_cluster": True}}})
-    return [Kubernetes(no_cluster), Monitoring(nowhere), Cmdb(_NoBackend())]
-
-
-class _NoBackend:
-    """A backend for declarations that are only read."""
-
-    async def query_assets(self, *_: Any, **__: Any) -> Any:
-        raise AssertionError("a declaration asked its backend")
+    return [Kubernetes(no_cluster), Monitoring(nowhere), Cmdb(cast(CmdbBackend, None))]
 
 
 def _tool(tool: Tool[Any, Any]) -> dict[str, Any]:

@@ -582,6 +582,7 @@ def tool_context(
         user=subject.id,
         tenant=subject.tenant,
         groups=(*subject.roles, *subject.groups),
+        request_id=caller.request_id,
         max_items=obligations.max_items,
     )
     return context if progress is None else dataclasses.replace(context, progress=progress)

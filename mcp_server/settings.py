@@ -183,10 +183,37 @@ class MonitoringSettings(_Model):
     timeout_s: Seconds = 10.0
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class CmdbSettings(_Model):
     """Where the CMDB tools find assets."""
 
-    backend: Literal["postgres"] = "postgres"
+    backend: Literal["postgres", "rest"] = "postgres"
+    """postgres: the embedded CMDB in the server's database; rest: an existing one."""
+    api_url: HttpUrl | None = None
+    """Base URL of an existing CMDB, without /api/v1."""
+    key: Secret | None = None
+    """Bearer key for it."""
+    ca: Path | None = None
+    """CA of its certificate; None: the system's authorities."""
+    timeout_s: Seconds = 10.0
+    """For one answer of an existing CMDB."""
+
+    @model_validator(mode="after")
+    def _fits_the_backend(self) -> Self:
+        if self.backend == "postgres":
+            if any(given is not None for given in (self.api_url, self.key, self.ca)):
+                raise ValueError("api_url, key and ca are for backend: rest")
+        elif self.api_url is None or self.key is None:
+            raise ValueError("backend: rest needs api_url and key")
+        elif self.api_url.scheme != "https" and not _is_loopback(self.api_url.host or ""):
+            raise ValueError("api_url must be https: the key would cross the network in the clear")
+        return self
 
 
 class ClusterSettings(_Model):

@@ -8,6 +8,7 @@ import math
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
@@ -108,6 +109,8 @@ class HttpBackend:
         name: how error messages call it, such as `Prometheus`.
         url: its base URL, without a path of an endpoint.
         tls: our client certificate and the CA of the backend's certificate.
+        ca: only the CA of the backend's certificate, where it asks for none of ours; without `tls`
+            and `ca` the system's authorities.
         bearer: sent as `Authorization: Bearer`; its file is read when the backend starts.
         timeout_s: deadline of one call in seconds, retries included.
     """
@@ -118,12 +121,14 @@ class HttpBackend:
         url: str,
         *,
         tls: TlsSettings | None = None,
+        ca: Path | None = None,
         bearer: Secret | None = None,
         timeout_s: float,
     ) -> None:
         self.name = name
         self._url = url.rstrip("/")
         self._tls = tls
+        self._ca = ca
         self._bearer = bearer
         self._guard = Guard(name, timeout_s=timeout_s)
         self._session: aiohttp.ClientSession | None = None
@@ -137,6 +142,8 @@ class HttpBackend:
         context: ssl.SSLContext | bool = True
         if self._tls is not None:
             context = client_context(self._tls.ca, self._tls)
+        elif self._ca is not None:
+            context = client_context(self._ca)
         headers = {}
         if self._bearer is not None:
             headers["Authorization"] = f"Bearer {self._bearer.reveal()}"

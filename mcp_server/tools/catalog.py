@@ -99,6 +99,7 @@ class ToolContext:
         user: the caller's id.
         tenant: whose data the tool may touch.
         groups: the caller's roles and groups, for backends that have a lock of their own.
+        request_id: joins what the tool writes elsewhere with the audit log.
         max_items: the most items any list of the result may hold, or None.
         progress: reports how far a long call is: done, total (or None), a message.
     """
@@ -106,6 +107,7 @@ class ToolContext:
     user: str
     tenant: str
     groups: tuple[str, ...] = ()
+    request_id: str = ""
     max_items: int | None = None
     progress: Callable[[float, float | None, str], Awaitable[None]] = _unheard
 

@@ -107,7 +107,12 @@ async def test_the_audit_log_is_partitioned_for_today_and_seven_days(
         "UPDATE cmdb.assets SET tenant = 'b'",
         "DELETE FROM cmdb.assets",
         "ALTER TABLE cmdb.assets DISABLE ROW LEVEL SECURITY",
+        "UPDATE cmdb.assets SET version = 7",
         "UPDATE cmdb.changes SET reason = ''",
+        "DELETE FROM cmdb.changes",
+        "TRUNCATE cmdb.changes",
+        "ALTER TABLE cmdb.changes DISABLE TRIGGER refuse_rewriting",
+        "INSERT INTO cmdb.relations (tenant, from_id, to_id, type) VALUES ('a', 'x', 'y', 't')",
         "UPDATE configuration.schema_version SET version_num = '0'",
     ],
 )

@@ -1,20 +1,62 @@
-"""The CMDB family: its tools and its resource."""
+"""The CMDB family: its tools and its documents."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, Literal
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
 
-from mcp_server.tools.catalog import ListArguments, ListResult, Result, Tool, ToolContext, ToolError
-from mcp_server.tools.cmdb.backend import CmdbBackend, CmdbUnavailable, InvalidCursor
-from mcp_server.tools.cmdb.model import Asset, AssetPage, AssetQuery
-from mcp_server.tools.cmdb.postgres import encode_cursor
+from pydantic import AfterValidator, ConfigDict, Field
+
+from mcp_server.tools.catalog import (
+    Arguments,
+    ListArguments,
+    ListResult,
+    Result,
+    Scope,
+    Tool,
+    ToolContext,
+)
+from mcp_server.tools.cmdb.backend import NAME, CmdbBackend
+from mcp_server.tools.cmdb.cursor import InvalidCursor, decode_cursor, encode_cursor
+from mcp_server.tools.cmdb.model import (
+    Asset,
+    AssetPage,
+    AssetQuery,
+    AssetStatus,
+    ChangeRecord,
+    Direction,
+    Node,
+    StatusChange,
+    Topology,
+)
+from mcp_server.tools.cmdb.topology import mermaid
 from mcp_server.tools.documents import Document
+from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 
 __all__ = ["Cmdb"]
 
+_SOURCE = f"the {NAME}"
 _RESOURCE_LIMIT = 200
+_COMPLETIONS = 101  # one more than MCP lets a server return, to know that there are more
+_NEIGHBOURS = 100
+# What the marks around the text and the punctuation of the answer may take.
+_TOPOLOGY_BUDGET_BYTES = RESULT_BUDGET_BYTES - 1024
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+# Every change moves these; what it was about are the other fields.
+_BOOKKEEPING = ("version", "last_updated")
+
+Status = Literal["active", "inactive", "maintenance"]
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain NUL characters")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_storable)]
 
 
 class QueryAssetsArguments(ListArguments):
@@ -22,7 +64,9 @@ class QueryAssetsArguments(ListArguments):
 
     asset_type: Literal["server", "database", "application"] | None = None
     environment: Literal["prod", "staging", "dev"] | None = None
-    status: Literal["active", "inactive", "maintenance"] | None = None
+    status: Status | None = None
+    name_prefix: Text | None = None
+    owner: Text | None = None
 
 
 class AssetRow(Result):
@@ -36,6 +80,7 @@ class AssetRow(Result):
     ip_address: str | None
     owner: str | None
     last_updated: datetime
+    version: int
 
 
 class QueryAssetsResult(ListResult):
@@ -44,11 +89,123 @@ class QueryAssetsResult(ListResult):
     assets: list[AssetRow]
 
 
-class Cmdb:
-    """The CMDB tools over one backend."""
+class TopologyArguments(Arguments):
+    """Arguments of `get_service_topology`."""
 
-    def __init__(self, backend: CmdbBackend) -> None:
+    service_name: Annotated[Text, Field(description="Name or id of an asset")]
+    direction: Annotated[
+        Literal["down", "up", "both"],
+        Field(description="down: what it depends on; up: what depends on it"),
+    ] = "both"
+    depth: Annotated[int, Field(ge=1, le=20)] = 3
+    max_nodes: Annotated[int, Field(ge=1, le=500)] = 100
+
+
+class NodeRow(Result):
+    """One asset of a topology; `depth` counts the relations between it and the service."""
+
+    id: str
+    name: str
+    type: str
+    status: str
+    depth: int
+
+
+class EdgeRow(Result):
+    """One relation: `from` depends on `to`."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    origin: str = Field(serialization_alias="from")
+    target: str = Field(serialization_alias="to")
+    type: str
+
+
+class TopologyResult(Result):
+    """The assets around a service, the nearest first."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    nodes: list[NodeRow]
+    edges: list[EdgeRow]
+    total: Annotated[int | None, Field(description="Nodes in all; null: over 10000")]
+    truncated: bool
+
+
+class UpdateStatusArguments(Arguments):
+    """Arguments of `update_asset_status`."""
+
+    asset_id: Text
+    status: Status
+    reason: Annotated[
+        str,
+        Field(min_length=1, max_length=1000, examples=["disk replacement, CHG-1042"]),
+        AfterValidator(_storable),
+    ]
+    expected_version: Annotated[
+        int | None, Field(ge=1, le=2**63 - 1, description="Refuse if the asset changed since")
+    ] = None
+    expected_status: Status | None = None
+
+
+class UpdateStatusResult(Result):
+    """The asset before and after; without a change (it had the status) no record is written."""
+
+    changed: bool
+    before: AssetRow
+    after: AssetRow
+    change_id: int | None
+
+
+class ChangeRecordsArguments(ListArguments):
+    """Arguments of `get_change_records`."""
+
+    asset_id: Text
+    time_range: Annotated[
+        str, Field(pattern=r"^[1-9][0-9]{0,3}[mhdw]$", description="How far back, such as 12h")
+    ] = "7d"
+
+
+class ChangeRow(Result):
+    """One change; `before` and `after` hold the fields that differ."""
+
+    id: int
+    time: datetime
+    user: str
+    change: str
+    reason: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    request_id: str
+
+
+class ChangeRecordsResult(ListResult):
+    """One page of an asset's history, the newest first."""
+
+    changes: list[ChangeRow]
+
+
+class Cmdb:
+    """The CMDB tools over one backend.
+
+    Args:
+        backend: where the assets are; started and stopped with the family.
+        now: tells the time, with a time zone.
+    """
+
+    def __init__(
+        self, backend: CmdbBackend, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         self._backend = backend
+        self._now = now
+
+    async def start(self) -> None:
+        """Start the backend."""
+        await self._backend.start()
+
+    async def stop(self) -> None:
+        """Stop the backend."""
+        await self._backend.stop()
 
     def tools(self) -> list[Tool[Any, Any]]:
         """Return the declarations of this family."""
@@ -56,25 +213,58 @@ class Cmdb:
             Tool(
                 name="cmdb:query_assets",
                 title="Query assets",
-                description="List the assets of the CMDB, narrowed by type, environment and status.",
+                description="List assets of the CMDB.",
                 permission="tools:read",
                 arguments=QueryAssetsArguments,
                 result=QueryAssetsResult,
                 run=self._query_assets,
                 read_only=True,
-                source="the CMDB",
+                source=_SOURCE,
                 rows="assets",
-                columns=(
-                    "id",
-                    "name",
-                    "type",
-                    "environment",
-                    "status",
-                    "ip_address",
-                    "owner",
-                    "last_updated",
-                ),
-            )
+                columns=tuple(AssetRow.model_fields),
+            ),
+            Tool(
+                name="cmdb:get_service_topology",
+                title="Service topology",
+                description="What a service depends on and what depends on it, also as a Mermaid "
+                "flowchart.",
+                permission="tools:read",
+                arguments=TopologyArguments,
+                result=TopologyResult,
+                run=self._get_topology,
+                render=_topology_text,
+                read_only=True,
+                source=_SOURCE,
+            ),
+            Tool(
+                name="cmdb:update_asset_status",
+                title="Update asset status",
+                description="Set the status of an asset and record who did it and why.",
+                permission="tools:execute",
+                arguments=UpdateStatusArguments,
+                result=UpdateStatusResult,
+                run=self._update_status,
+                render=_update_text,
+                read_only=False,
+                # It replaces a value, which the specification of MCP counts as destructive.
+                destructive=True,
+                scope=Scope(asset="asset_id"),
+                source=_SOURCE,
+            ),
+            Tool(
+                name="cmdb:get_change_records",
+                title="Change records",
+                description="Who changed an asset, when and why; newest first.",
+                permission="tools:read",
+                arguments=ChangeRecordsArguments,
+                result=ChangeRecordsResult,
+                run=self._get_changes,
+                read_only=True,
+                scope=Scope(asset="asset_id"),
+                source=_SOURCE,
+                rows="changes",
+                columns=("id", "time", "user", "change", "reason"),
+            ),
         ]
 
     def resources(self) -> list[Document]:
@@ -87,44 +277,238 @@ class Cmdb:
                 description=f"The first {_RESOURCE_LIMIT} assets of the CMDB.",
                 permission="tools:read",
                 read=self._read_assets,
-                source="the CMDB",
-            )
+                source=_SOURCE,
+            ),
+            Document(
+                uri="enterprise://cmdb/assets/{id}",
+                name="cmdb-asset",
+                title="CMDB asset",
+                description="One asset and its relations.",
+                permission="tools:read",
+                read=self._read_asset,
+                source=_SOURCE,
+                complete=self._complete,
+                scope=Scope(asset="id"),
+            ),
         ]
 
     async def _query_assets(
         self, arguments: QueryAssetsArguments, context: ToolContext
     ) -> QueryAssetsResult:
-        query = AssetQuery.model_validate(
-            arguments.model_dump(include={"asset_type", "environment", "status"})
+        page = await self._backend.query_assets(
+            context.tenant,
+            AssetQuery.model_validate(
+                arguments.model_dump(exclude={"limit", "cursor", "fields"}, exclude_none=True)
+            ),
+            limit=context.at_most(arguments.limit),
+            after=None if arguments.cursor is None else decode_cursor("asset", arguments.cursor),
         )
-        return _result(await self._page(query, context, arguments.limit, arguments.cursor))
+        return _assets(page)
+
+    async def _get_topology(
+        self, arguments: TopologyArguments, context: ToolContext
+    ) -> TopologyResult:
+        topology = await self._backend.get_topology(
+            context.tenant,
+            arguments.service_name,
+            direction=Direction(arguments.direction),
+            depth=arguments.depth,
+            most_nodes=context.at_most(arguments.max_nodes),
+        )
+        return _fitted(topology)
+
+    async def _update_status(
+        self, arguments: UpdateStatusArguments, context: ToolContext
+    ) -> UpdateStatusResult:
+        expected = arguments.expected_status
+        done = await self._backend.update_status(
+            context.tenant,
+            arguments.asset_id,
+            StatusChange(
+                status=AssetStatus(arguments.status),
+                reason=arguments.reason,
+                user=context.user,
+                request_id=context.request_id,
+                expected_version=arguments.expected_version,
+                expected_status=None if expected is None else AssetStatus(expected),
+            ),
+        )
+        return UpdateStatusResult(
+            changed=done.change_id is not None,
+            before=_row(done.before),
+            after=_row(done.after),
+            change_id=done.change_id,
+        )
+
+    async def _get_changes(
+        self, arguments: ChangeRecordsArguments, context: ToolContext
+    ) -> ChangeRecordsResult:
+        page = await self._backend.get_changes(
+            context.tenant,
+            arguments.asset_id,
+            since=self._now() - _period(arguments.time_range),
+            limit=context.at_most(arguments.limit),
+            before=None if arguments.cursor is None else _record_id(arguments.cursor),
+        )
+
+        def cursor_after(rows: int) -> str:
+            return encode_cursor("change", str(page.items[rows - 1].id))
+
+        return ChangeRecordsResult(
+            changes=[_change(record) for record in page.items],
+            total=page.total,
+            truncated=page.more,
+            next_cursor=cursor_after(len(page.items)) if page.more else None,
+        ).with_cursor(cursor_after)
 
     async def _read_assets(self, context: ToolContext, _: Mapping[str, str]) -> str:
-        page = await self._page(AssetQuery(), context, _RESOURCE_LIMIT, None)
-        return _result(page).model_dump_json()
+        page = await self._backend.query_assets(
+            context.tenant, AssetQuery(), limit=context.at_most(_RESOURCE_LIMIT)
+        )
+        return _assets(page).model_dump_json()
 
-    async def _page(
-        self, query: AssetQuery, context: ToolContext, limit: int, cursor: str | None
-    ) -> AssetPage:
-        most = context.at_most(limit)
-        try:
-            return await self._backend.query_assets(
-                context.tenant, query, limit=most, cursor=cursor
-            )
-        except InvalidCursor as error:
-            raise ToolError(str(error)) from error
-        except CmdbUnavailable as error:
-            raise ToolError("the CMDB is not available; try again", retryable=True) from error
+    async def _read_asset(self, context: ToolContext, parameters: Mapping[str, str]) -> str:
+        asset = await self._backend.get_asset(context.tenant, parameters["id"])
+        around = await self._backend.get_topology(
+            context.tenant,
+            asset.id,
+            direction=Direction.BOTH,
+            depth=1,
+            most_nodes=context.at_most(_NEIGHBOURS),
+        )
+        neighbours = _topology(around, len(around.nodes))
+        return json.dumps(
+            {
+                "asset": _row(asset).model_dump(mode="json"),
+                "neighbours": neighbours.model_dump(mode="json"),
+            }
+        )
+
+    async def _complete(self, _parameter: str, text: str, context: ToolContext) -> list[str]:
+        if "\0" in text:
+            return []
+        page = await self._backend.query_assets(
+            context.tenant, AssetQuery(id_prefix=text or None), limit=_COMPLETIONS
+        )
+        return [asset.id for asset in page.items]
 
 
-def _result(page: AssetPage) -> QueryAssetsResult:
+def _assets(page: AssetPage) -> QueryAssetsResult:
+    def cursor_after(rows: int) -> str:
+        return encode_cursor("asset", page.items[rows - 1].id)
+
     return QueryAssetsResult(
         assets=[_row(asset) for asset in page.items],
         total=page.total,
-        truncated=page.next_cursor is not None,
-        next_cursor=page.next_cursor,
-    ).with_cursor(lambda rows: encode_cursor(page.items[rows - 1].id))
+        truncated=page.more,
+        next_cursor=cursor_after(len(page.items)) if page.more else None,
+    ).with_cursor(cursor_after)
 
 
 def _row(asset: Asset) -> AssetRow:
     return AssetRow.model_validate(asset.model_dump(mode="json"))
+
+
+def _record_id(cursor: str) -> int:
+    key = decode_cursor("change", cursor)
+    if not (key.isascii() and key.isdigit() and len(key) < 19):
+        raise InvalidCursor
+    return int(key)
+
+
+def _period(time_range: str) -> timedelta:
+    return timedelta(**{_UNITS[time_range[-1]]: int(time_range[:-1])})
+
+
+def _fitted(topology: Topology) -> TopologyResult:
+    """Return the result with as many nodes, the nearest, as the budget of an answer holds."""
+
+    def fits(result: TopologyResult) -> bool:
+        document = result.model_dump(mode="json")
+        structured = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+        size = len(structured.encode()) + len(_topology_text(document).encode())
+        return size <= _TOPOLOGY_BUDGET_BYTES
+
+    whole = _topology(topology, len(topology.nodes))
+    if fits(whole):
+        return whole
+    low, high = 0, len(topology.nodes) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(_topology(topology, middle)) else (low, middle - 1)
+    return _topology(topology, low)
+
+
+def _topology(topology: Topology, count: int) -> TopologyResult:
+    nodes = topology.nodes[:count]
+    ids = {node.id for node in nodes}
+    return TopologyResult(
+        nodes=[_node(node) for node in nodes],
+        edges=[
+            EdgeRow(origin=edge.origin, target=edge.target, type=edge.type)
+            for edge in topology.edges
+            if edge.origin in ids and edge.target in ids
+        ],
+        total=topology.total,
+        truncated=topology.total != len(nodes),
+    )
+
+
+def _node(node: Node) -> NodeRow:
+    return NodeRow.model_validate(node.model_dump(mode="json"))
+
+
+def _topology_text(document: Mapping[str, Any]) -> str:
+    nodes, edges, total = document["nodes"], document["edges"], document["total"]
+    text = f"```mermaid\n{mermaid(nodes, edges)}\n```"
+    if document["truncated"]:
+        of = "more than 10000" if total is None else total
+        text += (
+            f"\nThe nearest {len(nodes)} of {of} assets; less depth or one direction finds fewer."
+        )
+    return text
+
+
+def _update_text(document: Mapping[str, Any]) -> str:
+    before, after = document["before"], document["after"]
+    if not document["changed"]:
+        return f"{after['id']} is {after['status']} already; nothing was changed."
+    return (
+        f"{after['id']} ({after['name']}): {before['status']} -> {after['status']}, "
+        f"now version {after['version']}; change record {document['change_id']}."
+    )
+
+
+def _change(record: ChangeRecord) -> ChangeRow:
+    before, after = record.before, record.after
+    if before is not None and after is not None:
+        fields = [name for name in (*before, *after) if before.get(name) != after.get(name)]
+        before = {name: before[name] for name in fields if name in before}
+        after = {name: after[name] for name in fields if name in after}
+    return ChangeRow(
+        id=record.id,
+        time=record.time,
+        user=record.user,
+        change=_what_changed(before, after),
+        reason=record.reason,
+        before=before,
+        after=after,
+        request_id=record.request_id,
+    )
+
+
+def _what_changed(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
+    if before is None:
+        return "created"
+    if after is None:
+        return "removed"
+    names = dict.fromkeys((*before, *after))
+    return ", ".join(
+        f"{name}: {_shown(before.get(name))} -> {_shown(after.get(name))}"
+        for name in names
+        if name not in _BOOKKEEPING
+    )
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,13 +1,28 @@
-"""What the CMDB knows: assets, and how to ask for them."""
+"""What the CMDB knows: assets, how they depend on each other, and who changed them."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, IPvAnyAddress
 
-__all__ = ["Asset", "AssetPage", "AssetQuery", "AssetStatus", "AssetType", "Environment"]
+__all__ = [
+    "Asset",
+    "AssetPage",
+    "AssetQuery",
+    "AssetStatus",
+    "AssetType",
+    "ChangePage",
+    "ChangeRecord",
+    "Direction",
+    "Edge",
+    "Environment",
+    "Node",
+    "StatusChange",
+    "StatusChanged",
+    "Topology",
+]
 
 
 class AssetType(StrEnum):
@@ -34,11 +49,28 @@ class AssetStatus(StrEnum):
     MAINTENANCE = "maintenance"
 
 
+class Direction(StrEnum):
+    """Which way relations are followed."""
+
+    DOWN = "down"
+    """From an asset to what it depends on."""
+    UP = "up"
+    """From an asset to what depends on it."""
+    BOTH = "both"
+    """Each of the two from the service on; never down and then up again."""
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Asset(_Model):
+class _Answer(BaseModel):
+    """What may come from a CMDB that is not ours, and may then know more than we ask for."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Asset(_Answer):
     """One configuration item."""
 
     id: str = Field(description="Identifier, unique within the tenant")
@@ -48,7 +80,8 @@ class Asset(_Model):
     status: AssetStatus
     ip_address: IPvAnyAddress | None = Field(default=None, description="Address, where it has one")
     owner: str | None = Field(default=None, description="Team or person answerable for it")
-    last_updated: datetime = Field(description="When the record last changed")
+    last_updated: AwareDatetime = Field(description="When the record last changed")
+    version: int = Field(ge=1, description="Grows with every change of the record")
 
 
 class AssetQuery(_Model):
@@ -57,11 +90,79 @@ class AssetQuery(_Model):
     asset_type: AssetType | None = None
     environment: Environment | None = None
     status: AssetStatus | None = None
+    name_prefix: str | None = None
+    owner: str | None = None
+    id_prefix: str | None = None
 
 
-class AssetPage(_Model):
+class AssetPage(_Answer):
     """One page of the assets that match, in the order of their ids."""
 
     items: tuple[Asset, ...]
-    total: int = Field(description="How many match in all")
-    next_cursor: str | None = Field(default=None, description="Asks for the next page; null: none")
+    total: int = Field(ge=0, description="How many match in all")
+    more: bool = Field(description="Whether assets follow after the last one of this page")
+
+
+class Node(_Answer):
+    """One asset of a topology."""
+
+    id: str
+    name: str
+    type: AssetType
+    status: AssetStatus
+    depth: int = Field(ge=0, description="Relations between it and the service")
+
+
+class Edge(_Answer):
+    """One relation: `origin` depends on `target`; `from` and `to` outside of Python."""
+
+    origin: str = Field(alias="from")
+    target: str = Field(alias="to")
+    type: str = Field(description="How, such as runs_on or depends_on")
+
+
+class Topology(_Answer):
+    """The assets around a service, the nearest first, and all relations among them."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    total: int | None = Field(ge=0, description="How many assets in all; None: too many to count")
+
+
+class StatusChange(_Model):
+    """A status to be set, by whom and why, and what must be true before."""
+
+    status: AssetStatus
+    reason: str
+    user: str
+    request_id: str = Field(description="Joins the change record with the audit log")
+    expected_version: int | None = None
+    expected_status: AssetStatus | None = None
+
+
+class StatusChanged(_Answer):
+    """What a change of status did."""
+
+    before: Asset
+    after: Asset
+    change_id: int | None = Field(description="None: the asset had the status, nothing was written")
+
+
+class ChangeRecord(_Answer):
+    """One entry of an asset's history."""
+
+    id: int = Field(ge=1, description="Grows with time within one asset")
+    time: AwareDatetime
+    user: str
+    reason: str
+    request_id: str
+    before: dict[str, Any] | None = Field(description="The record before; None: it was created")
+    after: dict[str, Any] | None = Field(description="The record after; None: it was removed")
+
+
+class ChangePage(_Answer):
+    """One page of an asset's history, the newest first."""
+
+    items: tuple[ChangeRecord, ...]
+    total: int = Field(ge=0, description="How many records since the time asked for")
+    more: bool = Field(description="Whether older records follow")

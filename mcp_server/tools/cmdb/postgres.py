@@ -2,35 +2,123 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
 
 import asyncpg
 
 from mcp_server.database import Database, DatabaseUnavailable
-from mcp_server.tools.cmdb.backend import CmdbUnavailable, InvalidCursor
-from mcp_server.tools.cmdb.model import Asset, AssetPage, AssetQuery
+from mcp_server.tools.backend import BackendUnavailable
+from mcp_server.tools.cmdb.backend import MOST_NODES, NAME, AssetChanged, AssetNotFound
+from mcp_server.tools.cmdb.model import (
+    Asset,
+    AssetPage,
+    AssetQuery,
+    ChangePage,
+    ChangeRecord,
+    Direction,
+    Edge,
+    Node,
+    StatusChange,
+    StatusChanged,
+    Topology,
+)
 
-__all__ = ["PostgresCmdb", "decode_cursor", "encode_cursor"]
+__all__ = ["PostgresCmdb"]
 
-_CURSOR_VERSION = b"1:"
-
-# The tenant is not compared here: the row level security of the table does it for every statement,
-# and without a tenant shows nothing.
-_MATCHES = """
+# The tenant is not compared anywhere here: the row level security of the tables does it for every
+# statement, and without a tenant shows nothing.
+_SELECT = """
+    SELECT id, name, type, environment, status, ip_address, owner, last_updated, version
     FROM cmdb.assets
+"""
+_MATCHES = """
     WHERE ($1::text IS NULL OR type = $1)
       AND ($2::text IS NULL OR environment = $2)
       AND ($3::text IS NULL OR status = $3)
+      AND ($4::text IS NULL OR starts_with(name, $4))
+      AND ($5::text IS NULL OR owner = $5)
+      AND ($6::text IS NULL OR starts_with(id, $6))
 """
-_COUNT = f"SELECT count(*) {_MATCHES}"
+_COUNT = "SELECT count(*) FROM cmdb.assets" + _MATCHES
 _PAGE = f"""
-    SELECT id, name, type, environment, status, ip_address, owner, last_updated {_MATCHES}
-      AND ($4::text IS NULL OR id > $4)
+    {_SELECT} {_MATCHES}
+      AND ($7::text IS NULL OR id > $7)
     ORDER BY id
-    LIMIT $5
+    LIMIT $8
+"""
+_ASSET = f"{_SELECT} WHERE id = $1"
+
+# A row of `walk` is an asset at a distance, and UNION drops the rows that were there: a cycle ends
+# at the depth limit with each asset at most once for each distance. Rows come in the order of their
+# distance and only as many as `seen` asks for, which bounds the work in a graph of any size: among
+# so many rows are at least MOST_NODES + 1 different assets, or else all there are.
+_TOPOLOGY = """
+    WITH RECURSIVE root AS (
+        SELECT id FROM cmdb.assets WHERE id = $1
+        UNION ALL
+        SELECT id FROM cmdb.assets
+        WHERE name = $1 AND NOT EXISTS (SELECT FROM cmdb.assets WHERE id = $1)
+    ), walk (id, way, depth) AS (
+        SELECT id, way, 0 FROM root CROSS JOIN unnest($2::text[]) AS way
+        UNION
+        SELECT next.id, walk.way, walk.depth + 1
+        FROM walk CROSS JOIN LATERAL (
+            SELECT to_id AS id FROM cmdb.relations WHERE from_id = walk.id AND walk.way = 'down'
+            UNION ALL
+            SELECT from_id FROM cmdb.relations WHERE to_id = walk.id AND walk.way = 'up'
+        ) AS next
+        WHERE walk.depth < $3
+    ), seen AS (
+        SELECT id, depth FROM walk LIMIT $4
+    ), reached AS (
+        SELECT id, min(depth) AS depth FROM seen GROUP BY id
+    ), shown AS (
+        SELECT id, name, type, status, depth
+        FROM reached JOIN cmdb.assets USING (id)
+        ORDER BY depth, id LIMIT $5
+    )
+    SELECT
+        (SELECT count(*) FROM reached) AS total,
+        (SELECT coalesce(jsonb_agg(to_jsonb(shown) ORDER BY depth, id), '[]') FROM shown) AS nodes,
+        (SELECT coalesce(jsonb_agg(jsonb_build_object(
+                    'from', from_id, 'to', to_id, 'type', relations.type)
+                    ORDER BY from_id, to_id, relations.type), '[]')
+         FROM cmdb.relations
+         JOIN shown AS origin ON origin.id = from_id
+         JOIN shown AS target ON target.id = to_id) AS edges
+"""
+_WAYS = {
+    Direction.DOWN: ["down"],
+    Direction.UP: ["up"],
+    Direction.BOTH: ["down", "up"],
+}
+
+_LOCKED = f"{_SELECT} WHERE id = $1 FOR UPDATE"
+_SET_STATUS = """
+    UPDATE cmdb.assets SET status = $2, last_updated = clock_timestamp() WHERE id = $1
+    RETURNING id, name, type, environment, status, ip_address, owner, last_updated, version
+"""
+# clock_timestamp: the asset is locked by now, so that times and ids of its records grow together.
+_RECORD = """
+    INSERT INTO cmdb.changes (tenant, asset_id, time, user_id, request_id, reason, before, after)
+    VALUES ($1, $2, clock_timestamp(), $3, $4, $5, $6, $7)
+    RETURNING change_id
+"""
+_CHANGES = """
+    SELECT change_id AS id, time, user_id AS user, reason, request_id, before, after
+    FROM cmdb.changes
+    WHERE asset_id = $1 AND time >= $2 AND ($3::bigint IS NULL OR change_id < $3)
+    ORDER BY change_id DESC
+    LIMIT $4
+"""
+_COUNT_CHANGES = "SELECT count(*) FROM cmdb.changes WHERE asset_id = $1 AND time >= $2"
+_KNOWN = """
+    SELECT EXISTS (SELECT FROM cmdb.assets WHERE id = $1)
+        OR EXISTS (SELECT FROM cmdb.changes WHERE asset_id = $1)
 """
 
 
@@ -38,58 +126,149 @@ class PostgresCmdb:
     """A `CmdbBackend` on PostgreSQL.
 
     Args:
-        database: an open pool; its role has SELECT on the tables of cmdb.
+        database: an open pool, which the caller starts and stops; its role has SELECT on the tables
+            of cmdb, UPDATE on the status of assets, INSERT on changes.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def start(self) -> None:
+        """See `CmdbBackend.start`."""
+
+    async def stop(self) -> None:
+        """See `CmdbBackend.stop`."""
+
     async def query_assets(
-        self, tenant: str, query: AssetQuery, *, limit: int, cursor: str | None = None
+        self, tenant: str, query: AssetQuery, *, limit: int, after: str | None = None
     ) -> AssetPage:
         """See `CmdbBackend.query_assets`."""
-        after = None if cursor is None else decode_cursor(cursor)
-        async with self._tenant(tenant) as connection:
-            filters = (query.asset_type, query.environment, query.status)
+        filters = (
+            query.asset_type,
+            query.environment,
+            query.status,
+            query.name_prefix,
+            query.owner,
+            query.id_prefix,
+        )
+        async with self._reading(tenant) as connection:
             total = await connection.fetchval(_COUNT, *filters)
             rows = await connection.fetch(_PAGE, *filters, after, limit + 1)
-        items = tuple(Asset.model_validate(dict(row)) for row in rows[:limit])
         return AssetPage(
-            items=items,
-            total=total,
-            next_cursor=encode_cursor(items[-1].id) if len(rows) > limit else None,
+            items=tuple(_asset(row) for row in rows[:limit]), total=total, more=len(rows) > limit
+        )
+
+    async def get_asset(self, tenant: str, asset_id: str) -> Asset:
+        """See `CmdbBackend.get_asset`."""
+        async with self._reading(tenant) as connection:
+            row = await connection.fetchrow(_ASSET, asset_id)
+        if row is None:
+            raise AssetNotFound(asset_id)
+        return _asset(row)
+
+    async def get_topology(
+        self, tenant: str, service: str, *, direction: Direction, depth: int, most_nodes: int
+    ) -> Topology:
+        """See `CmdbBackend.get_topology`."""
+        ways = _WAYS[direction]
+        most_rows = (MOST_NODES + 1) * (depth + 1) * len(ways)
+        async with self._reading(tenant) as connection:
+            row = await connection.fetchrow(
+                _TOPOLOGY, service, ways, depth, most_rows, min(most_nodes, MOST_NODES)
+            )
+        if row["total"] == 0:
+            raise AssetNotFound(service)
+        return Topology(
+            nodes=tuple(Node.model_validate(node) for node in json.loads(row["nodes"])),
+            edges=tuple(Edge.model_validate(edge) for edge in json.loads(row["edges"])),
+            total=row["total"] if row["total"] <= MOST_NODES else None,
+        )
+
+    async def update_status(
+        self, tenant: str, asset_id: str, change: StatusChange
+    ) -> StatusChanged:
+        """See `CmdbBackend.update_status`."""
+        async with self._writing(tenant) as connection:
+            row = await connection.fetchrow(_LOCKED, asset_id)
+            if row is None:
+                raise AssetNotFound(asset_id)
+            before = _asset(row)
+            if change.expected_version not in (None, before.version) or (
+                change.expected_status not in (None, before.status)
+            ):
+                raise AssetChanged(before)
+            if before.status == change.status:
+                return StatusChanged(before=before, after=before, change_id=None)
+            after = _asset(await connection.fetchrow(_SET_STATUS, asset_id, change.status))
+            change_id = await connection.fetchval(
+                _RECORD,
+                tenant,
+                asset_id,
+                change.user,
+                change.request_id,
+                change.reason,
+                before.model_dump_json(),
+                after.model_dump_json(),
+            )
+        return StatusChanged(before=before, after=after, change_id=change_id)
+
+    async def get_changes(
+        self,
+        tenant: str,
+        asset_id: str,
+        *,
+        since: datetime,
+        limit: int,
+        before: int | None = None,
+    ) -> ChangePage:
+        """See `CmdbBackend.get_changes`."""
+        async with self._reading(tenant) as connection:
+            total = await connection.fetchval(_COUNT_CHANGES, asset_id, since)
+            rows = await connection.fetch(_CHANGES, asset_id, since, before, limit + 1)
+            if not total and not await connection.fetchval(_KNOWN, asset_id):
+                raise AssetNotFound(asset_id)
+        return ChangePage(
+            items=tuple(_change(row) for row in rows[:limit]), total=total, more=len(rows) > limit
         )
 
     @asynccontextmanager
-    async def _tenant(self, tenant: str) -> AsyncIterator[asyncpg.Connection]:
+    async def _reading(self, tenant: str) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection that sees one state of the tenant's data."""
         try:
             async with self._database.transaction(
                 readonly=True, isolation="repeatable_read"
             ) as connection:
-                await connection.execute("SELECT set_config('mcp.tenant', $1, true)", tenant)
+                await _enter(connection, tenant)
                 yield connection
         except DatabaseUnavailable as error:
-            raise CmdbUnavailable(str(error)) from error
+            raise _unavailable() from error
+
+    @asynccontextmanager
+    async def _writing(self, tenant: str) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection whose statements all happen, or none."""
+        try:
+            async with self._database.transaction() as connection:
+                await _enter(connection, tenant)
+                yield connection
+        except DatabaseUnavailable as error:
+            raise _unavailable() from error
 
 
-def encode_cursor(last_id: str) -> str:
-    """Return the opaque cursor that continues after the asset `last_id`."""
-    raw = _CURSOR_VERSION + last_id.encode()
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+async def _enter(connection: asyncpg.Connection, tenant: str) -> None:
+    await connection.execute("SELECT set_config('mcp.tenant', $1, true)", tenant)
 
 
-def decode_cursor(cursor: str) -> str:
-    """Return the id after which the cursor continues.
+def _unavailable() -> BackendUnavailable:
+    # Where the database is concerns the operator (the cause has it), not the caller.
+    return BackendUnavailable(NAME, "its database does not answer")
 
-    Raises:
-        InvalidCursor: `encode_cursor` did not make it.
-    """
-    try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        raw = base64.b64decode(padded, altchars=b"-_", validate=True)
-        last_id = raw.removeprefix(_CURSOR_VERSION).decode()
-    except (UnicodeError, binascii.Error):
-        last_id = ""
-    if not last_id or "\0" in last_id or encode_cursor(last_id) != cursor:
-        raise InvalidCursor("the cursor is not valid; use next_cursor of the page before")
-    return last_id
+
+def _asset(row: asyncpg.Record) -> Asset:
+    return Asset.model_validate(dict(row))
+
+
+def _change(row: asyncpg.Record) -> ChangeRecord:
+    values: dict[str, Any] = dict(row)
+    for side in ("before", "after"):
+        values[side] = json.loads(values[side])
+    return ChangeRecord.model_validate(values)
