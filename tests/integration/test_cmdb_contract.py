@@ -10,13 +10,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
+from mcp_server.database import Database
 from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
 from mcp_server.tools.cmdb.backend import AssetChanged, AssetNotFound
 from mcp_server.tools.cmdb.model import Direction
 from tests.integration.cmdbs import CmdbUnderTest, Postgres, Rest, Tools, asset
+from tests.integration.servers import PostgresServer
 
 pytestmark = pytest.mark.anyio
 
@@ -52,13 +55,18 @@ AWKWARD_IDS = [
 
 
 @pytest.fixture(params=["postgres", "rest"], name="cmdb")
-async def _cmdb(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CmdbUnderTest]:
+async def _cmdb(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    database: Database,
+    owner: asyncpg.Connection,
+    postgres: PostgresServer,
+) -> AsyncIterator[CmdbUnderTest]:
     if request.param == "rest":
         async with Rest.running(tmp_path) as rest:
             yield rest
     else:
-        value = request.getfixturevalue
-        yield Postgres(value("database"), value("owner"), value("postgres"))
+        yield Postgres(database, owner, postgres)
 
 
 @pytest.fixture(name="tools")
@@ -186,11 +194,9 @@ class TestTenants:
 
         counts = {
             tenant: (await tools.call("query_assets", tenant=tenant))["total"]
-            for tenant in ("one", "two", "three", "tä nant/1", "")
-            if tenant or isinstance(cmdb, Postgres)  # an empty header is refused before it is sent
+            for tenant in ("one", "two", "three", "tä nant/1")
         }
 
-        counts.pop("", None)
         assert counts == {"one": 1, "two": 2, "three": 0, "tä nant/1": 0}
 
     @pytest.mark.parametrize(

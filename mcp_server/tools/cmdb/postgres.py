@@ -36,6 +36,7 @@ _SELECT = """
     FROM cmdb.assets
 """
 _MATCHES = """
+    FROM cmdb.assets
     WHERE ($1::text IS NULL OR type = $1)
       AND ($2::text IS NULL OR environment = $2)
       AND ($3::text IS NULL OR status = $3)
@@ -43,9 +44,9 @@ _MATCHES = """
       AND ($5::text IS NULL OR owner = $5)
       AND ($6::text IS NULL OR starts_with(id, $6))
 """
-_COUNT = "SELECT count(*) FROM cmdb.assets" + _MATCHES
+_COUNT = f"SELECT count(*) {_MATCHES}"
 _PAGE = f"""
-    {_SELECT} {_MATCHES}
+    SELECT id, name, type, environment, status, ip_address, owner, last_updated, version {_MATCHES}
       AND ($7::text IS NULL OR id > $7)
     ORDER BY id
     LIMIT $8
