@@ -15,7 +15,15 @@ from tests.integration.nodes import LegacyClient, modern_client, rpc
 
 pytestmark = pytest.mark.anyio
 
-ALL_TOOLS = ["cmdb_query_assets", "monitoring_get_alerts", "monitoring_query_metrics"]
+ALL_TOOLS = [
+    "cmdb_get_change_records",
+    "cmdb_get_service_topology",
+    "cmdb_query_assets",
+    "cmdb_update_asset_status",
+    "monitoring_get_alerts",
+    "monitoring_list_metrics",
+    "monitoring_query_metrics",
+]
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 
 
@@ -128,14 +136,14 @@ class TestRefusals:
     ) -> None:
         async with installation.http(installation.token(roles=["no:such-role"])) as http:
             stranger = LegacyClient(http)
-            unknown = await stranger.call("cmdb_update_asset_status", {"asset_id": "db1"})
+            unknown = await stranger.call("no_such_tool", {"asset_id": "db1"})
             hidden = await stranger.call("monitoring_query_metrics", {"query": "up"})
             malformed = await stranger.call("monitoring_query_metrics", {"wrong": True})
 
         assert told(unknown) == told(hidden) == told(malformed)
         assert unknown["error"]["data"]["reasons"][0]["code"] == "not_available"
 
-    async def test_a_viewer_learns_nothing_of_tools_that_are_not_there(
+    async def test_a_viewer_learns_nothing_of_a_tool_that_is_not_for_viewers(
         self, viewer: LegacyClient
     ) -> None:
         update = await viewer.call("cmdb_update_asset_status", {"asset_id": "db1"})

@@ -79,13 +79,14 @@ class ReferenceCmdb:
     async def running(self) -> AsyncIterator[str]:
         """Serve on loopback, each time on the same port, for the length of the block."""
         app = web.Application(middlewares=[self._edge])
+        # Without a pattern, aiohttp lets no braces into a parameter.
         app.add_routes(
             [
                 web.get("/api/v1/assets", self._list),
-                web.get("/api/v1/assets/{id}", self._get),
-                web.patch("/api/v1/assets/{id}", self._patch),
-                web.get("/api/v1/assets/{id}/changes", self._changes),
-                web.get("/api/v1/topology/{service}", self._topology),
+                web.get("/api/v1/assets/{id:[^/]+}", self._get),
+                web.patch("/api/v1/assets/{id:[^/]+}", self._patch),
+                web.get("/api/v1/assets/{id:[^/]+}/changes", self._changes),
+                web.get("/api/v1/topology/{service:[^/]+}", self._topology),
             ]
         )
         runner = web.AppRunner(app, shutdown_timeout=0.1)

@@ -25,7 +25,10 @@ from tests.integration.nodes import (
 pytestmark = pytest.mark.anyio
 
 ALL_TOOLS = [
+    "cmdb_get_change_records",
+    "cmdb_get_service_topology",
     "cmdb_query_assets",
+    "cmdb_update_asset_status",
     "monitoring_get_alerts",
     "monitoring_list_metrics",
     "monitoring_query_metrics",
@@ -143,7 +146,8 @@ class TestRefusals:
     async def test_an_unknown_tool_and_a_hidden_one_are_refused_alike(self, node: McpNode) -> None:
         async with node.http(node.token(roles=["no:such-role"])) as http:
             client = LegacyClient(http)
-            unknown = await client.call("cmdb_update_asset_status", {"asset_id": "x"})
+            unknown = await client.call("no_such_tool", {"asset_id": "x"})
+            changing = await client.call("cmdb_update_asset_status", {"asset_id": "x"})
             hidden = await client.call("monitoring_query_metrics", {"query": "up"})
             malformed = await client.call("monitoring_query_metrics", {"wrong": True})
 
@@ -152,6 +156,7 @@ class TestRefusals:
             return {**error, "data": {**error["data"], "request_id": None}}
 
         assert without_id(unknown) == without_id(hidden) == without_id(malformed)
+        assert without_id(unknown) == without_id(changing)
         assert unknown["error"]["data"]["reasons"][0]["code"] == "not_available"
 
     async def test_a_caller_without_permissions_sees_nothing(self, node: McpNode) -> None:

@@ -53,30 +53,38 @@ _PAGE = f"""
 """
 _ASSET = f"{_SELECT} WHERE id = $1"
 
-# A row of `walk` is an asset at a distance, and UNION drops the rows that were there: a cycle ends
-# at the depth limit with each asset at most once for each distance. Rows come in the order of their
-# distance and only as many as `seen` asks for, which bounds the work in a graph of any size: among
-# so many rows are at least MOST_NODES + 1 different assets, or else all there are.
+# A row of `walk` is a level: the assets that are new at a distance, and all that were seen so far on
+# this way. A cycle leads to nothing new and ends there, each relation is read once for each way, and
+# a way stops at MOST_NODES + 1 assets ($4), the nearest, in a graph of any size. array_agg keeps
+# the planner from computing a level again wherever it is named, and IS TRUE makes it look up the
+# other ends of relations in a hash: as a join, without statistics, it would compare all with all.
 _TOPOLOGY = """
     WITH RECURSIVE root AS (
         SELECT id FROM cmdb.assets WHERE id = $1
         UNION ALL
         SELECT id FROM cmdb.assets
         WHERE name = $1 AND NOT EXISTS (SELECT FROM cmdb.assets WHERE id = $1)
-    ), walk (id, way, depth) AS (
-        SELECT id, way, 0 FROM root CROSS JOIN unnest($2::text[]) AS way
-        UNION
-        SELECT next.id, walk.way, walk.depth + 1
+        ORDER BY id LIMIT $4
+    ), walk (way, depth, level, seen) AS (
+        SELECT way, 0, ids, ids
+        FROM (SELECT array_agg(id) AS ids FROM root) AS first CROSS JOIN unnest($2::text[]) AS way
+        WHERE ids IS NOT NULL
+        UNION ALL
+        SELECT way, depth + 1, next.ids, seen || next.ids
         FROM walk CROSS JOIN LATERAL (
-            SELECT to_id AS id FROM cmdb.relations WHERE from_id = walk.id AND walk.way = 'down'
-            UNION ALL
-            SELECT from_id FROM cmdb.relations WHERE to_id = walk.id AND walk.way = 'up'
+            SELECT array_agg(id) AS ids FROM (
+                SELECT to_id AS id FROM cmdb.relations
+                WHERE way = 'down' AND from_id = ANY (level)
+                UNION
+                SELECT from_id FROM cmdb.relations WHERE way = 'up' AND to_id = ANY (level)
+                EXCEPT
+                SELECT unnest(seen)
+                ORDER BY id LIMIT $4 - cardinality(seen)
+            ) AS fresh
         ) AS next
-        WHERE walk.depth < $3
-    ), seen AS (
-        SELECT id, depth FROM walk LIMIT $4
+        WHERE depth < $3 AND next.ids IS NOT NULL
     ), reached AS (
-        SELECT id, min(depth) AS depth FROM seen GROUP BY id
+        SELECT id, min(depth) AS depth FROM walk CROSS JOIN unnest(level) AS id GROUP BY id
     ), shown AS (
         SELECT id, name, type, status, depth
         FROM reached JOIN cmdb.assets USING (id)
@@ -89,8 +97,9 @@ _TOPOLOGY = """
                     'from', from_id, 'to', to_id, 'type', relations.type)
                     ORDER BY from_id, to_id, relations.type), '[]')
          FROM cmdb.relations
-         JOIN shown AS origin ON origin.id = from_id
-         JOIN shown AS target ON target.id = to_id) AS edges
+         WHERE from_id = ANY (ARRAY (SELECT id FROM shown))
+           AND (to_id IN (SELECT id FROM shown)) IS TRUE
+        ) AS edges
 """
 _WAYS = {
     Direction.DOWN: ["down"],
@@ -172,10 +181,9 @@ class PostgresCmdb:
     ) -> Topology:
         """See `CmdbBackend.get_topology`."""
         ways = _WAYS[direction]
-        most_rows = (MOST_NODES + 1) * (depth + 1) * len(ways)
         async with self._reading(tenant) as connection:
             row = await connection.fetchrow(
-                _TOPOLOGY, service, ways, depth, most_rows, min(most_nodes, MOST_NODES)
+                _TOPOLOGY, service, ways, depth, MOST_NODES + 1, min(most_nodes, MOST_NODES)
             )
         if row["total"] == 0:
             raise AssetNotFound(service)
