@@ -15,11 +15,10 @@ from tests.integration.nodes import LegacyClient, modern_client, rpc
 
 pytestmark = pytest.mark.anyio
 
-ALL_TOOLS = [
+VIEWERS_TOOLS = [
     "cmdb_get_change_records",
     "cmdb_get_service_topology",
     "cmdb_query_assets",
-    "cmdb_update_asset_status",
     "monitoring_get_alerts",
     "monitoring_list_metrics",
     "monitoring_query_metrics",
@@ -68,7 +67,7 @@ class TestBothEras:
                     break
                 await asyncio.sleep(3)
 
-        assert [tool.name for tool in tools] == ALL_TOOLS
+        assert [tool.name for tool in tools] == VIEWERS_TOOLS
         assert not result.is_error
         assert found == expected_instances(installation)
 
@@ -78,7 +77,7 @@ class TestBothEras:
         answer = await viewer.call("monitoring_query_metrics", {"query": "up"})
 
         assert hello["protocolVersion"] == "2025-06-18"
-        assert [tool["name"] for tool in tools["result"]["tools"]] == ALL_TOOLS
+        assert [tool["name"] for tool in tools["result"]["tools"]] == VIEWERS_TOOLS
         assert answer["result"]["structuredContent"]["series"]
 
     async def test_a_rest_client_gets_the_same(self, installation: Installation) -> None:
@@ -86,7 +85,7 @@ class TestBothEras:
             listed = await http.get("/tools")
             ran = await http.post("/tools/monitoring_query_metrics/execute", json={"query": "up"})
 
-        assert [tool["name"] for tool in listed.json()["tools"]] == ALL_TOOLS
+        assert [tool["name"] for tool in listed.json()["tools"]] == VIEWERS_TOOLS
         assert ran.json()["result"]["series"]
         assert '"user";q=100;w=3600' in ran.headers["ratelimit-policy"]
 

@@ -24,11 +24,10 @@ from tests.integration.nodes import (
 
 pytestmark = pytest.mark.anyio
 
-ALL_TOOLS = [
+VIEWERS_TOOLS = [
     "cmdb_get_change_records",
     "cmdb_get_service_topology",
     "cmdb_query_assets",
-    "cmdb_update_asset_status",
     "monitoring_get_alerts",
     "monitoring_list_metrics",
     "monitoring_query_metrics",
@@ -47,7 +46,7 @@ class TestBothEras:
             tools = (await client.list_tools()).tools
             result = await client.call_tool("monitoring_query_metrics", {"query": "up"})
 
-        assert [tool.name for tool in tools] == ALL_TOOLS
+        assert [tool.name for tool in tools] == VIEWERS_TOOLS
         assert not result.is_error
         series = result.structured_content["series"]
         assert series[0]["labels"]["job"] == "prometheus"
@@ -60,7 +59,7 @@ class TestBothEras:
         result = await legacy.call("monitoring_query_metrics", {"query": "up"})
 
         assert hello["protocolVersion"] == "2025-06-18"
-        assert [tool["name"] for tool in tools["result"]["tools"]] == ALL_TOOLS
+        assert [tool["name"] for tool in tools["result"]["tools"]] == VIEWERS_TOOLS
         assert result["result"]["structuredContent"]["series"][0]["value"] == 1.0
 
     async def test_annotations_and_schemas_are_declared(self, node: McpNode) -> None:
@@ -333,7 +332,7 @@ class TestRest:
             ran = await http.post("/tools/monitoring_query_metrics/execute", json={"query": "up"})
             resources = await http.get("/resources")
 
-        assert [tool["name"] for tool in listed.json()["tools"]] == ALL_TOOLS
+        assert [tool["name"] for tool in listed.json()["tools"]] == VIEWERS_TOOLS
         assert ran.status_code == 200
         assert ran.json()["result"]["series"][0]["value"] == 1.0
         assert '"user";q=100;w=3600' in ran.headers["ratelimit-policy"]
