@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
 from mcp_server.tools.catalog import (
     Arguments,
@@ -83,6 +83,10 @@ class AssetRow(Result):
     version: int
 
 
+# What query_assets describes field by field is not described again for every model to read.
+_Described = Annotated[AssetRow, WithJsonSchema({"type": "object"})]
+
+
 class QueryAssetsResult(ListResult):
     """One page of assets in the order of their ids."""
 
@@ -92,10 +96,10 @@ class QueryAssetsResult(ListResult):
 class TopologyArguments(Arguments):
     """Arguments of `get_service_topology`."""
 
-    service_name: Annotated[Text, Field(description="Name or id of an asset")]
+    service_name: Annotated[Text, Field(description="Name or id")]
     direction: Annotated[
         Literal["down", "up", "both"],
-        Field(description="down: what it depends on; up: what depends on it"),
+        Field(description="down: what it needs; up: what needs it"),
     ] = "both"
     depth: Annotated[int, Field(ge=1, le=20)] = 3
     max_nodes: Annotated[int, Field(ge=1, le=500)] = 100
@@ -128,7 +132,8 @@ class TopologyResult(Result):
 
     nodes: list[NodeRow]
     edges: list[EdgeRow]
-    total: Annotated[int | None, Field(description="Nodes in all; null: over 10000")]
+    total: int | None
+    """Nodes in all; None: more than 10,000."""
     truncated: bool
 
 
@@ -139,11 +144,11 @@ class UpdateStatusArguments(Arguments):
     status: Status
     reason: Annotated[
         str,
-        Field(min_length=1, max_length=1000, examples=["disk replacement, CHG-1042"]),
+        Field(min_length=1, max_length=1000),
         AfterValidator(_storable),
     ]
     expected_version: Annotated[
-        int | None, Field(ge=1, le=2**63 - 1, description="Refuse if the asset changed since")
+        int | None, Field(ge=1, description="Refuse if it changed since")
     ] = None
     expected_status: Status | None = None
 
@@ -152,8 +157,8 @@ class UpdateStatusResult(Result):
     """The asset before and after; without a change (it had the status) no record is written."""
 
     changed: bool
-    before: AssetRow
-    after: AssetRow
+    before: _Described
+    after: _Described
     change_id: int | None
 
 
@@ -162,7 +167,7 @@ class ChangeRecordsArguments(ListArguments):
 
     asset_id: Text
     time_range: Annotated[
-        str, Field(pattern=r"^[1-9][0-9]{0,3}[mhdw]$", description="How far back, such as 12h")
+        str, Field(pattern=r"^[1-9][0-9]{0,3}[mhdw]$", description="Such as 12h")
     ] = "7d"
 
 
@@ -226,8 +231,7 @@ class Cmdb:
             Tool(
                 name="cmdb:get_service_topology",
                 title="Service topology",
-                description="What a service depends on and what depends on it, also as a Mermaid "
-                "flowchart.",
+                description="Find and draw the dependencies around a service.",
                 permission="tools:read",
                 arguments=TopologyArguments,
                 result=TopologyResult,
@@ -239,7 +243,7 @@ class Cmdb:
             Tool(
                 name="cmdb:update_asset_status",
                 title="Update asset status",
-                description="Set the status of an asset and record who did it and why.",
+                description="Set an asset's status; records who and why.",
                 permission="tools:execute",
                 arguments=UpdateStatusArguments,
                 result=UpdateStatusResult,
@@ -254,7 +258,7 @@ class Cmdb:
             Tool(
                 name="cmdb:get_change_records",
                 title="Change records",
-                description="Who changed an asset, when and why; newest first.",
+                description="List who changed an asset and why, newest first.",
                 permission="tools:read",
                 arguments=ChangeRecordsArguments,
                 result=ChangeRecordsResult,
