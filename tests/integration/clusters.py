@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import json
 import signal
+import socket
 import ssl
 import subprocess
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,32 @@ class Cluster:
         """Delete an object and what it owns."""
         path = _collection({"kind": kind, "metadata": {"namespace": namespace}})
         self.http.delete(f"{path}/{name}", params={"propagationPolicy": "Background"})
+
+    @contextmanager
+    def busy(self, token: str) -> Iterator[None]:
+        """Keep a call of that user under way, which holds the only seat of `_throttle`.
+
+        The call announces a body and does not send it. The API server asks for the body once its
+        handler reads it, which is after the call was given the seat.
+        """
+        context = ssl.create_default_context(cafile=str(self._authority.ca))
+        head = (
+            "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews HTTP/1.1",
+            "Host: 127.0.0.1",
+            f"Authorization: Bearer {token}-token",
+            "Content-Type: application/json",
+            "Content-Length: 2",
+            "Expect: 100-continue",
+        )
+        with (
+            socket.create_connection(("127.0.0.1", self.api.port), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+        ):
+            connection.sendall("\r\n".join((*head, "", "")).encode())
+            answer = connection.recv(4096).decode()
+            if not answer.startswith("HTTP/1.1 100 "):
+                raise ServerFailed(f"the call of {token} is not under way: {answer}")
+            yield
 
     def _send(self, method: str, path: str, document: Mapping[str, Any]) -> None:
         kind = "strategic-merge-patch+json" if method == "PATCH" else "json"
