@@ -1,0 +1,223 @@
+"""Certificates that are given instead of issued: what is taken, what is refused and why.
+
+The role runs on this machine, with another folder in place of /etc/enterprise-mcp/tls. All that is
+refused is tried in one run, each case as a host of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+ROOT = Path(__file__).resolve().parents[3]
+ADDRESS = "192.0.2.1"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a company's authority signs."""
+
+    names: Sequence[str]
+    begins: timedelta = timedelta(hours=-1)
+    ends: timedelta = timedelta(days=30)
+
+
+class Company:
+    """A company's authority, with its files in a folder."""
+
+    def __init__(self, folder: Path, name: str = "Company") -> None:
+        self._folder = folder
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = folder / f"{name}.pem"
+        self.private_key = folder / f"{name}.key"
+        now = datetime.now(UTC)
+        own = (
+            x509.CertificateBuilder(self._name, self._name, self._key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=99))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.certificate.write_bytes(own.public_bytes(serialization.Encoding.PEM))
+        write_key(self.private_key, self._key)
+
+    def sign(self, wanted: Certificate, name: str = "leaf") -> dict[str, str]:
+        """Return an entry of pki_provided_leaves."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.now(UTC)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        names = [x509.DNSName(each) for each in wanted.names]
+        address = x509.IPAddress(ip_address(ADDRESS))
+        signed = (
+            x509.CertificateBuilder(self._name, subject, key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + wanted.begins)
+            .not_valid_after(now + wanted.ends)
+            .add_extension(x509.SubjectAlternativeName([*names, address]), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        files = {
+            "certificate": str(self._folder / f"{name}-cert.pem"),
+            "private_key": str(self._folder / f"{name}-key.pem"),
+        }
+        pem = signed.public_bytes(serialization.Encoding.PEM)
+        Path(files["certificate"]).write_bytes(pem)
+        write_key(Path(files["private_key"]), key)
+        return files
+
+
+def write_key(path: Path, key: ec.EllipticCurvePrivateKey, password: bytes = b"") -> None:
+    lock = serialization.BestAvailableEncryption(password) if password else None
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            lock or serialization.NoEncryption(),
+        )
+    )
+
+
+def names(host: str) -> tuple[str, str]:
+    """Return the names by which nginx of this host is reached."""
+    return f"nginx.{host}.lab.internal", f"{host}.lab.internal"
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
+    return Company(tmp_path_factory.mktemp("company"))
+
+
+def role(
+    folder: Path, company: Company, given: Mapping[str, object], tasks: str = "leaf"
+) -> subprocess.CompletedProcess[str]:
+    """Run tasks of the role for nginx on hosts, all this machine; `given` by host."""
+    local = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "base_address": ADDRESS,
+        "base_domain": "lab.internal",
+        "pki_ca_certificate_file": str(company.certificate),
+        "pki_ca_private_key_file": str(company.private_key),
+        "pki_leaf_name": "nginx",
+    }
+    hosts = {host: {"pki_provided_leaves": {"nginx": each}} for host, each in given.items()}
+    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": local}}))
+    play = {
+        "hosts": "all",
+        "gather_facts": False,
+        "tasks": [
+            {"ansible.builtin.import_role": {"name": "pki", "tasks_from": tasks}},
+            {
+                "ansible.builtin.debug": {"msg": "load again: {{ pki_leaf_changed }}"},
+                "when": "pki_leaf_changed is defined",
+            },
+        ],
+    }
+    (folder / "play.yml").write_text(yaml.safe_dump([play]))
+    for host in given:
+        (folder / "tls" / host).mkdir(parents=True, exist_ok=True)
+    replaced = {"__pki_directory": f"{folder}/tls/{{{{ inventory_hostname }}}}"}
+    # Files are root's; whoever is not root is it for this program only.
+    root = () if os.getuid() == 0 else ("unshare", "--map-root-user")
+    return subprocess.run(
+        [
+            *(*root, str(Path(sys.executable).with_name("ansible-playbook"))),
+            *("-i", str(folder / "hosts.yml"), "-e", json.dumps(replaced)),
+            str(folder / "play.yml"),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_good_pair_is_installed_and_loaded_again_when_it_changes_only(
+    tmp_path: Path, company: Company
+) -> None:
+    given = company.sign(Certificate(names("lb1")), "lb1")
+    renewed = company.sign(Certificate(names("lb1")), "lb1-renewed")
+
+    runs = [role(tmp_path, company, {"lb1": each}) for each in (given, given, renewed)]
+
+    said = [" ".join(run.stdout.split()) for run in runs]
+    target = tmp_path / "tls/lb1/nginx"
+    assert [run.returncode for run in runs] == [0, 0, 0], runs[0].stdout
+    assert ["load again: true" in each.lower() for each in said] == [True, False, True]
+    assert "changed=0" in said[1]
+    assert (target / "cert.pem").read_text() == Path(renewed["certificate"]).read_text()
+    assert (target / "key.pem").read_text() == Path(renewed["private_key"]).read_text()
+    assert (target / "key.pem").stat().st_mode & 0o777 == 0o640
+
+
+# By host: what is said of it.
+REFUSED = {
+    "expired": "expired-cert.pem is valid from",
+    "early": "early-cert.pem is valid from",
+    "otherkey": "otherkey-cert.pem belongs to another key than",
+    "nofile": "what it names must exist",
+    "nokey": "needs two files on the controller, certificate and private_key",
+    "notpem": "holds no certificate in PEM",
+    "locked": "holds no private key in PEM that can be read without a password",
+    "noname": "lacks the subject alternative names DNS:nginx.noname.lab.internal; it has DNS:noname",
+    "stranger": "is not signed by",
+}
+
+
+@pytest.fixture(scope="module")
+def cases(company: Company, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What is given to each host of REFUSED."""
+    folder = tmp_path_factory.mktemp("cases")
+    good = {host: company.sign(Certificate(names(host)), host) for host in REFUSED}
+    locked = folder / "locked.pem"
+    write_key(locked, ec.generate_private_key(ec.SECP256R1()), b"a password")
+    past, future = timedelta(minutes=-1), timedelta(days=1)
+    return {
+        "expired": company.sign(Certificate(names("expired"), ends=past), "expired"),
+        "early": company.sign(Certificate(names("early"), begins=future), "early"),
+        "otherkey": {**good["otherkey"], "private_key": good["locked"]["private_key"]},
+        "nofile": {**good["nofile"], "certificate": "/nowhere/cert.pem"},
+        "nokey": {"certificate": good["nokey"]["certificate"]},
+        "notpem": {**good["notpem"], "certificate": good["notpem"]["private_key"]},
+        "locked": {**good["locked"], "private_key": str(locked)},
+        "noname": company.sign(Certificate(names("noname")[1:]), "noname"),
+        "stranger": Company(folder, "Stranger").sign(Certificate(names("stranger")), "stranger"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("tasks", "refused"),
+    [("preflight", {"expired": REFUSED["expired"]}), ("leaf", REFUSED)],
+)
+def test_a_pair_that_would_not_work_is_refused_before_it_is_copied(
+    tmp_path: Path,
+    company: Company,
+    cases: Mapping[str, object],
+    tasks: str,
+    refused: Mapping[str, str],
+) -> None:
+    done = role(tmp_path, company, {host: cases[host] for host in refused}, tasks)
+
+    reasons = dict(re.findall(r"fatal: \[(\w+)\](.*?)(?=\nfatal: |\n\n)", done.stdout, re.DOTALL))
+    said = {host: " ".join(reason.split()) for host, reason in reasons.items()}
+    assert said.keys() == refused.keys()
+    assert {host for host, reason in refused.items() if reason not in said[host]} == set(), said
+    assert [*(tmp_path / "tls").rglob("*.pem")] == []
