@@ -8,19 +8,26 @@ from mcp_server.settings import MonitoringSettings
 from mcp_server.tools.catalog import Tool
 from mcp_server.tools.monitoring.alertmanager import Alertmanager
 from mcp_server.tools.monitoring.alerts import Alerts
+from mcp_server.tools.monitoring.health import Health
 from mcp_server.tools.monitoring.metrics import Metrics
 from mcp_server.tools.monitoring.prometheus import Prometheus
+from mcp_server.tools.workloads import Workloads
 
 __all__ = ["Monitoring"]
 
 
 class Monitoring:
-    """The monitoring tools over their backends."""
+    """The monitoring tools over their backends.
 
-    def __init__(self, settings: MonitoringSettings) -> None:
+    Args:
+        workloads: the family that looks after what runs; None: none is configured.
+    """
+
+    def __init__(self, settings: MonitoringSettings, *, workloads: Workloads | None = None) -> None:
         prometheus, alertmanager = Prometheus(settings), Alertmanager(settings)
         self._backends = (prometheus, alertmanager)
-        self._parts = (Metrics(prometheus), Alerts(prometheus, alertmanager))
+        alerts = Alerts(prometheus, alertmanager)
+        self._parts = (Metrics(prometheus), alerts, Health(prometheus, alerts, workloads))
 
     async def start(self) -> None:
         """Open the backends' connection pools."""

@@ -1,0 +1,244 @@
+"""The tool that judges one service: `health_check`.
+
+Every source gives evidence with a verdict of its own, and the service's verdict is the worst of them:
+unhealthy, degraded, unknown, healthy, from the worst to the best. So a service is healthy only where
+every source was asked, answered, and found nothing wrong; what could not be asked is evidence too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from mcp_server.tools.backend import BackendUnavailable
+from mcp_server.tools.catalog import Arguments, Result, Scope, Tool, ToolContext, ToolError
+from mcp_server.tools.monitoring.alerts import Alert, Alerts
+from mcp_server.tools.monitoring.prometheus import Prometheus, TimeSeries
+from mcp_server.tools.text import table
+from mcp_server.tools.workloads import ServiceHealth, Workload, Workloads
+
+__all__ = ["Evidence", "Health", "worst"]
+
+Verdict = Literal["healthy", "unknown", "degraded", "unhealthy"]
+_FROM_THE_BEST: tuple[Verdict, ...] = ("healthy", "unknown", "degraded", "unhealthy")
+
+# Where Kubernetes' service discovery, exporters and hand-written rules put the name of a service.
+_NAMING_LABELS = ("service", "job", "app", "deployment", "statefulset", "daemonset")
+_MOST_NAMED = 5
+
+
+class HealthCheckArguments(Arguments):
+    """Arguments of `health_check`."""
+
+    service: Annotated[
+        str, Field(max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+    ]
+    namespace: Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")] = (
+        "default"
+    )
+    cluster: str | None = None
+
+
+class Evidence(Result):
+    """What one source says of the service."""
+
+    source: str
+    verdict: Verdict
+    says: str
+
+
+class HealthCheckResult(Result):
+    """The worst verdict of all evidence, and the evidence, the worst first."""
+
+    verdict: Verdict
+    evidence: list[Evidence]
+
+
+def worst(evidence: Sequence[Evidence]) -> Verdict:
+    """Return the worst verdict of the evidence; unknown where there is none."""
+    verdicts = [each.verdict for each in evidence]
+    return max(verdicts, key=_FROM_THE_BEST.index, default="unknown")
+
+
+class Health:
+    """The tool about the health of a service.
+
+    Args:
+        workloads: knows deployments and endpoints; None: no orchestrator is configured.
+    """
+
+    def __init__(
+        self, prometheus: Prometheus, alerts: Alerts, workloads: Workloads | None = None
+    ) -> None:
+        self._prometheus = prometheus
+        self._alerts = alerts
+        self._workloads = workloads
+
+    def tools(self) -> list[Tool[Any, Any]]:
+        """Return the declaration."""
+        return [
+            Tool(
+                name="monitoring:health_check",
+                title="Check health",
+                description="Judge a service by its workloads, endpoints, scrape targets and alerts: "
+                "the worst evidence is the verdict.",
+                permission="tools:read",
+                arguments=HealthCheckArguments,
+                result=HealthCheckResult,
+                run=self._health_check,
+                render=_render_health,
+                read_only=True,
+                source="Kubernetes, Prometheus and Alertmanager",
+                scope=Scope(namespace="namespace", cluster="cluster"),
+            )
+        ]
+
+    async def _health_check(
+        self, arguments: HealthCheckArguments, context: ToolContext
+    ) -> HealthCheckResult:
+        parts = await asyncio.gather(
+            self._of_workloads(arguments, context),
+            self._of_targets(arguments),
+            self._of_alerts(arguments),
+        )
+        evidence = sorted(
+            (each for part in parts for each in part),
+            key=lambda each: -_FROM_THE_BEST.index(each.verdict),
+        )
+        return HealthCheckResult(verdict=worst(evidence), evidence=evidence)
+
+    async def _of_workloads(
+        self, arguments: HealthCheckArguments, context: ToolContext
+    ) -> list[Evidence]:
+        if self._workloads is None:
+            return [_unknown("workloads", "no Kubernetes cluster is configured")]
+        try:
+            found = await self._workloads.service_health(
+                context,
+                cluster=arguments.cluster,
+                namespace=arguments.namespace,
+                service=arguments.service,
+            )
+        except ToolError as error:
+            return [_unknown("workloads", str(error))]
+        return list(_judged(found, arguments.service))
+
+    async def _of_targets(self, arguments: HealthCheckArguments) -> list[Evidence]:
+        try:
+            answer = await self._prometheus.query(_up_of(arguments))
+        except ToolError as error:
+            return [_unknown("targets", str(error))]
+        return [_judged_targets(answer.series)]
+
+    async def _of_alerts(self, arguments: HealthCheckArguments) -> list[Evidence]:
+        try:
+            alerts, silence = await self._alerts.current([])
+        except BackendUnavailable as error:
+            return [_unknown("alerts", str(error))]
+        evidence = [_judged_alerts([each for each in alerts if _is_about(each, arguments)])]
+        if silence is not None:
+            evidence.append(_unknown("silences", str(silence)))
+        return evidence
+
+
+def _unknown(source: str, says: str) -> Evidence:
+    return Evidence(source=source, verdict="unknown", says=says)
+
+
+def _judged(found: ServiceHealth, service: str) -> Iterator[Evidence]:
+    if not found.workloads and found.endpoints_ready is None:
+        yield _unknown(
+            "workloads",
+            f"the cluster {found.cluster} has no workload and no Service called {service} "
+            f"in the namespace {found.namespace}",
+        )
+        return
+    for workload in found.workloads:
+        verdict = _verdict_of(workload)
+        said = f"{workload.kind} {workload.name}: {workload.ready} of {workload.desired} ready"
+        if workload.problem is not None:
+            said += f"; {workload.problem}"
+        yield Evidence(source="workloads", verdict=verdict, says=said)
+    if not found.workloads:
+        yield _unknown("workloads", f"none behind the Service {service}")
+    if found.endpoints_ready is None:
+        # What nobody connects to, such as a queue's worker, has none and is none the worse for it.
+        yield Evidence(source="endpoints", verdict="healthy", says="no Service, so none are needed")
+        return
+    waiting = found.endpoints_not_ready or 0
+    ready: Verdict = "degraded" if waiting else "healthy"
+    yield Evidence(
+        source="endpoints",
+        verdict=ready if found.endpoints_ready else "unhealthy",
+        says=f"{found.endpoints_ready} ready, {waiting} not ready",
+    )
+
+
+def _verdict_of(workload: Workload) -> Verdict:
+    if workload.desired > 0 and workload.ready == 0:
+        return "unhealthy"
+    if workload.ready < workload.desired or workload.desired == 0 or workload.problem is not None:
+        return "degraded"
+    return "healthy"
+
+
+def _up_of(arguments: HealthCheckArguments) -> str:
+    """Return PromQL for the scrape targets of a service; those without a namespace count as its."""
+    # Neither name can hold a quote or a character of regular expressions but the dot, see the
+    # arguments; they are compared as they are.
+    here = f'namespace=~"{arguments.namespace}|"'
+    chosen = [f'{label}="{arguments.service}",{here}' for label in _NAMING_LABELS]
+    # So a PodMonitor of the Prometheus operator calls its job.
+    chosen.append(f'job="{arguments.namespace}/{arguments.service}"')
+    return " or ".join(f"up{{{each}}}" for each in chosen)
+
+
+def _judged_targets(series: Sequence[TimeSeries]) -> Evidence:
+    down = [each for each in series if not (each.points and each.points[-1][1] == 1)]
+    if not series:
+        return _unknown("targets", "no scrape target carries the service's name")
+    said = f"{len(series) - len(down)} of {len(series)} up"
+    if not down:
+        return Evidence(source="targets", verdict="healthy", says=said)
+    return Evidence(
+        source="targets",
+        verdict="unhealthy" if len(down) == len(series) else "degraded",
+        says=f"{said}; down: {_named([each.labels.get('instance', '?') for each in down])}",
+    )
+
+
+def _is_about(alert: Alert, arguments: HealthCheckArguments) -> bool:
+    labels = alert.labels
+    if labels.get("job") == f"{arguments.namespace}/{arguments.service}":
+        return True
+    return labels.get("namespace", arguments.namespace) == arguments.namespace and any(
+        labels.get(name) == arguments.service for name in _NAMING_LABELS
+    )
+
+
+def _judged_alerts(alerts: Sequence[Alert]) -> Evidence:
+    firing = [each for each in alerts if each.state == "firing"]
+    heard = [each for each in firing if each.severity != "info"]
+    said = [
+        f"{len(some)} {state}: {_named(sorted({each.name for each in some}))}"
+        for state in ("firing", "pending", "silenced", "inhibited")
+        if (some := [each for each in alerts if each.state == state])
+    ]
+    verdict: Verdict = "healthy"
+    if heard:
+        critical = any(each.severity == "critical" for each in heard)
+        verdict = "unhealthy" if critical else "degraded"
+    return Evidence(source="alerts", verdict=verdict, says="; ".join(said) or "none")
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _render_health(result: Mapping[str, Any]) -> str:
+    rows = table(result["evidence"], ["source", "verdict", "says"])
+    return f"verdict: {result['verdict']}\n{rows}"
