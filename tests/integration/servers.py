@@ -869,13 +869,25 @@ class Prometheus(Server):
                 raise ServerFailed(f"no alerts in {alertmanager}:\n{self._log_tail()}")
             time.sleep(0.1)
 
+    def wait_until_scraped(self, targets: int) -> None:
+        """Return when so many targets have been scraped.
+
+        Raises:
+            ServerFailed: they were not in time.
+        """
+        deadline = time.monotonic() + _START_DEADLINE_S
+        while self._scraped() < targets:
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"{self} did not scrape {targets} targets:\n{self._log_tail()}")
+            time.sleep(0.1)
+
     def ready(self) -> bool:
         """Whether the series `up` is there."""
-        if not _http_ok(f"{self.url}/-/ready"):
-            return False
-        query = f"{self.url}/api/v1/query?query=up"
-        with urllib.request.urlopen(query, timeout=5) as answer:
-            return bool(json.load(answer)["data"]["result"])
+        return _http_ok(f"{self.url}/-/ready") and self._scraped() > 0
+
+    def _scraped(self) -> int:
+        with urllib.request.urlopen(f"{self.url}/api/v1/query?query=up", timeout=5) as answer:
+            return len(json.load(answer)["data"]["result"])
 
 
 def _alert(severity: str) -> dict[str, object]:

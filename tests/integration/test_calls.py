@@ -29,6 +29,7 @@ VIEWERS_TOOLS = [
     "cmdb_get_service_topology",
     "cmdb_query_assets",
     "monitoring_get_alerts",
+    "monitoring_health_check",
     "monitoring_list_metrics",
     "monitoring_query_metrics",
 ]

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mcp_server.settings import MonitoringSettings
+from mcp_server.tools.backend import BackendUnavailable
+from mcp_server.tools.catalog import ToolContext, ToolError
+from mcp_server.tools.monitoring.family import Monitoring
+from mcp_server.tools.monitoring.health import HealthCheckResult
+from tests.integration.fake_workloads import FakeWorkloads
 from tests.integration.nodes import LegacyClient, McpNode
 from tests.integration.servers import Alertmanager, Prometheus, RedisServer
 
 pytestmark = pytest.mark.anyio
+
+Check = Callable[[str, FakeWorkloads], Awaitable[HealthCheckResult]]
 
 # Two hours ago, on a full minute: Prometheus has this as a block, and adds nothing to it.
 PAST = (int(time.time()) - 7200) // 60 * 60
@@ -39,6 +48,15 @@ RULES = [
     _rule("Relabeled", replica="r1"),
     _rule("QuietRelabeled", replica="r1"),
 ]
+
+
+# Nothing listens on the port of discarded traffic.
+CLOSED = "127.0.0.1:9"
+TARGETS = 5
+
+
+def _job(name: str, *targets: str) -> dict[str, object]:
+    return {"job_name": name, "static_configs": [{"targets": list(targets)}]}
 
 
 def _past() -> str:
@@ -76,12 +94,18 @@ def own_prometheus(workspace: Path, own_alertmanager: Alertmanager) -> Iterator[
         own_alertmanager,
         rules=RULES,
         relabel=[{"regex": "replica", "action": "labeldrop"}],
+        jobs=[
+            _job("shop", f"127.0.0.1:{own_alertmanager.port}", CLOSED),
+            _job("store", f"127.0.0.1:{own_alertmanager.port}"),
+            _job("gone", CLOSED),
+        ],
     )
     server.backfill(_past())
     server.start()
     own_alertmanager.silence("Quiet")
     own_alertmanager.silence("QuietRelabeled")
     server.wait_until_alerts_arrive(own_alertmanager, 6)
+    server.wait_until_scraped(TARGETS)
     yield server
     server.stop()
 
@@ -219,7 +243,7 @@ class TestQueries:
 
 class TestNames:
     async def test_metrics_have_type_and_help(self, client: LegacyClient) -> None:
-        found = await ask(client, "list_metrics", contains="HTTP_requests")
+        found = await ask(client, "list_metrics", contains="PROMETHEUS_http_requests")
 
         assert [(each["name"], each["type"], bool(each["help"])) for each in found["metrics"]] == [
             ("prometheus_http_requests_total", "counter", True)
@@ -299,6 +323,127 @@ class TestAlerts:
         assert "refused" in await refusal(client, "get_alerts", matchers=["job=~("])
 
 
+class TestHealth:
+    @pytest.fixture
+    async def check(
+        self, own_prometheus: Prometheus, own_alertmanager: Alertmanager
+    ) -> AsyncIterator[Check]:
+        """Judge a service over what FakeWorkloads says of it."""
+        async with AsyncExitStack() as stack:
+
+            async def check(service: str, workloads: FakeWorkloads) -> HealthCheckResult:
+                settings = MonitoringSettings.model_validate(
+                    {
+                        "prometheus_url": own_prometheus.url,
+                        "alertmanager_url": own_alertmanager.url,
+                    }
+                )
+                family = Monitoring(settings, workloads=workloads)
+                await family.start()
+                stack.push_async_callback(family.stop)
+                (tool,) = [each for each in family.tools() if each.name.endswith(":health_check")]
+                arguments = tool.parse({"service": service, "namespace": "n", "cluster": "c"})
+                result = await tool.run(arguments, ToolContext(user="u", tenant="t"))
+                assert isinstance(result, HealthCheckResult)
+                return result
+
+            yield check
+
+    @pytest.mark.parametrize(
+        ("service", "workloads", "verdict", "first"),
+        [
+            ("store", FakeWorkloads(), "healthy", "workloads"),
+            ("store", FakeWorkloads(endpoints=None), "healthy", "workloads"),
+            ("store", FakeWorkloads(ready=1), "degraded", "workloads"),
+            ("store", FakeWorkloads(endpoints=0), "unhealthy", "endpoints"),
+            ("gone", FakeWorkloads(), "unhealthy", "targets"),
+            ("shop", FakeWorkloads(), "unhealthy", "alerts"),
+            ("unscraped", FakeWorkloads(), "unknown", "targets"),
+        ],
+    )
+    async def test_the_worst_source_decides_and_comes_first(
+        self, check: Check, service: str, workloads: FakeWorkloads, verdict: str, first: str
+    ) -> None:
+        found = await check(service, workloads)
+
+        assert found.verdict == verdict
+        assert found.evidence[0].source == first
+        assert {each.source for each in found.evidence} == {
+            "workloads",
+            "endpoints",
+            "targets",
+            "alerts",
+        }
+        assert workloads.asked == ("c", "n", service)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            BackendUnavailable("the Kubernetes cluster c", "no answer within 1 s"),
+            ToolError("the Kubernetes cluster c does not allow this server deployments"),
+        ],
+    )
+    async def test_a_cluster_that_does_not_tell_is_evidence(
+        self, check: Check, error: ToolError
+    ) -> None:
+        found = await check("store", FakeWorkloads(error=error))
+
+        assert found.verdict == "unknown"
+        assert found.evidence[0].source == "workloads"
+        assert found.evidence[0].says == str(error)
+
+    async def test_without_a_cluster_configured_nothing_is_called_healthy(
+        self, client: LegacyClient
+    ) -> None:
+        found = await ask(client, "health_check", service="store", namespace="development")
+        shop = await ask(client, "health_check", service="shop", namespace="development")
+
+        assert found["verdict"] == "unknown"
+        assert found["evidence"][0] == {
+            "source": "workloads",
+            "verdict": "unknown",
+            "says": "no Kubernetes cluster is connected",
+        }
+        assert shop["verdict"] == "unhealthy"
+        said = {each["source"]: each["says"] for each in shop["evidence"]}
+        assert said["targets"] == f"1 of 2 up; down: {CLOSED}"
+        assert said["alerts"].startswith(
+            "3 firing: Loud, Relabeled; 1 pending: Waiting; 2 silenced:"
+        )
+
+    async def test_sources_that_are_away_are_named(
+        self,
+        check: Check,
+        own_prometheus: Prometheus,
+        own_alertmanager: Alertmanager,
+    ) -> None:
+        with own_alertmanager.stopped():
+            # As a target of the job it is down, too.
+            unheard = await check("unscraped", FakeWorkloads())
+        with own_prometheus.stopped():
+            blind = await check("store", FakeWorkloads())
+            broken = await check("store", FakeWorkloads(ready=0))
+        own_prometheus.wait_until_alerts_arrive(own_alertmanager, 6)
+        own_prometheus.wait_until_scraped(TARGETS)
+
+        said = {each.source: each.says for each in unheard.evidence}
+        assert "Alertmanager is not available" in said["silences"]
+        assert unheard.verdict == "unknown"
+        said = {each.source: each.says for each in blind.evidence}
+        assert "Prometheus is not available" in said["targets"]
+        assert "Prometheus is not available" in said["alerts"]
+        assert blind.verdict == "unknown"
+        assert broken.verdict == "unhealthy"
+
+    async def test_the_policy_judges_the_namespace(self, own_node: McpNode) -> None:
+        async with own_node.http(own_node.token(roles=["mcp:viewer"])) as http:
+            answer = await LegacyClient(http).call(
+                "monitoring_health_check", {"service": "store", "namespace": "production"}
+            )
+
+        assert answer["error"]["data"]["reasons"][0]["code"] == "namespace_not_available"
+
+
 class TestOutages:
     async def test_without_alertmanager_what_fires_is_told_and_what_is_missing(
         self,
@@ -316,7 +461,7 @@ class TestOutages:
         assert [each["name"] for each in found["alerts"]] == ["Loud", "Loud"]
         assert "Alertmanager is not available" in found["notes"][0]
         assert "Alertmanager is not available" in refused
-        assert metrics["total"] == 1
+        assert metrics["total"] == TARGETS
         assert after["total"] == 2
 
     async def test_without_prometheus_its_tools_name_it_and_others_work(
@@ -331,4 +476,4 @@ class TestOutages:
         assert "Prometheus is not available" in metrics
         assert "Prometheus is not available" in alerts
         assert other["result"]["structuredContent"]["total"] > 0
-        assert after["total"] == 1
+        assert after["total"] > 0

@@ -114,7 +114,7 @@ class Health:
         self, arguments: HealthCheckArguments, context: ToolContext
     ) -> list[Evidence]:
         if self._workloads is None:
-            return [_unknown("workloads", "no Kubernetes cluster is configured")]
+            return [_unknown("workloads", "no Kubernetes cluster is connected")]
         try:
             found = await self._workloads.service_health(
                 context,
