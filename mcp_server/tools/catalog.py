@@ -204,14 +204,17 @@ class Tool(Generic[ArgumentsT, ResultT]):
 
     @cached_property
     def output_schema(self) -> dict[str, Any]:
-        """JSON Schema of the structured result."""
+        """JSON Schema of the structured result; of a list's rows it has the names of their fields.
+
+        Their types would not hold: `fields` leaves fields out, an obligation puts a mask in the place
+        of a number. And they cost more than all else of a tool together.
+        """
         schema = result_schema(self.result)
         if self.rows is not None:
-            # `fields` leaves out what was not asked for.
-            row = schema["properties"][self.rows]["items"]
-            if "$ref" in row:
-                row = schema["$defs"][row["$ref"].rpartition("/")[2]]
-            row.pop("required", None)
+            names = ", ".join(self.row_fields)
+            schema["properties"][self.rows]["items"] = {"type": "object", "description": names}
+            if "$ref" not in str(schema["properties"]):
+                schema.pop("$defs", None)
         return schema
 
     def parse(self, arguments: Mapping[str, Any]) -> ArgumentsT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,10 +88,15 @@ def test_an_unknown_field_is_refused_with_the_known_ones() -> None:
         LIST.parse({"fields": ["name", "nope"]})
 
 
-def test_the_output_schema_allows_rows_with_chosen_fields_only() -> None:
-    row = LIST.output_schema["properties"]["rows"]["items"]
-    assert set(row["properties"]) == {"name", "note"}
-    assert "required" not in row
+def test_the_output_schema_names_the_fields_of_rows_and_takes_what_is_left_of_them() -> None:
+    schema = LIST.output_schema
+    result = {"total": 3, "truncated": False, "next_cursor": None}
+
+    assert schema["properties"]["rows"]["items"]["description"] == "name, note"
+    for row in ({"name": "a", "note": "b"}, {"note": "b"}, {"name": "a", "note": ["masked"]}):
+        jsonschema.validate({**result, "rows": [row]}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**result, "rows": ["a"]}, schema)
 
 
 def test_secrets_in_rows_are_masked_and_the_cursor_is_left_as_it_is() -> None:
