@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -27,6 +28,9 @@ _READ_ATTEMPTS = 2
 _READ_PAUSE_S = 0.1
 _FAILURES_TO_OPEN = 5
 _OPEN_S = 15.0
+
+# The other form, a date, says the same less plainly.
+_SECONDS = re.compile(r"[0-9]{1,6}")
 
 _T = TypeVar("_T")
 _Params = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -167,7 +171,7 @@ class HttpBackend:
 
         Raises:
             BackendUnavailable: no answer in time, or a server error.
-            ToolError: the answer is larger than 32 MiB.
+            ToolError: the answer is larger than 32 MiB, or says that we ask too often.
         """
         return await self._guard.call(
             lambda: self._exchange("GET", path, params=params, headers=headers), retry=True
@@ -193,11 +197,17 @@ class HttpBackend:
             method, self._url + path, allow_redirects=False, **options
         ) as response:
             body = await read_answer(response, self.name)
+            if response.status == 429:
+                wait = response.headers.get("Retry-After", "")
+                when = f"in {wait} s" if _SECONDS.fullmatch(wait) else "later"
+                raise ToolError(
+                    f"{self.name} limits our calls (HTTP 429); try again {when}", retryable=True
+                )
             if response.status >= 500:
                 raise BackendUnavailable(self.name, f"it answered HTTP {response.status}")
             try:
                 return response.status, json.loads(body)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return response.status, None
 
 

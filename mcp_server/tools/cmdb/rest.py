@@ -240,8 +240,6 @@ def _refuse(status: int, body: Any) -> NoReturn:
             f"the {NAME} refuses this server's key (HTTP {status}); an operator must check the key "
             "and what it may do"
         )
-    if status == 429:
-        raise ToolError(f"the {NAME} limits our calls (HTTP 429); try again later", retryable=True)
     if status in (400, 409, 422):
         raise ToolError(f"the {NAME} refuses this (HTTP {status}): {_message(body)}")
     raise _broken(f"HTTP {status}")
