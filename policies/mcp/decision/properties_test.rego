@@ -70,6 +70,32 @@ test_each_role_may_call_exactly_what_the_table_says_everywhere if {
 	}
 }
 
+# An asset has no place: who may look at the CMDB may look at any asset of the tenant, who may change it, at any.
+test_who_may_look_at_assets_and_who_may_change_them_is_the_same_for_each_asset if {
+	every tool, roles in {
+		"cmdb:query_assets": {"mcp:viewer", "mcp:operator", "mcp:admin"},
+		"cmdb:get_service_topology": {"mcp:viewer", "mcp:operator", "mcp:admin"},
+		"cmdb:get_change_records": {"mcp:viewer", "mcp:operator", "mcp:admin"},
+		"cmdb:update_asset_status": {"mcp:operator", "mcp:admin"},
+	} {
+		every role in _all_roles {
+			every asset in ["db1", "", "../x", null] {
+				answer := _effect(fixtures.call([role], tool, {"asset": asset}))
+				answer == {true: "allow", false: "deny"}[role in roles]
+			}
+		}
+	}
+}
+
+test_a_viewer_learns_of_a_change_to_assets_no_more_than_of_a_tool_that_is_not_there if {
+	every role in ["mcp:viewer", "mcp:unheard_of"] {
+		hidden := _decide(fixtures.call([role], "cmdb:update_asset_status", {"asset": "db1"}))
+		absent := _decide(fixtures.call([role], "cmdb:absent", {"asset": "db1"}))
+		hidden.effect == "deny"
+		hidden.reasons == absent.reasons
+	}
+}
+
 test_several_roles_may_do_what_any_of_them_may if {
 	every tool, _ in fixtures.catalog.tools {
 		every roles in _role_sets {
