@@ -125,6 +125,8 @@ class Rest:
     def __init__(self, service: ReferenceCmdb, url: str, key_file: Path) -> None:
         key_file.write_text(service.key)
         self.service = service
+        self.url = url
+        self.key_file = key_file
         self.backend: CmdbBackend = RestCmdb(
             CmdbSettings.model_validate(
                 {"backend": "rest", "api_url": url, "key": Secret(file=key_file), "timeout_s": 5}

@@ -14,6 +14,8 @@ from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.cmdb.backend import AssetNotFound
 from tests.integration.cmdbs import Rest, Tools, asset
+from tests.integration.nodes import LegacyClient, McpNode
+from tests.integration.servers import Prometheus
 
 pytestmark = pytest.mark.anyio
 
@@ -302,3 +304,42 @@ async def test_the_caller_and_the_version_expected_are_sent_with_a_change(
     }
     assert sent.headers["If-Match"] == '"1"'
     assert sent.headers["X-Tenant"] == "default"
+
+
+async def test_without_the_cmdb_the_other_tools_of_a_node_work_and_its_own_come_back(
+    tmp_path: Path, make_node: Callable[..., McpNode], prometheus: Prometheus
+) -> None:
+    async with Rest.running(tmp_path) as rest:
+        await rest.put([asset("db1")])
+        node = make_node(
+            "node-cmdb-rest",
+            overrides={
+                "tools": {
+                    "monitoring": {
+                        "prometheus_url": prometheus.url,
+                        "alertmanager_url": prometheus.url,
+                    },
+                    "cmdb": {
+                        "backend": "rest",
+                        "api_url": rest.url,
+                        "key": {"file": str(rest.key_file)},
+                    },
+                }
+            },
+        )
+        async with node.http(node.token()) as http:
+            client = LegacyClient(http)
+            before = await client.call("cmdb_query_assets")
+            async with rest.away():
+                without = await client.call("cmdb_query_assets")
+                other = await client.call("monitoring_query_metrics", {"query": "up"})
+                ready = await http.get("/health/ready")
+            after = await client.call("cmdb_query_assets")
+        node.stop()
+
+    assert before["result"]["structuredContent"]["total"] == 1
+    assert without["result"]["isError"] is True
+    assert "CMDB is not available" in without["result"]["content"][0]["text"]
+    assert not other["result"].get("isError")
+    assert ready.status_code == 200
+    assert after["result"]["structuredContent"]["assets"][0]["id"] == "db1"
