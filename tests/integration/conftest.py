@@ -17,8 +17,8 @@ import pytest
 from mcp_server.database import Database, connect
 from mcp_server.migrate import upgrade
 from mcp_server.settings import DatabaseSettings
-from mcp_server.tools.cmdb.importer import import_assets, parse_assets
 from tests.integration.clusters import Cluster
+from tests.integration.cmdb_imports import import_rows
 from tests.integration.nodes import McpNode
 from tests.integration.servers import (
     Alertmanager,
@@ -244,4 +244,4 @@ async def assets(node_owner: asyncpg.Connection) -> None:
         {"id": "mcp1", "name": "mcp1", "type": "server", "environment": "prod"},
         {"id": "x1", "name": "x1", "type": "server", "environment": "dev", "tenant": "other"},
     ]
-    await import_assets(node_owner, parse_assets(rows))
+    await import_rows(node_owner, rows)

@@ -10,9 +10,10 @@ import pytest
 
 from mcp_server.database import Database
 from mcp_server.tools.backend import BackendUnavailable
-from mcp_server.tools.cmdb.importer import ImportCounts, import_assets, parse_assets
+from mcp_server.tools.cmdb.importer import Counts
 from mcp_server.tools.cmdb.model import AssetQuery, AssetStatus, StatusChange
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
+from tests.integration.cmdb_imports import import_rows
 from tests.integration.servers import PostgresServer
 
 pytestmark = pytest.mark.anyio
@@ -29,8 +30,8 @@ def _row(asset_id: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-async def _import(owner: asyncpg.Connection, *rows: dict[str, Any], **kw: bool) -> ImportCounts:
-    return await import_assets(owner, parse_assets(list(rows)), **kw)
+async def _import(owner: asyncpg.Connection, *rows: dict[str, Any], **kw: bool) -> Counts:
+    return (await import_rows(owner, rows, **kw)).assets
 
 
 async def _ids(database: Database, tenant: str, **query: Any) -> list[str]:
@@ -138,8 +139,8 @@ async def test_a_second_import_changes_nothing(owner: asyncpg.Connection) -> Non
     first = await _import(owner, *rows)
     second = await _import(owner, *rows)
 
-    assert first == ImportCounts(created=2)
-    assert second == ImportCounts(unchanged=2)
+    assert first == Counts(created=2)
+    assert second == Counts(unchanged=2)
 
 
 async def test_an_import_tells_created_updated_and_unchanged_apart(
@@ -149,7 +150,7 @@ async def test_an_import_tells_created_updated_and_unchanged_apart(
 
     counts = await _import(owner, _row("a"), _row("b", status="inactive"), _row("c"))
 
-    assert counts == ImportCounts(created=1, updated=1, unchanged=1)
+    assert counts == Counts(created=1, updated=1, unchanged=1)
     assert await _ids(database, "default", status=AssetStatus.INACTIVE) == ["b"]
 
 
@@ -171,7 +172,7 @@ async def test_a_dry_run_counts_and_writes_nothing(
 ) -> None:
     counts = await _import(owner, _row("a"), dry_run=True)
 
-    assert counts == ImportCounts(created=1)
+    assert counts == Counts(created=1)
     assert await _ids(database, "default") == []
 
 

@@ -1,0 +1,127 @@
+"""CSV with the names of the fields in the first line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mcp_server.tools.cmdb.importer.records import Record, RecordsRead
+
+__all__ = ["read_csv_assets", "read_csv_relations"]
+
+_ATTRIBUTE = "attributes."
+_REQUIRED = ("id", "name", "type", "environment")
+_OPTIONAL = ("status", "ip_address", "owner", "last_updated", "attributes", "tenant")
+# An empty cell of these says that there is none; of the others, that nothing is said.
+_MAY_BE_NONE = ("ip_address", "owner")
+_RELATION = ("from", "to", "type")
+
+
+def read_csv_assets(name: str, text: str) -> RecordsRead:
+    """Read assets: one a line, columns by name in any order.
+
+    `attributes` holds a JSON object; a column `attributes.NAME` holds one attribute as text. An
+    empty cell means none for ip_address and owner, and for the others the same as no such column.
+
+    Args:
+        name: of the file, for messages.
+        text: its content.
+    """
+    return _read(name, text, required=_REQUIRED, optional=_OPTIONAL, relations=False)
+
+
+def read_csv_relations(name: str, text: str) -> RecordsRead:
+    """Read relations: the columns from, to, type, and tenant where it is needed."""
+    return _read(name, text, required=_RELATION, optional=("tenant",), relations=True)
+
+
+def _read(
+    name: str, text: str, *, required: Sequence[str], optional: Sequence[str], relations: bool
+) -> RecordsRead:
+    records: list[Record] = []
+    faults: list[str] = []
+    lines = _lines(text)
+    try:
+        _, header = next(lines, (1, []))
+        columns = [column.strip() for column in header]
+        header_faults = _header_faults(columns, required, optional, attributes=not relations)
+        if header_faults:  # what the cells mean is not known
+            return RecordsRead(faults=tuple(f"{name} line 1: {fault}" for fault in header_faults))
+        for line, cells in lines:
+            place = f"{name} line {line}"
+            if len(cells) != len(columns):
+                faults.append(f"{place}: {len(cells)} cells, but the header has {len(columns)}")
+                continue
+            try:
+                records.append(Record(place, _values(columns, cells)))
+            except ValueError as error:
+                faults.append(f"{place}: {error}")
+    except csv.Error as error:
+        faults.append(f"{name}: not valid CSV after the lines read so far: {error}")
+    rows = tuple(records)
+    return RecordsRead(
+        assets=() if relations else rows,
+        relations=rows if relations else (),
+        faults=tuple(faults),
+    )
+
+
+def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row with the number of the line it begins in; empty lines are left out."""
+    # newline="": the module csv itself tells line ends from line breaks within quotes.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    begin = 1
+    for cells in reader:
+        if cells:
+            yield begin, cells
+        begin = reader.line_num + 1
+
+
+def _header_faults(
+    columns: Sequence[str], required: Sequence[str], optional: Sequence[str], *, attributes: bool
+) -> list[str]:
+    known = (*required, *optional)
+    faults = []
+    for number, column in enumerate(columns, start=1):
+        if column in columns[: number - 1]:
+            faults.append(f"column {column!r} is there twice")
+        elif column not in known and not (attributes and _is_attribute(column)):
+            more = " and attributes.NAME" if attributes else ""
+            faults.append(f"unknown column {column!r}; known are {', '.join(known)}{more}")
+    faults += [f"column {column!r} is missing" for column in required if column not in columns]
+    return faults
+
+
+def _is_attribute(column: str) -> bool:
+    return column.startswith(_ATTRIBUTE) and column != _ATTRIBUTE
+
+
+def _values(columns: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
+    has_attributes = False
+    for column, raw in zip(columns, cells, strict=True):
+        cell = raw.strip()
+        if _is_attribute(column) or column == "attributes":
+            has_attributes = True
+        if not cell:
+            if column in _MAY_BE_NONE:
+                values[column] = None
+        elif column == "attributes":
+            try:
+                held = json.loads(cell)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"attributes: not valid JSON: {error}") from None
+            if not isinstance(held, dict):
+                raise ValueError("attributes: must be a JSON object")
+            attributes |= held
+        elif _is_attribute(column):
+            attributes[column.removeprefix(_ATTRIBUTE)] = cell
+        else:
+            values[column] = cell
+    if has_attributes:
+        values["attributes"] = attributes
+    return values

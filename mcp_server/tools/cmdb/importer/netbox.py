@@ -1,0 +1,262 @@
+"""Devices and virtual machines as NetBox exports them (its REST API's JSON).
+
+What NetBox knows and this CMDB does not is kept in the attribute `netbox`. NetBox's own tenant is
+never taken for a tenant of this server, which decides who may see an asset: whoever imports names
+that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcp_server.tools.cmdb.importer.json_format import parse_json
+from mcp_server.tools.cmdb.importer.records import Record, RecordsRead
+from mcp_server.tools.cmdb.model import AssetStatus, AssetType, Environment
+
+__all__ = ["ENVIRONMENTS", "ROLE_TYPES", "STATUSES", "NetBoxRules", "read_netbox"]
+
+STATUSES: Mapping[str, AssetStatus] = {
+    "active": AssetStatus.ACTIVE,
+    "planned": AssetStatus.INACTIVE,
+    "staged": AssetStatus.INACTIVE,
+    "offline": AssetStatus.INACTIVE,
+    "inventory": AssetStatus.INACTIVE,
+    "decommissioning": AssetStatus.INACTIVE,
+    "paused": AssetStatus.INACTIVE,
+    "failed": AssetStatus.MAINTENANCE,
+}
+"""NetBox's statuses of devices and virtual machines, and ours."""
+
+ROLE_TYPES: Mapping[str, AssetType] = {
+    "application": AssetType.APPLICATION,
+    "app": AssetType.APPLICATION,
+    "database": AssetType.DATABASE,
+    "db": AssetType.DATABASE,
+}
+"""What the slugs of roles mean; whatever has another role is a server."""
+
+ENVIRONMENTS: Mapping[str, Environment] = {
+    "prod": Environment.PROD,
+    "production": Environment.PROD,
+    "staging": Environment.STAGING,
+    "stage": Environment.STAGING,
+    "dev": Environment.DEV,
+    "development": Environment.DEV,
+}
+"""What environments are called in custom fields and tags."""
+
+_TAG_PREFIXES = ("environment-", "env-")
+_DEVICE, _VM = "device", "vm"
+_LISTS = {"devices": _DEVICE, "virtual_machines": _VM}
+
+
+@dataclass(frozen=True)
+class NetBoxRules:
+    """What a NetBox cannot tell.
+
+    Attributes:
+        environment: of records that have neither the custom field nor a tag; None: such a record is
+            a fault.
+        role_types: types for slugs of roles, besides `ROLE_TYPES` and before them.
+    """
+
+    environment: Environment | None = None
+    role_types: Mapping[str, AssetType] = field(default_factory=dict)
+
+
+def read_netbox(name: str, text: str, rules: NetBoxRules) -> RecordsRead:
+    """Read devices and virtual machines, and which device a virtual machine runs on.
+
+    Accepted are a list, an answer of the API (an object with `results`), or an object with
+    `devices` and `virtual_machines`, each a list or an answer of the API.
+
+    Args:
+        name: of the file, for messages.
+        text: its content.
+        rules: what NetBox cannot tell.
+    """
+    faults: list[str] = []
+    try:
+        items = list(_items(name, parse_json(text)))
+    except ValueError as error:
+        return RecordsRead(faults=(f"{name}: {error}",))
+    assets: list[Record] = []
+    hosts: list[tuple[str, str, int]] = []
+    ids: dict[int, str] = {}  # of devices
+    for place, kind_given, item in items:
+        try:
+            kind = kind_given or _kind(item)
+            asset = _asset(kind, item, rules)
+        except ValueError as error:
+            faults.append(f"{place}{_named(item)}: {error}")
+            continue
+        assets.append(Record(place, asset))
+        if kind == _DEVICE:
+            ids[item["id"]] = asset["id"]
+        host = item.get("device")
+        if kind == _VM and isinstance(host, dict) and isinstance(host.get("id"), int):
+            hosts.append((place, asset["id"], host["id"]))
+    relations = [
+        Record(
+            place,
+            {"from": vm, "to": ids.get(host, f"netbox-{_DEVICE}-{host}"), "type": "runs_on"},
+        )
+        for place, vm, host in hosts
+    ]
+    return RecordsRead(assets=tuple(assets), relations=tuple(relations), faults=tuple(faults))
+
+
+def _items(name: str, document: Any) -> Iterator[tuple[str, str | None, Any]]:
+    """Yield place, kind where the document tells it, and record.
+
+    Raises:
+        ValueError: the document has another shape.
+    """
+    if isinstance(document, dict) and document and set(document) <= set(_LISTS):
+        for key, held in document.items():
+            for number, item in enumerate(_results(held), start=1):
+                yield f"{name} {key} {number}", _LISTS[key], item
+        return
+    for number, item in enumerate(_results(document), start=1):
+        yield f"{name} record {number}", None, item
+
+
+def _results(held: Any) -> list[Any]:
+    if isinstance(held, dict) and isinstance(held.get("results"), list):
+        if held.get("next"):
+            count = held.get("count", "more")
+            raise ValueError(
+                f"one page of {len(held['results'])} records out of {count}, which is not the whole "
+                "export; fetch it with limit=0 or join the pages' results in one list"
+            )
+        held = held["results"]
+    if not isinstance(held, list):
+        raise ValueError(
+            "expected a list, an object with results, or one with devices and virtual_machines"
+        )
+    return held
+
+
+def _kind(item: Any) -> str:
+    if isinstance(item, dict):
+        if "device_type" in item:
+            return _DEVICE
+        if "vcpus" in item or "/virtual-machines/" in str(item.get("url")):
+            return _VM
+    raise ValueError("neither a device (device_type) nor a virtual machine (vcpus)")
+
+
+def _asset(kind: str, item: Any, rules: NetBoxRules) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        raise ValueError(f"expected an object, not {type(item).__name__}")
+    number = item.get("id")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ValueError("id: must be a number")
+    custom = item.get("custom_fields") or {}
+    if not isinstance(custom, dict):
+        raise ValueError("custom_fields: must be an object")
+    role = _word(item, "role") or _word(item, "device_role")
+    tenant = _word(item, "tenant")
+    known = {
+        "kind": kind,
+        "id": number,
+        "role": role,
+        "site": _word(item, "site"),
+        "cluster": _word(item, "cluster"),
+        "platform": _word(item, "platform"),
+        "tenant": tenant,
+        "status": _word(item, "status"),
+    }
+    return {
+        "id": _word(custom, "asset_id") or f"netbox-{kind}-{number}",
+        "name": item.get("name") or item.get("display"),
+        "type": _type(custom, role, rules),
+        "environment": _environment(item, custom, rules),
+        "status": _status(item),
+        "ip_address": _address(item),
+        "owner": _word(custom, "owner") or tenant,
+        "attributes": {"netbox": {key: value for key, value in known.items() if value is not None}},
+    }
+
+
+def _word(item: Mapping[str, Any], name: str) -> str | None:
+    """Return the word for what NetBox nests: a slug, a value or a name.
+
+    Raises:
+        ValueError: there is something that has none of them.
+    """
+    held = item.get(name)
+    if isinstance(held, dict):
+        held = next((held[key] for key in ("slug", "value", "name") if held.get(key)), held)
+    if held is None or held == "":
+        return None
+    if not isinstance(held, str):
+        raise ValueError(f"{name}: expected text or an object with slug, value or name")
+    return held
+
+
+def _status(item: Mapping[str, Any]) -> AssetStatus:
+    word = _word(item, "status")
+    if word is None or word not in STATUSES:
+        raise ValueError(f"status: {word!r} is unknown; known are {', '.join(STATUSES)}")
+    return STATUSES[word]
+
+
+def _type(custom: Mapping[str, Any], role: str | None, rules: NetBoxRules) -> str:
+    # What the custom field says is checked with the rest of the asset.
+    return _word(custom, "asset_type") or {**ROLE_TYPES, **rules.role_types}.get(
+        role or "", AssetType.SERVER
+    )
+
+
+def _environment(
+    item: Mapping[str, Any], custom: Mapping[str, Any], rules: NetBoxRules
+) -> Environment:
+    word = _word(custom, "environment")
+    if word is not None:
+        if word.lower() not in ENVIRONMENTS:
+            known = ", ".join(ENVIRONMENTS)
+            raise ValueError(f"custom_fields.environment: {word!r} is unknown; known are {known}")
+        return ENVIRONMENTS[word.lower()]
+    tagged = {found for tag in item.get("tags") or () if (found := _environment_of_tag(tag))}
+    if len(tagged) > 1:
+        raise ValueError(f"tags: name several environments: {', '.join(sorted(tagged))}")
+    if tagged:
+        return tagged.pop()
+    if rules.environment is None:
+        raise ValueError(
+            "environment: there is neither a custom field environment nor a tag such as "
+            "environment-prod; set one, or say --netbox-environment"
+        )
+    return rules.environment
+
+
+def _environment_of_tag(tag: Any) -> Environment | None:
+    word = tag.get("slug") if isinstance(tag, dict) else tag
+    if not isinstance(word, str):
+        raise ValueError("tags: expected text or objects with a slug")
+    for prefix in _TAG_PREFIXES:
+        if word.startswith(prefix):
+            rest = word.removeprefix(prefix)
+            if rest not in ENVIRONMENTS:
+                known = ", ".join(ENVIRONMENTS)
+                raise ValueError(f"tags: {word!r} names no environment; known are {known}")
+            return ENVIRONMENTS[rest]
+    return None
+
+
+def _address(item: Mapping[str, Any]) -> str | None:
+    held = item.get("primary_ip") or item.get("primary_ip4") or item.get("primary_ip6")
+    address = held.get("address") if isinstance(held, dict) else held
+    if address is None:
+        return None
+    if not isinstance(address, str):
+        raise ValueError("primary_ip: expected text or an object with address")
+    return address.partition("/")[0]
+
+
+def _named(item: Any) -> str:
+    name = item.get("name") if isinstance(item, dict) else None
+    return f" ({name!r})" if isinstance(name, str) else ""

@@ -1,0 +1,373 @@
+"""Compare an import with what the embedded CMDB has, and write the difference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import asyncpg
+from pydantic import BaseModel, ConfigDict
+
+from mcp_server.tools.cmdb.importer.records import (
+    CmdbImport,
+    ImportedAsset,
+    InvalidImport,
+    PlacedRelation,
+)
+from mcp_server.tools.cmdb.model import Asset
+
+__all__ = ["AssetDifference", "Counts", "ImportReport", "report_text", "write_import"]
+
+_FIELDS = ("name", "type", "environment", "status", "ip_address", "owner", "attributes")
+"""What an import sets; the rest of a row follows from it."""
+
+# Imports for one tenant go one after the other: what was compared is what is written. Which tenant's
+# rows a statement sees is decided by the row level security of the tables.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('cmdb.import'), hashtext($1))"
+_ENTER = "SELECT set_config('mcp.tenant', $1, true)"
+_SELECT = """
+    SELECT id, name, type, environment, status, ip_address, owner, attributes, last_updated, version
+    FROM cmdb.assets
+    WHERE id = ANY($1::text[])
+    ORDER BY id
+"""
+# In the order of their ids, like the statements that change them: two never wait for each other.
+_LOCKED = f"{_SELECT} FOR UPDATE"
+_NEW = """
+    FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::inet[],
+                $8::text[], $9::jsonb[], $10::timestamptz[])
+         AS new (id, name, type, environment, status, ip_address, owner, attributes, last_updated)
+"""
+_INSERT = f"""
+    INSERT INTO cmdb.assets
+        (tenant, id, name, type, environment, status, ip_address, owner, attributes, last_updated)
+    SELECT $1, new.id, new.name, new.type, new.environment, new.status, new.ip_address, new.owner,
+           new.attributes, coalesce(new.last_updated, now())
+    {_NEW}
+    RETURNING id, name, type, environment, status, ip_address, owner, attributes, last_updated,
+              version
+"""
+_SET = """
+    UPDATE cmdb.assets AS old SET
+        name = new.name, type = new.type, environment = new.environment, status = new.status,
+        ip_address = new.ip_address, owner = new.owner, attributes = new.attributes,
+        last_updated = coalesce(new.last_updated, now())
+"""
+_UPDATE = f"""
+    {_SET} {_NEW}
+    WHERE old.tenant = $1 AND old.id = new.id
+    RETURNING old.id, old.name, old.type, old.environment, old.status, old.ip_address, old.owner,
+              old.attributes, old.last_updated, old.version
+"""
+# clock_timestamp: the assets are locked by now, so that times and ids of records grow together.
+_RECORD = """
+    INSERT INTO cmdb.changes (tenant, asset_id, time, user_id, request_id, reason, before, after)
+    SELECT $1, asset_id, clock_timestamp(), $2, $3, $4, before, after
+    FROM unnest($5::text[], $6::jsonb[], $7::jsonb[]) AS new (asset_id, before, after)
+"""
+_KNOWN = "SELECT id FROM cmdb.assets WHERE id = ANY($1::text[])"
+_KNOWN_LOCKED = f"{_KNOWN} ORDER BY id FOR KEY SHARE"
+_RELATE = """
+    INSERT INTO cmdb.relations (tenant, from_id, to_id, type)
+    SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[])
+    ON CONFLICT DO NOTHING
+    RETURNING from_id, to_id, type
+"""
+_RELATED = """
+    SELECT from_id, to_id, type FROM unnest($1::text[], $2::text[], $3::text[])
+        AS new (from_id, to_id, type)
+    WHERE NOT EXISTS (
+        SELECT FROM cmdb.relations AS old
+        WHERE (old.from_id, old.to_id, old.type) = (new.from_id, new.to_id, new.type))
+"""
+
+
+class _Report(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Counts(_Report):
+    """How many there were of each kind; relations are never updated."""
+
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+
+
+class AssetDifference(_Report):
+    """What is new about one asset: values before and after of the fields that differ."""
+
+    action: Literal["created", "updated"]
+    tenant: str
+    id: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+class ImportReport(_Report):
+    """What an import did; after a dry run: what it would do."""
+
+    dry_run: bool
+    changed: bool
+    request_id: str
+    assets: Counts
+    relations: Counts
+    differences: tuple[AssetDifference, ...]
+    new_relations: tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A new state of an asset; without `before`, a new asset."""
+
+    id: str
+    before: asyncpg.Record | None
+    after: dict[str, Any]
+    last_updated: datetime | None
+
+
+@dataclass(frozen=True)
+class _Author:
+    user: str
+    reason: str
+    request_id: str
+
+
+async def write_import(
+    connection: asyncpg.Connection,
+    content: CmdbImport,
+    *,
+    user: str,
+    reason: str,
+    request_id: str,
+    dry_run: bool = False,
+) -> ImportReport:
+    """Create or update the assets and add the relations, all or none; what is not in it stays.
+
+    Each created or updated asset gets a change record; what is the same already gets none.
+
+    Args:
+        connection: of a role that may write the tables of cmdb (`mcp_owner`), in no transaction.
+        content: from `read_sources`.
+        user: who imports, for the change records.
+        reason: why.
+        request_id: joins the records of one import.
+        dry_run: only compare, in a transaction that cannot write.
+
+    Raises:
+        InvalidImport: relations name assets that exist neither in the import nor in the CMDB.
+    """
+    author = _Author(user, reason, request_id)
+    differences: list[AssetDifference] = []
+    new_relations: list[dict[str, str]] = []
+    faults: list[str] = []
+    isolation = {"readonly": True, "isolation": "repeatable_read"} if dry_run else {}
+    tenants = {asset.tenant for asset in content.assets} | {
+        placed.relation.tenant for placed in content.relations
+    }
+    async with connection.transaction(**isolation):
+        for tenant in sorted(tenants):
+            await connection.execute(_ENTER, tenant)
+            if not dry_run:
+                await connection.execute(_LOCK, tenant)
+            assets = [asset for asset in content.assets if asset.tenant == tenant]
+            relations = [placed for placed in content.relations if placed.relation.tenant == tenant]
+            changes = await _changes(connection, assets, lock=not dry_run)
+            if not dry_run:
+                await _write(connection, tenant, changes, author)
+            differences += [_difference(tenant, change) for change in changes]
+            unknown = await _unknown(connection, assets, relations, lock=not dry_run)
+            faults += _unknown_ends(relations, unknown)
+            if not unknown:
+                new_relations += await _relate(connection, tenant, relations, dry_run=dry_run)
+        if faults:
+            raise InvalidImport(faults)
+    created = sum(difference.action == "created" for difference in differences)
+    return ImportReport(
+        dry_run=dry_run,
+        changed=bool(differences or new_relations),
+        request_id=request_id,
+        assets=Counts(
+            created=created,
+            updated=len(differences) - created,
+            unchanged=len(content.assets) - len(differences),
+        ),
+        relations=Counts(
+            created=len(new_relations), unchanged=len(content.relations) - len(new_relations)
+        ),
+        differences=tuple(differences),
+        new_relations=tuple(new_relations),
+    )
+
+
+async def _changes(
+    connection: asyncpg.Connection, assets: Sequence[ImportedAsset], *, lock: bool
+) -> list[_Change]:
+    """Return the assets that are new or differ, in the order of their ids."""
+    ids = [asset.id for asset in assets]
+    rows = {row["id"]: row for row in await connection.fetch(_LOCKED if lock else _SELECT, ids)}
+    changes = []
+    for asset in sorted(assets, key=lambda asset: asset.id):
+        given = asset.model_dump(mode="json")
+        row = rows.get(asset.id)
+        if row is None:
+            after = {name: given[name] for name in _FIELDS}
+        else:
+            before = _fields(row)
+            said = asset.model_fields_set
+            after = {name: given[name] if name in said else before[name] for name in _FIELDS}
+            if after == before:
+                continue
+        changes.append(_Change(asset.id, row, after, asset.last_updated))
+    return changes
+
+
+async def _write(
+    connection: asyncpg.Connection, tenant: str, changes: Sequence[_Change], author: _Author
+) -> None:
+    rows: list[asyncpg.Record] = []
+    for statement, some in (
+        (_INSERT, [change for change in changes if change.before is None]),
+        (_UPDATE, [change for change in changes if change.before is not None]),
+    ):
+        if some:
+            rows += await connection.fetch(statement, tenant, *_columns(some))
+    before = {change.id: change.before for change in changes}
+    rows.sort(key=lambda row: row["id"])
+    await connection.execute(
+        _RECORD,
+        tenant,
+        author.user,
+        author.request_id,
+        author.reason,
+        [row["id"] for row in rows],
+        [_side(before[row["id"]]) for row in rows],
+        [_side(row) for row in rows],
+    )
+
+
+async def _unknown(
+    connection: asyncpg.Connection,
+    assets: Iterable[ImportedAsset],
+    relations: Iterable[PlacedRelation],
+    *,
+    lock: bool,
+) -> set[str]:
+    """Return the ids that relations name and that neither the import nor the CMDB has."""
+    ends = {
+        end for placed in relations for end in (placed.relation.origin, placed.relation.target)
+    } - {asset.id for asset in assets}
+    if not ends:
+        return set()
+    rows = await connection.fetch(_KNOWN_LOCKED if lock else _KNOWN, sorted(ends))
+    return ends - {row["id"] for row in rows}
+
+
+def _unknown_ends(relations: Iterable[PlacedRelation], unknown: Collection[str]) -> list[str]:
+    return [
+        f"{placed.place}: {end}: there is no asset {asset!r} in this import or in the CMDB "
+        f"of tenant {placed.relation.tenant!r}"
+        for placed in relations
+        for end, asset in (("from", placed.relation.origin), ("to", placed.relation.target))
+        if asset in unknown
+    ]
+
+
+async def _relate(
+    connection: asyncpg.Connection,
+    tenant: str,
+    relations: Sequence[PlacedRelation],
+    *,
+    dry_run: bool,
+) -> list[dict[str, str]]:
+    """Add the relations and return those that are new."""
+    if not relations:
+        return []
+    wanted = sorted(
+        (placed.relation.origin, placed.relation.target, placed.relation.type)
+        for placed in relations
+    )
+    columns = tuple(list(column) for column in zip(*wanted, strict=True))
+    if dry_run:
+        rows = await connection.fetch(_RELATED, *columns)
+    else:
+        rows = await connection.fetch(_RELATE, tenant, *columns)
+    return [
+        {"tenant": tenant, "from": row["from_id"], "to": row["to_id"], "type": row["type"]}
+        for row in rows
+    ]
+
+
+def _columns(changes: Iterable[_Change]) -> tuple[list[Any], ...]:
+    rows = [(change.id, change.after, change.last_updated) for change in changes]
+    return (
+        [asset_id for asset_id, _, _ in rows],
+        *([after[name] for _, after, _ in rows] for name in _FIELDS[:-1]),
+        [json.dumps(after["attributes"], allow_nan=False) for _, after, _ in rows],
+        [last_updated for _, _, last_updated in rows],
+    )
+
+
+def _fields(row: asyncpg.Record) -> dict[str, Any]:
+    """Return what an import could set, as JSON has it."""
+    address = row["ip_address"]
+    return {
+        **{name: row[name] for name in _FIELDS},
+        "ip_address": None if address is None else str(address),
+        "attributes": json.loads(row["attributes"]),
+    }
+
+
+def _side(row: asyncpg.Record | None) -> str:
+    """Return one side of a change record: like those of a changed status, and the attributes."""
+    if row is None:
+        return "null"
+    attributes = json.loads(row["attributes"])
+    asset = Asset.model_validate(dict(row)).model_dump(mode="json")
+    return json.dumps(asset | {"attributes": attributes})
+
+
+def _difference(tenant: str, change: _Change) -> AssetDifference:
+    if change.before is None:
+        return AssetDifference(
+            action="created", tenant=tenant, id=change.id, before={}, after=change.after
+        )
+    before = _fields(change.before)
+    names = [name for name in _FIELDS if before[name] != change.after[name]]
+    return AssetDifference(
+        action="updated",
+        tenant=tenant,
+        id=change.id,
+        before={name: before[name] for name in names},
+        after={name: change.after[name] for name in names},
+    )
+
+
+def report_text(report: ImportReport) -> str:
+    """Return the report for a person: after a dry run each difference, and always a summary."""
+    lines = []
+    if report.dry_run:
+        for difference in report.differences:
+            lines.append(f"{difference.action}: {difference.id} (tenant {difference.tenant})")
+            lines += [_line(difference, name) for name in difference.after]
+        lines += [
+            f"created: {new['from']} {new['type']} {new['to']} (tenant {new['tenant']})"
+            for new in report.new_relations
+        ]
+    assets, relations = report.assets, report.relations
+    lines.append(
+        f"assets: {assets.created} created, {assets.updated} updated, {assets.unchanged} unchanged; "
+        f"relations: {relations.created} created, {relations.unchanged} unchanged"
+        + (" (dry run: nothing was written)" if report.dry_run else "")
+    )
+    return "\n".join(lines)
+
+
+def _line(difference: AssetDifference, name: str) -> str:
+    after = json.dumps(difference.after[name], ensure_ascii=False)
+    if name not in difference.before:
+        return f"  {name}: {after}"
+    return f"  {name}: {json.dumps(difference.before[name], ensure_ascii=False)} -> {after}"
