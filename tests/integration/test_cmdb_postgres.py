@@ -30,8 +30,10 @@ def _row(asset_id: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-async def _import(owner: asyncpg.Connection, *rows: dict[str, Any], **kw: bool) -> Counts:
-    return (await import_rows(owner, rows, **kw)).assets
+async def _import(
+    owner: asyncpg.Connection, *rows: dict[str, Any], dry_run: bool = False
+) -> Counts:
+    return (await import_rows(owner, rows, dry_run=dry_run)).assets
 
 
 async def _ids(database: Database, tenant: str, **query: Any) -> list[str]:

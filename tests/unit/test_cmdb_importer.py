@@ -162,7 +162,7 @@ class TestJson:
     def test_a_repeated_relation_names_both_records(self, reader: Reader) -> None:
         relation = {"from": "a", "to": "b", "type": "uses"}
 
-        with pytest.raises(InvalidImport, match="the same relation as in a.json relation 1"):
+        with pytest.raises(InvalidImport, match=r"the same relation as in a\.json relation 1"):
             reader.json({"relations": [relation, relation]})
 
 
@@ -209,8 +209,13 @@ class TestCsv:
         [
             (
                 "id,name,type,environment,colour\na,a,server,prod,red\n",
-                ["a.csv line 1: unknown column 'colour'; known are id, name, type, environment, "
-                "status, ip_address, owner, last_updated, attributes, tenant and attributes.NAME"],
+                [
+                    (
+                        "a.csv line 1: unknown column 'colour'; known are id, name, type, "
+                        "environment, status, ip_address, owner, last_updated, attributes, tenant "
+                        "and attributes.NAME"
+                    )
+                ],
             ),
             (
                 "id,id,name\n",
@@ -231,8 +236,10 @@ class TestCsv:
                 "id,name,type,environment,attributes\na,a,server,prod,[]\nb,b,server,prod,{\n",
                 [
                     "a.csv line 2: attributes: must be a JSON object",
-                    "a.csv line 3: attributes: not valid JSON: Expecting property name enclosed "
-                    "in double quotes: line 1 column 2 (char 1)",
+                    (
+                        "a.csv line 3: attributes: not valid JSON: Expecting property name enclosed "
+                        "in double quotes: line 1 column 2 (char 1)"
+                    ),
                 ],
             ),
             (
@@ -240,7 +247,7 @@ class TestCsv:
                 ["a.csv: not valid CSV after the lines read so far: unexpected end of data"],
             ),
         ],
-    )  # fmt: skip
+    )
     def test_every_fault_is_named_with_its_line(
         self, reader: Reader, text: str, faults: list[str]
     ) -> None:
@@ -454,6 +461,8 @@ def test_a_dry_run_shows_each_field_before_and_after() -> None:
         "updated: a (tenant default)",
         '  owner: null -> "ops"',
         "created: a uses b (tenant default)",
-        "assets: 0 created, 1 updated, 2 unchanged; relations: 1 created, 0 unchanged "
-        "(dry run: nothing was written)",
+        (
+            "assets: 0 created, 1 updated, 2 unchanged; relations: 1 created, 0 unchanged "
+            "(dry run: nothing was written)"
+        ),
     ]
