@@ -51,9 +51,10 @@ test-deploy: ## The playbooks on containers: one host, then the whole topology
 	@scripts/bootstrap
 	@python scripts/suites deploy
 
-bench: ## Calls a second and latency beside the bare SDK (docs/performance.md)
+bench: ## Calls a second and latency beside the bare SDK, and the largest topology (docs/performance.md)
 	@scripts/bootstrap --tests
 	@python -m tests.bench.first
+	@python -m tests.bench.topology
 
 docs: ## Write docs/tools.md and the README.md of each role anew
 	@scripts/bootstrap
