@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
 # The umbrella of all clusters: enabled, so that they start with the host, and always active.
 UMBRELLA = "postgresql.service"
