@@ -90,6 +90,7 @@ class Node:
         self.prompts = Prompts(PROMPTS, self.gate.catalog)
         self.resources = Resources(
             [
+                *(self.monitoring.resources() if self.monitoring else ()),
                 *(self.cmdb.resources() if self.cmdb else ()),
                 *(self.kubernetes.resources() if self.kubernetes else ()),
                 policy_me(StandingReader(self.gate, offered=self._offered)),

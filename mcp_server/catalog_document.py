@@ -65,7 +65,15 @@ async def _unread(_: Caller) -> str:
 def _families() -> list[Kubernetes | Monitoring | Cmdb]:
     """Return every family, unconnected: declarations need no backend."""
     nowhere = MonitoringSettings.model_validate(
-        {"prometheus_url": "https://invalid.", "alertmanager_url": "https://invalid."}
+        {
+            "prometheus_url": "https://invalid.",
+            "alertmanager_url": "https://invalid.",
+            "grafana": {
+                "url": "https://invalid.",
+                "token": {"file": "/nowhere"},
+                "datasource_uid": "none",
+            },
+        }
     )
     no_cluster = KubernetesSettings.model_validate({"clusters": {"none": {"in_cluster": True}}})
     return [Kubernetes(no_cluster), Monitoring(nowhere), Cmdb(cast(CmdbBackend, None))]

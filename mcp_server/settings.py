@@ -28,6 +28,7 @@ __all__ = [
     "CmdbSettings",
     "CountersSettings",
     "DatabaseSettings",
+    "GrafanaSettings",
     "IdentitySettings",
     "JwtSettings",
     "KubernetesSettings",
@@ -174,11 +175,34 @@ class DatabaseSettings(_Model):
     timeout_s: Seconds = 5.0
 
 
+class GrafanaSettings(_Model):
+    """Grafana, where dashboards are created, as the service account that the token belongs to."""
+
+    url: HttpUrl
+    """With the path it is served under, if any."""
+    token: Secret
+    ca: Path | None = None
+    """CA certificate of Grafana's certificate; None: the system's authorities."""
+    datasource_uid: Annotated[str, Field(min_length=1)]
+    """Uid of the data source in Grafana that is the Prometheus of the monitoring tools."""
+    folder: Annotated[str, Field(min_length=1)] | None = None
+    """Uid or title of the folder for dashboards of callers who name none; None: the root."""
+    timeout_s: Seconds = 5.0
+
+    @field_validator("url")
+    @classmethod
+    def _keeps_the_token(cls, value: HttpUrl) -> HttpUrl:
+        if value.scheme != "https" and value.host not in ("127.0.0.1", "[::1]", "localhost"):
+            raise ValueError("must begin with https://: the token would be readable on its way")
+        return value
+
+
 class MonitoringSettings(_Model):
-    """Prometheus and Alertmanager, which the monitoring tools ask."""
+    """Prometheus and Alertmanager, which the monitoring tools ask, and Grafana, if there is one."""
 
     prometheus_url: HttpUrl
     alertmanager_url: HttpUrl
+    grafana: GrafanaSettings | None = None
     tls: TlsSettings | None = None
     timeout_s: Seconds = 10.0
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from mcp_server.settings import MonitoringSettings
 from mcp_server.tools.catalog import Tool
+from mcp_server.tools.documents import Document
 from mcp_server.tools.monitoring.alertmanager import Alertmanager
 from mcp_server.tools.monitoring.alerts import Alerts
+from mcp_server.tools.monitoring.dashboards import Dashboards
+from mcp_server.tools.monitoring.grafana import Grafana
 from mcp_server.tools.monitoring.health import Health
 from mcp_server.tools.monitoring.metrics import Metrics
 from mcp_server.tools.monitoring.prometheus import Prometheus
 from mcp_server.tools.workloads import Workloads
 
 __all__ = ["Monitoring"]
+
+
+class _Backend(Protocol):
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class _Part(Protocol):
+    def tools(self) -> list[Tool[Any, Any]]: ...
 
 
 class Monitoring:
@@ -25,9 +38,19 @@ class Monitoring:
 
     def __init__(self, settings: MonitoringSettings, *, workloads: Workloads | None = None) -> None:
         prometheus, alertmanager = Prometheus(settings), Alertmanager(settings)
-        self._backends = (prometheus, alertmanager)
+        self._backends: list[_Backend] = [prometheus, alertmanager]
         alerts = Alerts(prometheus, alertmanager)
-        self._parts = (Metrics(prometheus), alerts, Health(prometheus, alerts, workloads))
+        self._parts: list[_Part] = [
+            Metrics(prometheus),
+            alerts,
+            Health(prometheus, alerts, workloads),
+        ]
+        self._dashboards: Dashboards | None = None
+        if settings.grafana is not None:
+            grafana = Grafana(settings.grafana)
+            self._dashboards = Dashboards(settings.grafana, grafana, prometheus)
+            self._backends.append(grafana)
+            self._parts.append(self._dashboards)
 
     async def start(self) -> None:
         """Open the backends' connection pools."""
@@ -42,3 +65,7 @@ class Monitoring:
     def tools(self) -> list[Tool[Any, Any]]:
         """Return the declarations of this family."""
         return [tool for part in self._parts for tool in part.tools()]
+
+    def resources(self) -> list[Document]:
+        """Return the documents of this family: none without Grafana."""
+        return [] if self._dashboards is None else self._dashboards.resources()

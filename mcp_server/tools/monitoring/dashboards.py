@@ -1,0 +1,275 @@
+"""Dashboards of Grafana: the tool that creates them, and the documents that show them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from mcp_server.settings import GrafanaSettings
+from mcp_server.tools.catalog import Arguments, Result, Tool, ToolContext, ToolError
+from mcp_server.tools.documents import Document
+from mcp_server.tools.monitoring.grafana import Folder, FoundDashboard, Grafana, StoredDashboard
+from mcp_server.tools.monitoring.panels import Panel, dashboard_model
+from mcp_server.tools.monitoring.prometheus import Prometheus, QueryRefused
+
+__all__ = ["Dashboards"]
+
+_LISTED = 200
+_COMPLETED = 5000
+# Rows of a document stop here, below the budget of a whole document.
+_ROWS_BYTES = 56 * 1024
+_QUERIES_AT_ONCE = 8
+# What Grafana puts in for them depends on who looks; any duration shows whether the query is valid.
+_VARIABLES = re.compile(
+    r"\$(?:__(rate_interval|interval|range)\b|\{__(rate_interval|interval|range)\})"
+)
+
+
+class CreateDashboardArguments(Arguments):
+    """Arguments of `create_dashboard`."""
+
+    title: Annotated[str, Field(min_length=1, max_length=200)]
+    panels: Annotated[
+        list[Panel | Annotated[str, Field(min_length=1, max_length=4096)]],
+        Field(min_length=1, max_length=40, description="Objects, or just PromQL"),
+    ]
+    folder: Annotated[str | None, Field(description="uid or title")] = None
+    tags: list[str] | None = None
+    replace_uid: Annotated[
+        str | None, Field(description="Replace this dashboard; needs expected_version")
+    ] = None
+    expected_version: int | None = None
+
+
+class CreateDashboardResult(Result):
+    """The dashboard that was saved."""
+
+    uid: str
+    url: str
+    version: int
+    warnings: tuple[str, ...]
+
+
+class Dashboards:
+    """Grafana's dashboards; queries are checked against the Prometheus that the other tools ask."""
+
+    def __init__(self, settings: GrafanaSettings, grafana: Grafana, prometheus: Prometheus) -> None:
+        self._settings = settings
+        self._grafana = grafana
+        self._prometheus = prometheus
+
+    def tools(self) -> list[Tool[Any, Any]]:
+        """Return the declaration."""
+        return [
+            Tool(
+                name="monitoring:create_dashboard",
+                title="Create dashboard",
+                description="Create a Grafana dashboard of PromQL panels, each checked first. "
+                "Replaces one only when told.",
+                permission="tools:execute",
+                arguments=CreateDashboardArguments,
+                result=CreateDashboardResult,
+                run=self._create_dashboard,
+                render=_render_saved,
+                read_only=False,
+                destructive=True,
+                idempotent=False,
+                source="Grafana",
+                timeout_s=30.0,
+            )
+        ]
+
+    def resources(self) -> list[Document]:
+        """Return the documents."""
+        return [
+            Document(
+                uri="enterprise://monitoring/dashboards",
+                name="monitoring-dashboards",
+                title="Grafana dashboards",
+                description=f"The first {_LISTED} dashboards of Grafana by title.",
+                permission="tools:read",
+                read=self._read_list,
+                source="Grafana",
+            ),
+            Document(
+                uri="enterprise://monitoring/dashboards/{uid}",
+                name="monitoring-dashboard",
+                title="A Grafana dashboard",
+                description="A dashboard's version, and the queries of its panels.",
+                permission="tools:read",
+                read=self._read_one,
+                source="Grafana",
+                complete=self._complete,
+            ),
+        ]
+
+    async def _create_dashboard(
+        self, arguments: CreateDashboardArguments, context: ToolContext
+    ) -> CreateDashboardResult:
+        title = arguments.title.strip()
+        if not title:
+            raise ToolError("title: it is blank")
+        panels = [
+            Panel(query=panel) if isinstance(panel, str) else panel for panel in arguments.panels
+        ]
+        warnings = await self._check(panels)
+        replaced = await self._replaced(arguments)
+        folder = await self._folder(arguments) if replaced is None else replaced.folder
+        await self._title_is_free(title, folder, replaced)
+        saved = await self._grafana.save(
+            dashboard_model(
+                title,
+                panels,
+                tags=arguments.tags or (),
+                datasource_uid=self._settings.datasource_uid,
+                replaces=None if replaced is None else (replaced.uid, replaced.version),
+            ),
+            folder=folder,
+            message=f"by {context.user} through the MCP server",
+        )
+        return CreateDashboardResult(
+            uid=saved.uid, url=saved.url, version=saved.version, warnings=tuple(warnings)
+        )
+
+    async def _check(self, panels: Sequence[Panel]) -> list[str]:
+        """Return warnings about queries that are valid.
+
+        Raises:
+            ToolError: naming every panel whose query is not.
+        """
+        turns = asyncio.Semaphore(_QUERIES_AT_ONCE)
+
+        async def fault_or_warning(number: int, panel: Panel) -> tuple[str | None, str | None]:
+            which = f"panel {number} ({panel.heading[:60]!r})"
+            async with turns:
+                try:
+                    answer = await self._prometheus.query(_VARIABLES.sub("5m", panel.query))
+                except QueryRefused as refusal:
+                    return f"{which}: {refusal.reason}", None
+            if answer.kind not in ("vector", "scalar"):
+                return f"{which}: its result is a {answer.kind}; a panel shows vectors", None
+            return None, None if answer.series else f"{which} has no data now"
+
+        checked = await asyncio.gather(
+            *(fault_or_warning(number, panel) for number, panel in enumerate(panels, start=1))
+        )
+        faults = [fault for fault, _ in checked if fault]
+        if faults:
+            raise ToolError("Nothing was saved. Prometheus refused: " + "; ".join(faults))
+        return [warning for _, warning in checked if warning]
+
+    async def _replaced(self, arguments: CreateDashboardArguments) -> StoredDashboard | None:
+        if arguments.replace_uid is None:
+            if arguments.expected_version is not None:
+                raise ToolError("expected_version belongs to replace_uid; give both or neither")
+            return None
+        reading = f"read enterprise://monitoring/dashboards/{arguments.replace_uid}"
+        if arguments.expected_version is None:
+            raise ToolError(f"replace_uid needs expected_version: {reading} and give its version")
+        if arguments.folder is not None:
+            raise ToolError(
+                "folder: a dashboard that is replaced stays in its folder; leave it out"
+            )
+        stored = await self._grafana.dashboard(arguments.replace_uid)
+        if stored is None:
+            raise ToolError(f"replace_uid: Grafana has no dashboard {arguments.replace_uid!r}")
+        if stored.version != arguments.expected_version:
+            raise ToolError(
+                f"expected_version: the dashboard has version {stored.version} and not "
+                f"{arguments.expected_version}; someone changed it: {reading} and decide again"
+            )
+        return stored
+
+    async def _folder(self, arguments: CreateDashboardArguments) -> Folder | None:
+        name = arguments.folder or self._settings.folder
+        return None if name is None else await self._grafana.folder(name)
+
+    async def _title_is_free(
+        self, title: str, folder: Folder | None, replaced: StoredDashboard | None
+    ) -> None:
+        """Check it ourselves: newer Grafana takes a second dashboard of the same title."""
+        for taken in await self._grafana.find(title, folder):
+            if replaced is None or taken.uid != replaced.uid:
+                where = "at the root" if folder is None else f"in the folder {folder.title!r}"
+                raise ToolError(
+                    f"title: a dashboard {title!r} exists {where} (uid {taken.uid}, {taken.url}); "
+                    "choose another title, or replace it with replace_uid and expected_version"
+                )
+
+    async def _read_list(self, context: ToolContext, _: Mapping[str, str]) -> str:
+        most = context.at_most(_LISTED)
+        found = await self._grafana.dashboards(most + 1)
+        rows = _fitting(_row(each) for each in found[:most])
+        return json.dumps({"dashboards": rows, "truncated": len(rows) < len(found)})
+
+    async def _read_one(self, context: ToolContext, parameters: Mapping[str, str]) -> str:
+        stored = await self._grafana.dashboard(parameters["uid"])
+        if stored is None:
+            raise ToolError("Grafana has no such dashboard")
+        panels = list(_panels(stored.model))
+        shown = _fitting(panels[: context.at_most(len(panels))])
+        return json.dumps(
+            {
+                "uid": stored.uid,
+                "title": stored.title,
+                "folder": stored.folder.title if stored.folder else None,
+                "url": stored.url,
+                "tags": stored.model.get("tags") or [],
+                "version": stored.version,
+                "panels": shown,
+                "truncated": len(shown) < len(panels),
+            }
+        )
+
+    async def _complete(self, _name: str, text: str, _context: ToolContext) -> list[str]:
+        found = await self._grafana.dashboards(_COMPLETED)
+        return sorted(each.uid for each in found if each.uid.startswith(text))
+
+
+def _row(found: FoundDashboard) -> dict[str, Any]:
+    return {
+        "uid": found.uid,
+        "title": found.title,
+        "folder": found.folder.title if found.folder else None,
+        "url": found.url,
+        "tags": list(found.tags),
+    }
+
+
+def _panels(model: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """Yield what people made, which need not be what this server makes: any part may be missing."""
+    for panel in model.get("panels") or ():
+        if panel.get("type") == "row":
+            yield from _panels(panel)
+            continue
+        defaults = (panel.get("fieldConfig") or {}).get("defaults") or {}
+        yield {
+            "title": panel.get("title"),
+            "type": panel.get("type"),
+            "unit": defaults.get("unit"),
+            "queries": [
+                target["expr"] for target in panel.get("targets") or () if target.get("expr")
+            ],
+        }
+
+
+def _fitting(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the first rows that fit a document."""
+    fitting: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        size += len(json.dumps(row).encode())
+        if size > _ROWS_BYTES:
+            break
+        fitting.append(row)
+    return fitting
+
+
+def _render_saved(result: Mapping[str, Any]) -> str:
+    saved = f"Saved as {result['uid']}, version {result['version']}: {result['url']}"
+    return "\n".join([saved, *(f"warning: {each}" for each in result["warnings"])])

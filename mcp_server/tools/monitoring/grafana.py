@@ -1,0 +1,245 @@
+"""Grafana, as its HTTP API shows it: finding, reading and saving dashboards.
+
+What is used is the part of the API that is the same from Grafana 10 to 13: `/api/search`,
+`/api/dashboards/uid/{uid}` and `/api/dashboards/db`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urljoin
+
+from mcp_server.settings import GrafanaSettings
+from mcp_server.tools.backend import BackendUnavailable, HttpBackend
+from mcp_server.tools.catalog import ToolError
+
+__all__ = ["Folder", "FoundDashboard", "Grafana", "SavedDashboard", "StoredDashboard"]
+
+_PAGE = 5000
+_MOST_PAGES = 10
+_UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_MAX_MESSAGE = 500
+
+_Kind = Literal["dash-db", "dash-folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder of dashboards."""
+
+    uid: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDashboard:
+    """A dashboard as the search shows it; `folder` is None at the root, `url` is absolute."""
+
+    uid: str
+    title: str
+    folder: Folder | None
+    url: str
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDashboard:
+    """A dashboard with its content (`model`, in Grafana's JSON); `version` counts its changes."""
+
+    uid: str
+    title: str
+    folder: Folder | None
+    url: str
+    version: int
+    model: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedDashboard:
+    """What Grafana tells of a dashboard that it saved; `url` is absolute."""
+
+    uid: str
+    url: str
+    version: int
+
+
+class Grafana:
+    """A client of one organization of one Grafana, as a service account."""
+
+    def __init__(self, settings: GrafanaSettings) -> None:
+        self._url = str(settings.url)
+        self._http = HttpBackend(
+            "Grafana",
+            self._url,
+            ca=settings.ca,
+            bearer=settings.token,
+            timeout_s=settings.timeout_s,
+        )
+
+    async def start(self) -> None:
+        """Open the connection pool.
+
+        Raises:
+            SettingsError: the file of the token cannot be used.
+        """
+        await self._http.start()
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        await self._http.stop()
+
+    async def folder(self, name: str) -> Folder:
+        """Return the folder whose uid or title is `name`.
+
+        Raises:
+            ToolError: there is none, or several have this title; Grafana refused.
+            BackendUnavailable: it does not answer.
+        """
+        folders = [Folder(hit["uid"], hit["title"]) for hit in await self._search("dash-folder")]
+        found = [each for each in folders if each.uid == name] or [
+            each for each in folders if each.title == name
+        ]
+        if not found:
+            raise ToolError(
+                f"folder: Grafana shows no folder {name!r}; give the uid or the exact title of one"
+            )
+        if len(found) > 1:
+            uids = ", ".join(sorted(each.uid for each in found))
+            raise ToolError(f"folder: several folders are called {name!r}; give a uid: {uids}")
+        return found[0]
+
+    async def find(self, title: str, folder: Folder | None) -> list[FoundDashboard]:
+        """Return the dashboards with this title in this folder (None: at the root).
+
+        Titles are compared without regard to case, as Grafana did when it still refused the second.
+
+        Raises:
+            ToolError: Grafana refused; BackendUnavailable: it does not answer.
+        """
+        wanted = None if folder is None else folder.uid
+        return [
+            found
+            for hit in await self._search("dash-db", query=title)
+            if (found := self._found(hit)).title.strip().casefold() == title.strip().casefold()
+            and (found.folder.uid if found.folder else None) == wanted
+        ]
+
+    async def dashboards(self, most: int) -> list[FoundDashboard]:
+        """Return the first `most` dashboards that the service account may see, by title.
+
+        Raises:
+            ToolError: Grafana refused; BackendUnavailable: it does not answer.
+        """
+        return [self._found(hit) for hit in await self._search("dash-db", most=most)]
+
+    async def dashboard(self, uid: str) -> StoredDashboard | None:
+        """Return a dashboard with its content, or None where there is none.
+
+        Raises:
+            ToolError: Grafana refused; BackendUnavailable: it does not answer.
+        """
+        if not _UID.fullmatch(uid):
+            return None
+        status, body = await self._http.get(f"/api/dashboards/uid/{uid}")
+        if status == 404:
+            return None
+        document = _answered(status, body, dict, "read the dashboard")
+        model, meta = document["dashboard"], document["meta"]
+        return StoredDashboard(
+            uid=uid,
+            title=model["title"],
+            folder=_folder(meta),
+            url=self._absolute(meta["url"]),
+            version=model["version"],
+            model=model,
+        )
+
+    async def save(
+        self, model: Mapping[str, Any], *, folder: Folder | None, message: str
+    ) -> SavedDashboard:
+        """Save a dashboard; one that exists is changed only if its `uid` and `version` are named.
+
+        Args:
+            model: Grafana's JSON.
+            folder: where it will stand, also when it stood elsewhere; None: at the root.
+            message: for the dashboard's history.
+
+        Raises:
+            ToolError: Grafana refused, or did not answer (then it may have been saved).
+        """
+        command = {
+            "dashboard": model,
+            "message": message[:_MAX_MESSAGE],
+            "overwrite": False,
+            **({} if folder is None else {"folderUid": folder.uid}),
+        }
+        try:
+            status, body = await self._http.send("POST", "/api/dashboards/db", json_body=command)
+        except BackendUnavailable as error:
+            raise ToolError(
+                f"{error}. Whether the dashboard was saved is not known: look for its title before "
+                "you try again"
+            ) from error
+        saved = _answered(status, body, dict, "save the dashboard")
+        return SavedDashboard(saved["uid"], self._absolute(saved["url"]), saved["version"])
+
+    async def _search(
+        self, kind: _Kind, *, query: str | None = None, most: int = _PAGE * _MOST_PAGES
+    ) -> list[dict[str, Any]]:
+        page = min(most, _PAGE)
+        hits: list[dict[str, Any]] = []
+        for number in range(1, _MOST_PAGES + 1):
+            params = {"type": kind, "limit": str(page), "page": str(number)}
+            if query is not None:
+                params["query"] = query
+            status, body = await self._http.get("/api/search", params)
+            found = _answered(status, body, list, "search")
+            hits += found
+            if len(found) < page or len(hits) >= most:
+                return hits[:most]
+        raise ToolError(f"Grafana has more than {_PAGE * _MOST_PAGES} of them; too many to look at")
+
+    def _found(self, hit: Mapping[str, Any]) -> FoundDashboard:
+        return FoundDashboard(
+            uid=hit["uid"],
+            title=hit["title"],
+            folder=_folder(hit),
+            url=self._absolute(hit["url"]),
+            tags=tuple(hit.get("tags") or ()),
+        )
+
+    def _absolute(self, path: str) -> str:
+        # Grafana's paths begin with the path it is served under.
+        return urljoin(self._url, path)
+
+
+def _folder(document: Mapping[str, Any]) -> Folder | None:
+    uid = document.get("folderUid")
+    # `general` is how some versions call the root.
+    return Folder(uid, document.get("folderTitle") or uid) if uid and uid != "general" else None
+
+
+def _answered(status: int, body: Any, kind: type, what: str) -> Any:
+    """Return the body of a successful answer.
+
+    Raises:
+        ToolError: saying why Grafana refused; BackendUnavailable: it answered something else.
+    """
+    if status == 200 and isinstance(body, kind):
+        return body
+    message = body.get("message") if isinstance(body, dict) else None
+    reason = f": {message}" if message else ""
+    match status:
+        case 401:
+            raise ToolError(
+                f"Grafana does not accept this server's token{reason}; whoever operates the server "
+                "must give it a valid one"
+            )
+        case 403:
+            raise ToolError(f"Grafana does not let its service account {what}{reason}")
+        case 400 | 404 | 412 | 422:
+            raise ToolError(f"Grafana refused to {what}{reason or f' (HTTP {status})'}")
+    raise BackendUnavailable("Grafana", f"it answered HTTP {status}")

@@ -1,0 +1,103 @@
+"""Panels as a caller describes them, and the dashboard that Grafana's own SDK makes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from grafana_foundation_sdk.builders import bargauge, gauge, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import DataSourceRef, GridPos
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+from pydantic import Field
+
+from mcp_server.tools.catalog import Arguments
+
+__all__ = ["Panel", "dashboard_model"]
+
+_WIDTH = 24
+# Width (of 24 columns) and height of each kind of panel.
+_SIZES = {
+    "timeseries": (12, 8),
+    "stat": (6, 4),
+    "gauge": (6, 6),
+    "bargauge": (12, 8),
+    "table": (24, 8),
+}
+_Builder = timeseries.Panel | stat.Panel | gauge.Panel | bargauge.Panel | table.Panel
+_BUILDERS: dict[str, type[_Builder]] = {
+    "timeseries": timeseries.Panel,
+    "stat": stat.Panel,
+    "gauge": gauge.Panel,
+    "bargauge": bargauge.Panel,
+    "table": table.Panel,
+}
+
+
+class Panel(Arguments):
+    """One query and how to show it."""
+
+    query: Annotated[str, Field(min_length=1, max_length=4096)]
+    title: Annotated[str | None, Field(max_length=200)] = None
+    unit: Annotated[str | None, Field(max_length=64, description="s, bytes, percentunit")] = None
+    type: Literal["timeseries", "stat", "gauge", "bargauge", "table"] = "timeseries"
+
+    @property
+    def heading(self) -> str:
+        """The title, which is the query where none was given."""
+        return self.title or self.query[:200]
+
+
+def dashboard_model(
+    title: str,
+    panels: Sequence[Panel],
+    *,
+    tags: Sequence[str],
+    datasource_uid: str,
+    replaces: tuple[str, int] | None,
+) -> dict[str, Any]:
+    """Return a dashboard in Grafana's JSON.
+
+    Args:
+        panels: laid out from left to right, then down.
+        datasource_uid: the Prometheus data source in Grafana.
+        replaces: uid and version of the dashboard to be replaced.
+    """
+    datasource = DataSourceRef(type_val="prometheus", uid=datasource_uid)
+    builder = Dashboard(title).tags(list(tags)).editable().time("now-6h", "now").refresh("1m")
+    if replaces is not None:
+        builder = builder.uid(replaces[0]).version(replaces[1])
+    x = y = row_height = 0
+    for number, panel in enumerate(panels, start=1):
+        width, height = _SIZES[panel.type]
+        if x + width > _WIDTH:
+            x, y, row_height = 0, y + row_height, 0
+        built = (
+            _BUILDERS[panel.type]()
+            .id(number)
+            .title(panel.heading)
+            .datasource(datasource)
+            .grid_pos(GridPos(h=height, w=width, x=x, y=y))
+            .with_target(_target(panel, datasource))
+        )
+        builder = builder.with_panel(built if panel.unit is None else built.unit(panel.unit))
+        x, row_height = x + width, max(row_height, height)
+    # The SDK's objects become JSON by its encoder only.
+    model: dict[str, Any] = json.loads(json.dumps(builder.build(), cls=JSONEncoder))
+    return model
+
+
+def _target(panel: Panel, datasource: DataSourceRef) -> prometheus.Dataquery:
+    target = (
+        prometheus.Dataquery()
+        .expr(panel.query)
+        .ref_id("A")
+        .datasource(datasource)
+        .legend_format("__auto")
+    )
+    if panel.type in ("timeseries", "stat"):
+        return target.range()
+    target = target.instant()
+    return target.format(PromQueryFormat.TABLE) if panel.type == "table" else target
