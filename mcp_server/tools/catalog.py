@@ -255,10 +255,25 @@ class Tool(Generic[ArgumentsT, ResultT]):
         for fault in error.errors(include_url=False, include_input=False):
             where = ".".join(str(part) for part in fault["loc"]) or "arguments"
             if fault["type"] == "extra_forbidden":
-                known = ", ".join(self.arguments.model_fields) or "none"
+                known = ", ".join(_model_at(self.arguments, fault["loc"]).model_fields) or "none"
                 yield f"{where}: unknown argument; known arguments: {known}"
             else:
                 yield f"{where}: {fault['msg']}"
+
+
+def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    """Return the model whose field the last part of `location` would be."""
+    for part in location[:-1]:
+        if isinstance(part, str) and part in model.model_fields:
+            model = next(_models_in(model.model_fields[part].annotation), model)
+    return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
 
 
 class Catalog:

@@ -19,7 +19,11 @@ from mcp_server.tools.monitoring.prometheus import Prometheus, QueryRefused
 
 __all__ = ["Dashboards"]
 
+_MAX_TITLE = 200
+_MOST_PANELS = 40
 _LISTED = 200
+# So that people find what was made here.
+_TAG = "enterprise-mcp"
 _COMPLETED = 5000
 # Rows of a document stop here, below the budget of a whole document.
 _ROWS_BYTES = 56 * 1024
@@ -33,16 +37,10 @@ _VARIABLES = re.compile(
 class CreateDashboardArguments(Arguments):
     """Arguments of `create_dashboard`."""
 
-    title: Annotated[str, Field(min_length=1, max_length=200)]
-    panels: Annotated[
-        list[Panel | Annotated[str, Field(min_length=1, max_length=4096)]],
-        Field(min_length=1, max_length=40, description="Objects, or just PromQL"),
-    ]
+    title: str
+    panels: Annotated[list[Panel], Field(description="or just PromQL")]
     folder: Annotated[str | None, Field(description="uid or title")] = None
-    tags: list[str] | None = None
-    replace_uid: Annotated[
-        str | None, Field(description="Replace this dashboard; needs expected_version")
-    ] = None
+    replace_uid: str | None = None
     expected_version: int | None = None
 
 
@@ -52,7 +50,7 @@ class CreateDashboardResult(Result):
     uid: str
     url: str
     version: int
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 class Dashboards:
@@ -69,8 +67,8 @@ class Dashboards:
             Tool(
                 name="monitoring:create_dashboard",
                 title="Create dashboard",
-                description="Create a Grafana dashboard of PromQL panels, each checked first. "
-                "Replaces one only when told.",
+                description="Create a Grafana dashboard, or replace one by replace_uid and "
+                "expected_version.",
                 permission="tools:execute",
                 arguments=CreateDashboardArguments,
                 result=CreateDashboardResult,
@@ -112,20 +110,19 @@ class Dashboards:
         self, arguments: CreateDashboardArguments, context: ToolContext
     ) -> CreateDashboardResult:
         title = arguments.title.strip()
-        if not title:
-            raise ToolError("title: it is blank")
-        panels = [
-            Panel(query=panel) if isinstance(panel, str) else panel for panel in arguments.panels
-        ]
-        warnings = await self._check(panels)
+        if not 1 <= len(title) <= _MAX_TITLE:
+            raise ToolError(f"title: give 1 to {_MAX_TITLE} characters")
+        if not 1 <= len(arguments.panels) <= _MOST_PANELS:
+            raise ToolError(f"panels: give 1 to {_MOST_PANELS}")
+        warnings = await self._check(arguments.panels)
         replaced = await self._replaced(arguments)
         folder = await self._folder(arguments) if replaced is None else replaced.folder
         await self._title_is_free(title, folder, replaced)
         saved = await self._grafana.save(
             dashboard_model(
                 title,
-                panels,
-                tags=arguments.tags or (),
+                arguments.panels,
+                tags=_tags(replaced),
                 datasource_uid=self._settings.datasource_uid,
                 replaces=None if replaced is None else (replaced.uid, replaced.version),
             ),
@@ -219,7 +216,7 @@ class Dashboards:
                 "title": stored.title,
                 "folder": stored.folder.title if stored.folder else None,
                 "url": stored.url,
-                "tags": stored.model.get("tags") or [],
+                "tags": list(stored.tags),
                 "version": stored.version,
                 "panels": shown,
                 "truncated": len(shown) < len(panels),
@@ -229,6 +226,10 @@ class Dashboards:
     async def _complete(self, _name: str, text: str, _context: ToolContext) -> list[str]:
         found = await self._grafana.dashboards(_COMPLETED)
         return sorted(each.uid for each in found if each.uid.startswith(text))
+
+
+def _tags(replaced: StoredDashboard | None) -> list[str]:
+    return list(dict.fromkeys([*(replaced.tags if replaced else ()), _TAG]))
 
 
 def _row(found: FoundDashboard) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class StoredDashboard:
     folder: Folder | None
     url: str
     version: int
+    tags: tuple[str, ...]
     model: Mapping[str, Any]
 
 
@@ -154,6 +155,7 @@ class Grafana:
             folder=_folder(meta),
             url=self._absolute(meta["url"]),
             version=model["version"],
+            tags=tuple(model.get("tags") or ()),
             model=model,
         )
 

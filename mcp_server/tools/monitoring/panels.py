@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from grafana_foundation_sdk.builders import bargauge, gauge, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, GridPos
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
-from pydantic import Field
+from pydantic import GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from mcp_server.tools.catalog import Arguments
 
 __all__ = ["Panel", "dashboard_model"]
 
+Kind = Literal["timeseries", "stat", "gauge", "bargauge", "table"]
+
 _WIDTH = 24
+_MAX_TITLE = 200
 # Width (of 24 columns) and height of each kind of panel.
 _SIZES = {
     "timeseries": (12, 8),
@@ -37,17 +42,36 @@ _BUILDERS: dict[str, type[_Builder]] = {
 
 
 class Panel(Arguments):
-    """One query and how to show it."""
+    """One query and how to show it; a text stands for a panel that has only a query."""
 
-    query: Annotated[str, Field(min_length=1, max_length=4096)]
-    title: Annotated[str | None, Field(max_length=200)] = None
-    unit: Annotated[str | None, Field(max_length=64, description="s, bytes, percentunit")] = None
-    type: Literal["timeseries", "stat", "gauge", "bargauge", "table"] = "timeseries"
+    query: str
+    title: str | None = None
+    unit: str | None = None
+    """As Grafana names it: s, bytes, percentunit, reqps."""
+    type: Kind | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        return {"query": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        panel = handler.resolve_ref_schema(handler(core_schema))
+        panel.pop("description", None)
+        return {"anyOf": [panel, {"type": "string"}]}
+
+    @property
+    def kind(self) -> Kind:
+        """How the query is shown."""
+        return self.type or "timeseries"
 
     @property
     def heading(self) -> str:
         """The title, which is the query where none was given."""
-        return self.title or self.query[:200]
+        return (self.title or self.query)[:_MAX_TITLE]
 
 
 def dashboard_model(
@@ -71,11 +95,11 @@ def dashboard_model(
         builder = builder.uid(replaces[0]).version(replaces[1])
     x = y = row_height = 0
     for number, panel in enumerate(panels, start=1):
-        width, height = _SIZES[panel.type]
+        width, height = _SIZES[panel.kind]
         if x + width > _WIDTH:
             x, y, row_height = 0, y + row_height, 0
         built = (
-            _BUILDERS[panel.type]()
+            _BUILDERS[panel.kind]()
             .id(number)
             .title(panel.heading)
             .datasource(datasource)
@@ -97,7 +121,7 @@ def _target(panel: Panel, datasource: DataSourceRef) -> prometheus.Dataquery:
         .datasource(datasource)
         .legend_format("__auto")
     )
-    if panel.type in ("timeseries", "stat"):
+    if panel.kind in ("timeseries", "stat"):
         return target.range()
     target = target.instant()
-    return target.format(PromQueryFormat.TABLE) if panel.type == "table" else target
+    return target.format(PromQueryFormat.TABLE) if panel.kind == "table" else target
