@@ -34,6 +34,7 @@ class McpNode(Server):
 
     Args:
         overrides: top-level sections of the configuration that differ.
+        grafana: its section of the configuration; None: there is no Grafana.
         tls: certificate of both listeners, shown by `ready` as well; None: no TLS.
     """
 
@@ -46,6 +47,7 @@ class McpNode(Server):
         database: DatabaseSettings,
         prometheus_url: str,
         alertmanager_url: str,
+        grafana: dict[str, Any] | None = None,
         name: str = "node1",
         overrides: dict[str, Any] | None = None,
         tls: TlsSettings | None = None,
@@ -82,6 +84,7 @@ class McpNode(Server):
                     "prometheus_url": prometheus_url,
                     "alertmanager_url": alertmanager_url,
                     "timeout_s": 3,
+                    **({} if grafana is None else {"grafana": grafana}),
                 },
                 "cmdb": {"backend": "postgres"},
             },

@@ -38,7 +38,7 @@ class CreateDashboardArguments(Arguments):
     """Arguments of `create_dashboard`."""
 
     title: str
-    panels: Annotated[list[Panel], Field(description="or just PromQL")]
+    panels: list[Panel]
     folder: Annotated[str | None, Field(description="uid or title")] = None
     replace_uid: str | None = None
     expected_version: int | None = None
@@ -67,8 +67,8 @@ class Dashboards:
             Tool(
                 name="monitoring:create_dashboard",
                 title="Create dashboard",
-                description="Create a Grafana dashboard, or replace one by replace_uid and "
-                "expected_version.",
+                description="Create a Grafana dashboard of PromQL panels, or replace one "
+                "(replace_uid, expected_version).",
                 permission="tools:execute",
                 arguments=CreateDashboardArguments,
                 result=CreateDashboardResult,
