@@ -29,14 +29,24 @@ from typing import Annotated, Any, Literal
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
 
 from tests.integration.servers import Server, free_port
 
-__all__ = ["EDITOR_TOKEN", "FOLDERS", "SUB_PATH", "VIEWER_TOKEN", "FakeGrafana"]
+__all__ = [
+    "EDITOR_TOKEN",
+    "FOLDERS",
+    "HIDDEN_TITLE",
+    "SUB_PATH",
+    "VIEWER_TOKEN",
+    "FakeGrafana",
+]
 
 EDITOR_TOKEN = "glsa_editor_for_tests_only"
 VIEWER_TOKEN = "glsa_viewer_for_tests_only"
 SUB_PATH = "/grafana"
+HIDDEN_TITLE = "Payroll"
+"""A dashboard at the root that neither service account may see."""
 FOLDERS = {"ops": "Operations", "team-a": "Twins", "team-b": "Twins"}
 
 _UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
@@ -47,7 +57,7 @@ _Text = Annotated[str, Field(strict=True)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
 
 
 class _DataSourceRef(_Strict):
@@ -58,10 +68,10 @@ class _DataSourceRef(_Strict):
 class _Target(_Strict):
     """`Dataquery` of the Prometheus data source."""
 
-    refId: Annotated[str, Field(min_length=1)]
+    ref_id: Annotated[str, Field(min_length=1)]
     expr: Annotated[str, Field(min_length=1)]
     datasource: _DataSourceRef
-    legendFormat: str | None = None
+    legend_format: str | None = None
     instant: bool | None = None
     range: bool | None = None
     format: Literal["time_series", "table", "heatmap"] | None = None
@@ -89,10 +99,10 @@ class _Panel(_Strict):
     title: str
     targets: Annotated[list[_Target], Field(min_length=1)]
     datasource: _DataSourceRef
-    gridPos: _GridPos
-    fieldConfig: _FieldConfig | None = None
+    grid_pos: _GridPos
+    field_config: _FieldConfig | None = None
     transparent: bool = False
-    repeatDirection: Literal["h", "v"] = "h"
+    repeat_direction: Literal["h", "v"] = "h"
 
 
 class _Time(_Strict):
@@ -105,7 +115,7 @@ class _Nothing(_Strict):
 
 
 class _Dashboard(_Strict):
-    schemaVersion: int
+    schema_version: int
     templating: _Nothing
     annotations: _Nothing
     title: str
@@ -114,16 +124,16 @@ class _Dashboard(_Strict):
     tags: list[str]
     timezone: str
     editable: bool
-    graphTooltip: Literal[0, 1, 2]
+    graph_tooltip: Literal[0, 1, 2]
     time: _Time
-    fiscalYearStartMonth: Annotated[int, Field(ge=0, lt=12)]
+    fiscal_year_start_month: Annotated[int, Field(ge=0, lt=12)]
     refresh: str
     panels: list[_Panel]
 
 
 class _SaveDashboardCommand(_Strict):
     dashboard: dict[str, Any]
-    folderUid: str | None = None
+    folder_uid: str | None = None
     message: str = ""
     overwrite: bool = False
 
@@ -140,6 +150,13 @@ class _SearchQuery(BaseModel):
 
 
 # --- how it answers -----------------------------------------------------------------------------
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, message: str, name: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"message": message} | ({} if name is None else {"status": name})
 
 
 @dataclass
@@ -161,7 +178,7 @@ class _Api:
         self._numbers = itertools.count(1)
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[_authenticated])
+        app = web.Application(middlewares=[_answered])
         app.add_routes(
             [
                 web.get(f"{SUB_PATH}/api/health", self._health),
@@ -176,10 +193,7 @@ class _Api:
         return web.json_response({"database": "ok", "version": "fake"})
 
     async def _search(self, request: web.Request) -> web.Response:
-        try:
-            asked = _SearchQuery.model_validate(dict(request.query))
-        except ValidationError as error:
-            return _refusal(422, _faults(error))
+        asked = _SearchQuery.model_validate(dict(request.query))
         if asked.type == "dash-folder":
             hits = [
                 {"uid": uid, "title": title, "url": f"{SUB_PATH}/dashboards/f/{uid}", "tags": []}
@@ -199,7 +213,7 @@ class _Api:
     async def _read(self, request: web.Request) -> web.Response:
         stored = self._stored.get(request.match_info["uid"])
         if stored is None:
-            return _refusal(404, "Dashboard not found", "not-found")
+            raise _Refused(404, "Dashboard not found", "not-found")
         meta = {
             "url": stored.path,
             "folderUid": stored.folder or "",
@@ -213,42 +227,33 @@ class _Api:
 
     async def _save(self, request: web.Request) -> web.Response:
         if _token(request) != EDITOR_TOKEN:
-            return _refusal(
+            raise _Refused(
                 403,
                 "You'll need additional permissions to perform this action. "
                 "Permissions needed: dashboards:create",
             )
         if request.content_type != "application/json":
-            return _refusal(400, "bad request data")
-        try:
-            command = _SaveDashboardCommand.model_validate_json(await request.text())
-            model = command.dashboard
-            if not str(model.get("title", "")).strip():
-                return _refusal(400, "Dashboard title cannot be empty", "empty-name")
-            asked = _Dashboard.model_validate(model)
-        except ValidationError as error:
-            return _refusal(422, _faults(error))
+            raise _Refused(400, "bad request data")
+        command = _SaveDashboardCommand.model_validate_json(await request.text())
+        if not str(command.dashboard.get("title", "")).strip():
+            raise _Refused(400, "Dashboard title cannot be empty", "empty-name")
+        asked = _Dashboard.model_validate(command.dashboard)
         if asked.uid is not None and not _UID.fullmatch(asked.uid):
-            return _refusal(400, "uid contains illegal characters")
-        folder = command.folderUid or None
+            raise _Refused(400, "uid contains illegal characters")
+        folder = command.folder_uid or None
         if folder is not None and folder not in FOLDERS:
-            return _refusal(400, "folder not found")
+            raise _Refused(400, "folder not found")
         if not self._duplicates and not command.overwrite and self._taken(asked, folder):
-            return _refusal(
+            raise _Refused(
                 412, "A dashboard with the same name in the folder already exists", "name-exists"
             )
-        version = 1
-        if asked.uid in self._stored:
-            current = self._stored[asked.uid].model["version"]
-            if asked.version != current and not command.overwrite:
-                return _refusal(
-                    412, "The dashboard has been changed by someone else", "version-mismatch"
-                )
-            version = current + 1
+        version = self._next_version(asked, overwrite=command.overwrite)
         number = next(self._numbers)
         uid = asked.uid or f"generated{number}"
         stored = _Stored(
-            {**model, "id": number, "uid": uid, "version": version}, folder, command.message
+            {**command.dashboard, "id": number, "uid": uid, "version": version},
+            folder,
+            command.message,
         )
         self._stored[uid] = stored
         return web.json_response(
@@ -263,7 +268,19 @@ class _Api:
             }
         )
 
+    def _next_version(self, asked: _Dashboard, *, overwrite: bool) -> int:
+        if asked.uid not in self._stored:
+            return 1
+        current: int = self._stored[asked.uid].model["version"]
+        if asked.version != current and not overwrite:
+            raise _Refused(
+                412, "The dashboard has been changed by someone else", "version-mismatch"
+            )
+        return current + 1
+
     def _taken(self, asked: _Dashboard, folder: str | None) -> bool:
+        if folder is None and asked.title == HIDDEN_TITLE:
+            return True
         return any(
             stored.folder == folder
             and stored.model["title"].casefold() == asked.title.casefold()
@@ -288,11 +305,6 @@ def _token(request: web.Request) -> str:
     return request.headers.get("Authorization", "").removeprefix("Bearer ")
 
 
-def _refusal(status: int, message: str, name: str | None = None) -> web.Response:
-    body = {"message": message} | ({} if name is None else {"status": name})
-    return web.json_response(body, status=status)
-
-
 def _faults(error: ValidationError) -> str:
     return "; ".join(
         f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
@@ -300,16 +312,22 @@ def _faults(error: ValidationError) -> str:
 
 
 @web.middleware
-async def _authenticated(
+async def _answered(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
+    """Look at the token, and turn what was raised into an answer."""
     token = _token(request)
-    if not request.path.endswith("/api/health"):
-        if not token:
-            return _refusal(401, "Unauthorized")
-        if token not in (EDITOR_TOKEN, VIEWER_TOKEN):
-            return _refusal(401, "Invalid API key")
-    return await handler(request)
+    try:
+        if not request.path.endswith("/api/health"):
+            if not token:
+                raise _Refused(401, "Unauthorized")
+            if token not in (EDITOR_TOKEN, VIEWER_TOKEN):
+                raise _Refused(401, "Invalid API key")
+        return await handler(request)
+    except _Refused as refused:
+        return web.json_response(refused.body, status=refused.status)
+    except ValidationError as error:
+        return web.json_response({"message": _faults(error)}, status=422)
 
 
 # --- the process --------------------------------------------------------------------------------

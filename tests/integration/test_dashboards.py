@@ -12,7 +12,17 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.integration.fake_grafana import EDITOR_TOKEN, SUB_PATH, VIEWER_TOKEN, FakeGrafana
+from mcp_server.settings import GrafanaSettings
+from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.monitoring.grafana import Folder, Grafana
+from mcp_server.tools.monitoring.panels import Panel, dashboard_model
+from tests.integration.fake_grafana import (
+    EDITOR_TOKEN,
+    HIDDEN_TITLE,
+    SUB_PATH,
+    VIEWER_TOKEN,
+    FakeGrafana,
+)
 from tests.integration.nodes import LegacyClient, McpNode, modern_client
 from tests.integration.servers import RedisServer
 
@@ -269,10 +279,9 @@ class TestExistingDashboards:
         assert "the dashboard has version 2 and not 1; someone changed it" in text
         assert _stored(grafana, first["uid"])["dashboard"]["version"] == 2
 
-    async def test_an_older_grafana_that_refuses_a_title_itself_is_understood(
+    async def test_a_title_that_only_grafana_knows_to_be_taken_is_refused_by_an_older_one(
         self, make_node: MakeNode, workspace: Path, redis_server: RedisServer
     ) -> None:
-        # Its folders are not all visible to us, so that the search cannot show the other one.
         redis_server.cli("flushall")
         older = FakeGrafana(workspace / "grafana-older")
         older.start()
@@ -280,13 +289,12 @@ class TestExistingDashboards:
         try:
             async with node.http(node.token(roles=["mcp:operator"])) as http:
                 client = LegacyClient(http)
-                await _created(client, title="Ünder way")
-                text = await _refused(client, title="ÜNDER WAY")
+                text = await _refused(client, title=HIDDEN_TITLE)
         finally:
             node.stop()
             older.stop()
 
-        assert "exists" in text
+        assert "A dashboard with the same name in the folder already exists" in text
 
 
 class TestPermission:
@@ -339,7 +347,7 @@ class TestPermission:
         ("token", "said"),
         [
             (VIEWER_TOKEN, "Grafana does not let its service account save the dashboard: You'll"),
-            ("glsa_wrong", "Grafana does not accept this server's token: Invalid API key"),
+            ("glsa_wrong", "Grafana does not accept this server's token (Invalid API key)"),
         ],
     )
     async def test_a_token_that_is_not_enough_is_said(
@@ -401,6 +409,57 @@ class TestFaults:
         assert "monitoring_query_metrics" in [tool["name"] for tool in tools["result"]["tools"]]
         assert DASHBOARDS not in json.dumps([resources, templates])
         assert "error" in called
+
+
+class TestClient:
+    """What the checks before it leave to Grafana, as when someone else is faster."""
+
+    @pytest.fixture
+    async def client(self, workspace: Path, grafana: FakeGrafana) -> AsyncIterator[Grafana]:
+        backend = Grafana(GrafanaSettings.model_validate(_settings(workspace, grafana)))
+        await backend.start()
+        yield backend
+        await backend.stop()
+
+    @staticmethod
+    def _model(replaces: tuple[str, int] | None = None) -> dict[str, Any]:
+        return dashboard_model(
+            "Service", [Panel(query="up")], tags=[], datasource_uid="prom", replaces=replaces
+        )
+
+    async def test_a_dashboard_that_was_changed_meanwhile_is_not_overwritten(
+        self, client: Grafana, grafana: FakeGrafana
+    ) -> None:
+        first = await client.save(self._model(), folder=None, message="one")
+        await client.save(self._model((first.uid, 1)), folder=None, message="two")
+
+        with pytest.raises(ToolError, match="changed by someone else"):
+            await client.save(self._model((first.uid, 1)), folder=None, message="three")
+
+        assert _stored(grafana, first.uid)["meta"]["message"] == "two"
+
+    @pytest.mark.parametrize(
+        ("change", "folder", "said"),
+        [
+            ({}, Folder("gone", "Gone"), "refused to save the dashboard: folder not found"),
+            ({"title": ""}, None, "Dashboard title cannot be empty"),
+            ({"colour": "red"}, None, "colour: Extra inputs are not permitted"),
+            ({"tags": "all"}, None, "tags: Input should be a valid list"),
+        ],
+    )
+    async def test_what_grafana_refuses_is_passed_on(
+        self, client: Grafana, change: dict[str, Any], folder: Folder | None, said: str
+    ) -> None:
+        with pytest.raises(ToolError, match=said):
+            await client.save({**self._model(), **change}, folder=folder, message="")
+
+    async def test_after_a_lost_answer_the_caller_is_told_to_look(
+        self, client: Grafana, grafana: FakeGrafana
+    ) -> None:
+        with grafana.paused(), pytest.raises(ToolError, match="is not known") as caught:
+            await client.save(self._model(), folder=None, message="")
+
+        assert not caught.value.retryable
 
 
 class TestDocuments:

@@ -237,8 +237,8 @@ def _answered(status: int, body: Any, kind: type, what: str) -> Any:
     match status:
         case 401:
             raise ToolError(
-                f"Grafana does not accept this server's token{reason}; whoever operates the server "
-                "must give it a valid one"
+                f"Grafana does not accept this server's token ({message or 'HTTP 401'}); whoever "
+                "operates the server must give it a valid one"
             )
         case 403:
             raise ToolError(f"Grafana does not let its service account {what}{reason}")
