@@ -195,7 +195,7 @@ class _Api:
     async def _search(self, request: web.Request) -> web.Response:
         asked = _SearchQuery.model_validate(dict(request.query))
         if asked.type == "dash-folder":
-            hits = [
+            hits: list[dict[str, Any]] = [
                 {"uid": uid, "title": title, "url": f"{SUB_PATH}/dashboards/f/{uid}", "tags": []}
                 for uid, title in FOLDERS.items()
             ]
