@@ -87,25 +87,3 @@ def test_a_host_without_an_ip_address_is_named(tmp_path: Path) -> None:
 
     assert result.returncode != 0
     assert "Host all1 needs an IP address" in " ".join(result.stdout.split())
-
-
-def test_a_grafana_without_its_token_is_refused_with_what_it_needs(tmp_path: Path) -> None:
-    grafana = {"mcp_server_grafana_url": "https://grafana.example.com"}
-
-    result = preflight(tmp_path, one_host(), **grafana)
-
-    assert result.returncode != 0
-    assert "needs mcp_server_grafana_token, mcp_server_grafana_datasource_uid" in result.stdout
-
-
-def test_a_grafana_with_all_it_needs_passes(tmp_path: Path) -> None:
-    grafana = {
-        "mcp_server_grafana_url": "https://grafana.example.com/grafana",
-        "mcp_server_grafana_token": "glsa_x",
-        "mcp_server_grafana_datasource_uid": "prom",
-    }
-
-    result = preflight(tmp_path, one_host(), **grafana)
-
-    assert result.returncode == 0, result.stdout
-    assert "glsa_x" not in result.stdout

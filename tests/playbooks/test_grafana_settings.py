@@ -1,0 +1,117 @@
+"""The role mcp_server turns its variables about Grafana into settings, and refuses half of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mcp_server.settings import MonitoringSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+WHOLE = {
+    "mcp_server_grafana_url": "https://grafana.example.com/grafana",
+    "mcp_server_grafana_token": "glsa_of_this_test",
+    "mcp_server_grafana_datasource_uid": "prom",
+}
+
+
+def run_role(
+    folder: Path, tasks: list[dict[str, object]], **variables: object
+) -> subprocess.CompletedProcess[str]:
+    """Run tasks on this machine as one host of all groups, with the role's variables."""
+    playbook, inventory = folder / "play.yml", folder / "hosts.yml"
+    host = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "ansible_host": "192.0.2.1",
+    }
+    groups = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
+    inventory.write_text(
+        yaml.safe_dump({"all": {"children": {name: {"hosts": {"all1": host}} for name in groups}}})
+    )
+    secrets = {f"mcp_server_{name}": "x" * 32 for name in ("jwt_secret", "redis_password")}
+    passwords = {f"mcp_server_database_{name}": "x" * 32 for name in ("password", "owner_password")}
+    play = {
+        "hosts": "all1",
+        "gather_facts": False,
+        "vars": secrets | passwords | variables,
+        "tasks": tasks,
+    }
+    playbook.write_text(yaml.safe_dump([play]))
+    return subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            *("-i", str(inventory), str(playbook)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def preflight(folder: Path, **variables: object) -> subprocess.CompletedProcess[str]:
+    role = {"name": "mcp_server", "tasks_from": "preflight"}
+    return run_role(folder, [{"ansible.builtin.include_role": role}], **variables)
+
+
+def settings(folder: Path, **variables: object) -> MonitoringSettings:
+    """Return what the role would write of the monitoring tools."""
+    written = folder / "written.yaml"
+    write = {
+        "content": "{{ __mcp_server_settings.tools.monitoring | to_json }}",
+        "dest": str(written),
+        "mode": "0600",
+    }
+    files = [ROOT / "roles/mcp_server" / part for part in ("defaults/main.yml", "vars/main.yml")]
+    tasks: list[dict[str, object]] = [
+        {"ansible.builtin.include_vars": str(files[1])},
+        {"ansible.builtin.copy": write},
+    ]
+    defaults = yaml.safe_load(files[0].read_text())
+    result = run_role(folder, tasks, **{**defaults, **variables})
+    assert result.returncode == 0, result.stdout
+    return MonitoringSettings.model_validate(yaml.safe_load(written.read_text()))
+
+
+def test_all_that_is_needed_passes(tmp_path: Path) -> None:
+    result = preflight(tmp_path, **WHOLE)
+
+    assert result.returncode == 0, result.stdout
+    assert "glsa_of_this_test" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mcp_server_grafana_token": ""},
+        {"mcp_server_grafana_datasource_uid": ""},
+        {"mcp_server_grafana_url": "http://grafana.example.com"},
+        {"mcp_server_prometheus_url": ""},
+    ],
+)
+def test_half_of_it_is_refused_with_what_is_needed(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    result = preflight(tmp_path, **{**WHOLE, **change})
+
+    assert result.returncode != 0
+    assert "must begin with https://, and needs mcp_server_grafana_token" in result.stdout
+    assert "glsa_of_this_test" not in result.stdout
+
+
+def test_settings_name_the_file_of_the_token_and_what_was_given(tmp_path: Path) -> None:
+    grafana = settings(tmp_path, **WHOLE, mcp_server_grafana_folder="Operations").grafana
+
+    assert grafana is not None
+    assert str(grafana.url) == "https://grafana.example.com/grafana"
+    assert grafana.token.file == Path("/run/credentials/mcp-server.service/grafana_token")
+    assert (grafana.datasource_uid, grafana.folder, grafana.ca) == ("prom", "Operations", None)
+
+
+def test_without_a_url_there_is_no_grafana_in_the_settings(tmp_path: Path) -> None:
+    assert settings(tmp_path).grafana is None
