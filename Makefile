@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-conformance test-deploy bench docs lock
+.PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-conformance test-deploy bench bench-pods docs lock
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ROLES ?= mcp:viewer
@@ -55,6 +55,10 @@ bench: ## Calls a second and latency beside the bare SDK, and the largest topolo
 	@scripts/bootstrap --tests
 	@python -m tests.bench.first
 	@python -m tests.bench.topology
+
+bench-pods: ## The first page of 5,000 pods beside the API server's own lists (docs/performance.md)
+	@scripts/bootstrap --tests
+	@python -m tests.bench.pods
 
 docs: ## Write docs/tools.md and the README.md of each role anew
 	@scripts/bootstrap
