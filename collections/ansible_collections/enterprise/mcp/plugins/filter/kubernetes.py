@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From mcp_server_kubernetes_clusters to the server's settings and the files they name."""
 
 from __future__ import annotations

@@ -1,0 +1,165 @@
+"""What the Kubernetes family decides without a cluster: settings, cursors, ages, and what is imported."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from mcp_server.settings import KubernetesSettings
+from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.kubernetes.paging import Page, Position
+from mcp_server.tools.kubernetes.reading import age
+
+URL = {"url": "https://k8s.test", "token": {"file": "/token"}}
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"clusters": {}}, "at least 1 item"),
+        ({"clusters": {"a": {}}}, "exactly one of url, kubeconfig and in_cluster"),
+        ({"clusters": {"a": {**URL, "in_cluster": True}}}, "exactly one of url"),
+        ({"clusters": {"a": {**URL, "kubeconfig": "/k"}}}, "exactly one of url"),
+        ({"clusters": {"a": {"kubeconfig": "/k", "ca": "/ca"}}}, "token and ca belong to url"),
+        ({"clusters": {"a": {**URL, "url": "http://k8s.test"}}}, "must begin with https://"),
+        ({"clusters": {"a": {"url": "https://k8s.test"}}}, "url needs a token"),
+        ({"clusters": {"a": {**URL, "context": "c"}}}, "context belongs to kubeconfig"),
+        ({"clusters": {"A": URL}}, "should match pattern"),
+        ({"clusters": {"a": URL, "b": URL}}, "default must name one of: a, b"),
+        ({"clusters": {"a": URL}, "default": "c"}, "default names no cluster c; known: a"),
+        ({"clusters": {"a": URL}, "timeout_s": 0}, "greater than 0"),
+    ],
+)
+def test_a_bad_combination_is_told_with_what_is_accepted(
+    document: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValidationError, match=said):
+        KubernetesSettings.model_validate(document)
+
+
+def test_a_single_cluster_is_the_default() -> None:
+    assert KubernetesSettings.model_validate({"clusters": {"a": URL}}).default_cluster == "a"
+
+
+def test_a_cursor_comes_back_as_it_left() -> None:
+    position = Position(query="q", size=50, token="t" * 3072, seen=100, skip=7)
+
+    assert Position.decode(position.encode(), "q") == position
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"query":"q","size":0}',
+        '{"query":"q","size":501}',
+        '{"query":"q","size":"50"}',
+        '{"query":"q","size":50,"skip":-1}',
+        '{"query":"q","size":50,"version":"1&watch=1"}',
+        '{"query":"q","size":50,"namespace":"other"}',
+    ],
+)
+def test_a_forged_cursor_is_refused(text: str) -> None:
+    cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    with pytest.raises(ToolError, match="not a cursor of this tool"):
+        Position.decode(cursor, "q")
+
+
+@pytest.mark.parametrize("cursor", ["!", "é", "a", "AA\n", "////"])
+def test_what_is_no_cursor_is_refused(cursor: str) -> None:
+    with pytest.raises(ToolError, match="not a cursor of this tool"):
+        Position.decode(cursor, "q")
+
+
+def test_a_cut_first_page_is_asked_for_at_the_same_state() -> None:
+    page = Page(Position(query="q", size=500), {"resourceVersion": "42", "continue": "t"}, 500)
+
+    again = Position.decode(page.cursor_after(300), "q")
+
+    assert again.skip == 300
+    assert again.parameters() == {
+        "limit": "500",
+        "resourceVersion": "42",
+        "resourceVersionMatch": "Exact",
+    }
+
+
+def test_a_cut_later_page_is_asked_for_by_its_token() -> None:
+    position = Position(query="q", size=500, token="t", seen=500, skip=10)
+    page = Page(position, {"resourceVersion": "42", "continue": "u"}, 500)
+
+    again = Position.decode(page.cursor_after(300), "q")
+
+    assert again.skip == 310
+    assert again.parameters() == {"limit": "500", "continue": "t"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "total", "more"),
+    [
+        ({}, 150, False),
+        ({"continue": "u", "remainingItemCount": 7}, 157, True),
+        ({"continue": "u"}, None, True),
+    ],
+)
+def test_the_total_is_told_where_it_is_known(
+    metadata: dict[str, object], total: int | None, more: bool
+) -> None:
+    page = Page(Position(query="q", size=50, token="t", seen=100), metadata, 50)
+
+    assert page.total == total
+    assert (page.next_cursor is not None) == more
+
+
+@pytest.mark.parametrize(
+    ("passed", "shown"),
+    [
+        (timedelta(seconds=-5), "0s"),
+        (timedelta(seconds=119), "119s"),
+        (timedelta(seconds=120), "2m"),
+        (timedelta(seconds=125), "2m5s"),
+        (timedelta(minutes=10), "10m"),
+        (timedelta(minutes=179), "179m"),
+        (timedelta(hours=3, minutes=12), "3h12m"),
+        (timedelta(hours=8), "8h"),
+        (timedelta(hours=47), "47h"),
+        (timedelta(days=2), "2d"),
+        (timedelta(days=7, hours=23), "7d23h"),
+        (timedelta(days=8), "8d"),
+        (timedelta(days=729), "729d"),
+        (timedelta(days=730), "2y"),
+        (timedelta(days=735), "2y5d"),
+        (timedelta(days=8 * 365), "8y"),
+    ],
+)
+def test_an_age_is_written_as_kubectl_writes_it(passed: timedelta, shown: str) -> None:
+    assert age((NOW - passed).isoformat(), NOW) == shown
+
+
+def test_a_missing_time_is_an_unknown_age() -> None:
+    assert age(None, NOW) == "<unknown>"
+
+
+def test_a_server_without_clusters_does_not_import_the_client() -> None:
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, mcp_server.app; print([m for m in sys.modules if m.startswith('kubernetes')])",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert result.stdout.strip() == "[]"
