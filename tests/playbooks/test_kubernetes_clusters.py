@@ -1,4 +1,4 @@
-"""The role's Kubernetes clusters become settings that the server accepts, and files for its unit alone."""
+"""The role's Kubernetes clusters become settings the server accepts, and files for its unit alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 
 from mcp_server.settings import load_settings
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/mcp_server"
 CREDENTIALS = "/run/credentials/mcp-server.service"
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
@@ -78,6 +78,7 @@ def render(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
         "mcp_server_redis_password": "r",
         "mcp_server_database_password": "d",
         "mcp_server_public_url": "https://mcp.test",
+        "mcp_server_listen_address": "192.0.2.1",
         **variables,
     }
     (folder / "vars.yml").write_text(yaml.safe_dump(given))
@@ -145,6 +146,7 @@ def test_a_fault_is_named_before_anything_is_written(tmp_path: Path) -> None:
 
     assert result.returncode != 0
     assert "cluster prod needs exactly one of url" in result.stdout
+    assert "prod-secret" not in result.stdout + result.stderr
     assert not (tmp_path / "config.yaml").exists()
 
 

@@ -1,4 +1,4 @@
-"""What the Kubernetes family decides without a cluster: settings, cursors, ages, and what is imported."""
+"""What the Kubernetes family decides without a cluster: settings, cursors, ages, and imports."""
 
 from __future__ import annotations
 
@@ -150,16 +150,24 @@ def test_a_missing_time_is_an_unknown_age() -> None:
     assert age(None, NOW) == "<unknown>"
 
 
-def test_a_server_without_clusters_does_not_import_the_client() -> None:
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("mcp_server.app", False),
+        # What a configured cluster imports when it starts; shows that the question is a real one.
+        ("mcp_server.tools.kubernetes.connection", True),
+    ],
+)
+def test_the_client_is_imported_for_a_configured_cluster_alone(module: str, imported: bool) -> None:
     result = subprocess.run(
         [
             sys.executable,
             "-c",
-            "import sys, mcp_server.app; print([m for m in sys.modules if m.startswith('kubernetes')])",
+            f"import sys, {module}; print('kubernetes.aio' in sys.modules, 'kubernetes' in sys.modules)",
         ],
         capture_output=True,
         text=True,
         check=True,
     )
 
-    assert result.stdout.strip() == "[]"
+    assert result.stdout.split() == [str(imported)] * 2

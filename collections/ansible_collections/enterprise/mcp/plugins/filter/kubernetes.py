@@ -81,10 +81,11 @@ def _settings(cluster: Cluster, directory: str) -> dict[str, Any]:
 def _faults(cluster: Cluster) -> list[str]:
     name = str(cluster.get("name") or "")
     if not _NAME.fullmatch(name):
-        return [
-            f"{name or 'a cluster without a name'} cannot be the name of a cluster: accepted are 1 to 63 "
-            "lower-case letters, digits, dots and hyphens, with a letter or digit at both ends"
-        ]
+        fault = (
+            f"{name!r} cannot be the name of a cluster: accepted are 1 to 63 lower-case letters, "
+            "digits, dots and hyphens, with a letter or digit at both ends"
+        )
+        return [fault]
     given = [way for way in ("url", "kubeconfig", "in_cluster") if cluster.get(way)]
     if len(given) != 1:
         has = f"; it has {' and '.join(given)}" if given else ""
