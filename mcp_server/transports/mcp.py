@@ -42,7 +42,8 @@ _ABSENT_CODES = {
     "completion/complete": types.INVALID_PARAMS,
 }
 _FAMILIES = {
-    "k8s": "Kubernetes clusters",
+    "k8s": "Kubernetes (the main cluster unless `cluster` names one; all_namespaces instead of "
+    "namespace)",
     "monitoring": "metrics, alerts and dashboards",
     "cmdb": "the assets, dependencies and changes of the CMDB",
 }

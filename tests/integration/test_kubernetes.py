@@ -34,7 +34,7 @@ async def family(cluster: Cluster, token: str = "server", **options: Any) -> Asy
     tools = {tool.name.partition(":")[2]: tool for tool in kubernetes.tools()}
     await kubernetes.start()
 
-    async def call(name: str, **arguments: Any) -> Any:
+    async def call(name: str, /, **arguments: Any) -> Any:
         return await tools[name].run(tools[name].parse(arguments), user)
 
     try:
@@ -206,7 +206,7 @@ async def test_a_restart_is_waited_for(web: Cluster) -> None:
     template = web.read("Deployment", "development", "web")["spec"]["template"]
     annotation = template["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"]
     assert annotation == result.restarted_at
-    assert result.rollout.state == "complete", result.rollout
+    assert result.state == "complete", result
 
 
 async def test_a_rollout_that_hangs_says_what_holds_it_up(cluster: Cluster) -> None:
@@ -235,6 +235,145 @@ async def test_logs_are_cut_at_the_api_and_searched(web: Cluster) -> None:
 
     assert tail.text == "line 298\nline 299"
     assert found.text == "line 77\nline 78\nline 79"
+
+
+def event(number: int, **fields: Any) -> dict[str, Any]:
+    """An event of the pod `p-1` that happened `number` minutes past twelve."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"e{9 - number}", "namespace": "events"},
+        "involvedObject": {"kind": "Pod", "name": "p-1", "namespace": "events"},
+        "type": "Warning",
+        "reason": f"Reason{number}",
+        "message": "Back-off restarting failed container",
+        "lastTimestamp": f"2026-11-20T12:0{number}:00Z",
+        "count": number,
+        **fields,
+    }
+
+
+@pytest.fixture(scope="module")
+def eventful(cluster: Cluster) -> Cluster:
+    cluster.create(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "events"}},
+        *(event(number) for number in (2, 5, 1, 4)),
+        event(
+            3,
+            type="Normal",
+            involvedObject={"kind": "Node", "name": "n-1", "namespace": "events"},
+        ),
+    )
+    return cluster
+
+
+async def test_events_come_newest_first_and_page_without_loss(eventful: Cluster) -> None:
+    reasons: list[str] = []
+    cursor = None
+    async with family(eventful) as call:
+        while True:
+            page = await call("get_events", namespace="events", limit=2, cursor=cursor)
+            assert page.total == 5
+            reasons += [row.reason for row in page.events]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+
+    assert reasons == [f"Reason{number}" for number in (5, 4, 3, 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("filters", "reasons"),
+    [
+        ({"type": "Normal"}, ["Reason3"]),
+        ({"kind": "Node", "name": "n-1"}, ["Reason3"]),
+        ({"name": "p-1", "type": "Warning"}, ["Reason5", "Reason4", "Reason2", "Reason1"]),
+        ({"name": "absent"}, []),
+    ],
+)
+async def test_events_are_chosen_by_object_and_type(
+    eventful: Cluster, filters: dict[str, str], reasons: list[str]
+) -> None:
+    async with family(eventful) as call:
+        listed = await call("get_events", namespace="events", **filters)
+
+    assert [row.reason for row in listed.events] == reasons
+
+
+async def test_what_a_controller_reports_is_read(web: Cluster) -> None:
+    await until(web, "development", "web", 2)
+    async with family(web) as call:
+        listed = await call("get_events", namespace="development", kind="Deployment", name="web")
+
+    row = listed.events[-1]
+    assert (row.reason, row.object, row.type) == ("ScalingReplicaSet", "Deployment/web", "Normal")
+    assert "Scaled up replica set" in row.message
+
+
+async def service_health(cluster: Cluster, service: str, namespace: str = "staging") -> Any:
+    kubernetes = Kubernetes(KubernetesSettings(clusters={"main": cluster.settings()}))
+    await kubernetes.start()
+    try:
+        return await kubernetes.service_health(
+            ToolContext(user="alice", tenant="default"),
+            cluster=None,
+            namespace=namespace,
+            service=service,
+        )
+    finally:
+        await kubernetes.stop()
+
+
+def service(name: str, selector: dict[str, str]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "staging"},
+        "spec": {"selector": selector, "ports": [{"port": 80}]},
+    }
+
+
+async def test_the_health_of_a_service_counts_workloads_and_endpoints(cluster: Cluster) -> None:
+    cluster.create(
+        service("shop", {"app": "shop-backend"}),
+        deployment("shop-backend", "staging", replicas=2),
+        deployment("unrelated", "staging", replicas=1),
+    )
+    await until(cluster, "staging", "shop-backend", 2)
+    deadline = time.monotonic() + 20
+    found = await service_health(cluster, "shop")
+    while found.endpoints_ready != 2 and time.monotonic() < deadline:
+        await asyncio.sleep(0.2)
+        found = await service_health(cluster, "shop")
+
+    assert (found.endpoints_ready, found.endpoints_not_ready) == (2, 0)
+    (workload,) = found.workloads
+    assert workload.model_dump() == {
+        "kind": "Deployment",
+        "name": "shop-backend",
+        "desired": 2,
+        "ready": 2,
+        "problem": None,
+    }
+
+
+async def test_a_workload_that_is_not_as_desired_says_why(cluster: Cluster) -> None:
+    cluster.create(deployment("homeless", "staging", replicas=1, node=None))
+    deadline = time.monotonic() + 20
+    found = await service_health(cluster, "homeless")
+    while "0 of 1 updated" not in (found.workloads[0].problem or ""):
+        assert time.monotonic() < deadline, found
+        await asyncio.sleep(0.2)
+        found = await service_health(cluster, "homeless")
+
+    assert (found.workloads[0].desired, found.workloads[0].ready) == (1, 0)
+    assert found.endpoints_ready is None
+
+
+async def test_a_service_that_is_not_there_has_nothing(cluster: Cluster) -> None:
+    found = await service_health(cluster, "absent")
+
+    assert (found.workloads, found.endpoints_ready) == ([], None)
 
 
 @pytest.mark.parametrize(

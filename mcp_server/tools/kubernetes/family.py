@@ -16,6 +16,9 @@ from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
 from mcp_server.tools.documents import Document
 from mcp_server.tools.kubernetes.cluster import TABLE, Cluster, Conflict, NotAllowed
+from mcp_server.tools.kubernetes.clusters import Clusters
+from mcp_server.tools.kubernetes.events import EventReader
+from mcp_server.tools.kubernetes.health import ServiceReader
 from mcp_server.tools.kubernetes.model import (
     Deployment,
     DeploymentArguments,
@@ -34,6 +37,7 @@ from mcp_server.tools.kubernetes.model import (
 )
 from mcp_server.tools.kubernetes.paging import Page, Position, fingerprint
 from mcp_server.tools.kubernetes.reading import deployment_of, pods_of_table, rollout_of
+from mcp_server.tools.workloads import ServiceHealth
 
 __all__ = ["Kubernetes"]
 
@@ -53,23 +57,25 @@ class Kubernetes:
     """The Kubernetes tools over all configured clusters."""
 
     def __init__(self, settings: KubernetesSettings) -> None:
-        self._default = settings.default_cluster
-        self._clusters = {
-            name: Cluster(
-                name, cluster, impersonate=settings.impersonate, timeout_s=settings.timeout_s
-            )
-            for name, cluster in settings.clusters.items()
-        }
+        self._clusters = Clusters(settings)
+        self._events = EventReader(self._clusters)
+        self._services = ServiceReader(self._clusters)
 
     async def start(self) -> None:
         """Read the credentials of all clusters; none of them need be up."""
-        for cluster in self._clusters.values():
-            await cluster.start()
+        await self._clusters.start()
 
     async def stop(self) -> None:
         """Close all connections."""
-        for cluster in self._clusters.values():
-            await cluster.stop()
+        await self._clusters.stop()
+
+    async def service_health(
+        self, context: ToolContext, *, cluster: str | None, namespace: str, service: str
+    ) -> ServiceHealth:
+        """Return what is known of `service`; see `mcp_server.tools.workloads`."""
+        return await self._services.service_health(
+            context, cluster=cluster, namespace=namespace, service=service
+        )
 
     def tools(self) -> list[Tool[Any, Any]]:
         """Return the declarations of this family."""
@@ -78,6 +84,7 @@ class Kubernetes:
         )
         one = Scope(namespace="namespace", cluster="cluster")
         return [
+            *self._events.tools(),
             Tool(
                 name="k8s:get_pods",
                 title="Get pods",
@@ -179,14 +186,6 @@ class Kubernetes:
             )
         ]
 
-    def _cluster(self, name: str | None) -> Cluster:
-        cluster = self._clusters.get(self._default if name is None else name)
-        if cluster is None:
-            raise ToolError(
-                f"there is no cluster of that name; known: {', '.join(sorted(self._clusters))}"
-            )
-        return cluster
-
     async def _get_pods(self, arguments: ListPodsArguments, context: ToolContext) -> Pods:
         def rows(table: Mapping[str, Any]) -> list[Pod]:
             return pods_of_table(table, arguments.place)
@@ -230,7 +229,7 @@ class Kubernetes:
         query: Mapping[str, str] | None = None,
     ) -> tuple[list[Any], Page, int]:
         """Return the rows of one page of the API server, the page, and how many were shown before."""
-        cluster = self._cluster(arguments.cluster)
+        cluster = self._clusters.find(arguments.cluster)
         listed = fingerprint(
             what,
             cluster.name,
@@ -261,7 +260,7 @@ class Kubernetes:
         return found, Page(position, document["metadata"], len(found)), position.skip
 
     async def _get_pod_logs(self, arguments: LogArguments, context: ToolContext) -> Logs:
-        cluster = self._cluster(arguments.cluster)
+        cluster = self._clusters.find(arguments.cluster)
         searched = arguments.grep is not None
         cap = _MAX_SEARCHED_BYTES if searched else _MAX_LOG_BYTES
         query = {
@@ -311,9 +310,9 @@ class Kubernetes:
     async def _get_rollout_status(
         self, arguments: DeploymentArguments, context: ToolContext
     ) -> Rollout:
-        cluster = self._cluster(arguments.cluster)
+        cluster = self._clusters.find(arguments.cluster)
         document = await self._deployment(cluster, arguments, context)
-        rollout = rollout_of(document, cluster.name)
+        rollout = rollout_of(document)
         labels = document["spec"]["selector"].get("matchLabels", {})
         if rollout.state == "complete" or not labels:
             return rollout
@@ -340,7 +339,7 @@ class Kubernetes:
         return await cluster.get(_DEPLOYMENT, _names(arguments), context, what=_what(arguments))
 
     async def _scale_deployment(self, arguments: ScaleArguments, context: ToolContext) -> Scale:
-        cluster = self._cluster(arguments.cluster)
+        cluster = self._clusters.find(arguments.cluster)
         path, names, what = f"{_DEPLOYMENT}/scale", _names(arguments), _what(arguments)
         warning = await self._autoscaled(cluster, arguments, context)
         expected = arguments.expected_current_replicas
@@ -370,9 +369,6 @@ class Kubernetes:
                 continue
             break
         return Scale(
-            cluster=cluster.name,
-            namespace=arguments.namespace,
-            deployment=arguments.deployment,
             before=before,
             after=after["spec"].get("replicas", 0),
             dry_run=arguments.dry_run,
@@ -402,7 +398,7 @@ class Kubernetes:
     async def _restart_deployment(
         self, arguments: RestartArguments, context: ToolContext
     ) -> Restart:
-        cluster = self._cluster(arguments.cluster)
+        cluster = self._clusters.find(arguments.cluster)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         annotations = {"kubectl.kubernetes.io/restartedAt": now}
         document = await cluster.change(
@@ -417,11 +413,9 @@ class Kubernetes:
         if arguments.wait_s:
             rollout = await self._wait(cluster, arguments, context, document)
         return Restart(
-            cluster=cluster.name,
-            namespace=arguments.namespace,
-            deployment=arguments.deployment,
             restarted_at=now,
-            rollout=rollout,
+            state=None if rollout is None else rollout.state,
+            message=None if rollout is None else rollout.message,
         )
 
     async def _wait(
@@ -436,7 +430,7 @@ class Kubernetes:
         A watch that is cut, or a cluster that is away for a moment, is asked again.
         """
         deadline = time.monotonic() + arguments.wait_s
-        rollout = rollout_of(document, cluster.name)
+        rollout = rollout_of(document)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + arguments.wait_s):
                 while rollout.state == "progressing":
@@ -459,7 +453,7 @@ class Kubernetes:
                                 if event["type"] not in ("ADDED", "MODIFIED"):
                                     break
                                 document = event["object"]
-                                rollout = rollout_of(document, cluster.name)
+                                rollout = rollout_of(document)
                                 if rollout.state != "progressing":
                                     return rollout
                                 await context.progress(
@@ -470,15 +464,15 @@ class Kubernetes:
                     await asyncio.sleep(_REOPEN_S)
                     with contextlib.suppress(BackendUnavailable):
                         document = await self._deployment(cluster, arguments, context)
-                        rollout = rollout_of(document, cluster.name)
+                        rollout = rollout_of(document)
         return rollout
 
     async def _read_clusters(self, _: ToolContext, __: Mapping[str, str]) -> str:
         return json.dumps(
             {
                 "clusters": [
-                    {"name": name, "default": name == self._default}
-                    for name in sorted(self._clusters)
+                    {"name": name, "default": name == self._clusters.default}
+                    for name in self._clusters.names
                 ]
             }
         )
@@ -516,7 +510,7 @@ def _render_logs(result: Mapping[str, Any]) -> str:
 
 def _render_rollout(result: Mapping[str, Any]) -> str:
     text = (
-        f"{result['deployment']}: {result['state']}, {result['message']} "
+        f"{result['state']}: {result['message']} "
         f"(desired {result['desired']}, updated {result['updated']}, ready {result['ready']}, "
         f"available {result['available']})"
     )
@@ -526,10 +520,10 @@ def _render_rollout(result: Mapping[str, Any]) -> str:
 
 def _render_scale(result: Mapping[str, Any]) -> str:
     how = "would go" if result["dry_run"] else "goes"
-    text = f"{result['deployment']} {how} from {result['before']} to {result['after']} replicas"
+    text = f"{how} from {result['before']} to {result['after']} replicas"
     return f"{text}\nwarning: {result['warning']}" if result["warning"] else text
 
 
 def _render_restart(result: Mapping[str, Any]) -> str:
-    text = f"{result['deployment']} is being restarted since {result['restarted_at']}"
-    return text if result["rollout"] is None else f"{text}\n{_render_rollout(result['rollout'])}"
+    text = f"restarted at {result['restarted_at']}"
+    return f"{text}\n{result['state']}: {result['message']}" if result["state"] else text

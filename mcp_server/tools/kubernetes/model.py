@@ -12,8 +12,12 @@ __all__ = [
     "Deployment",
     "DeploymentArguments",
     "Deployments",
+    "Event",
+    "EventArguments",
+    "Events",
     "ListDeploymentsArguments",
     "ListPodsArguments",
+    "Listing",
     "LogArguments",
     "Logs",
     "Pod",
@@ -28,18 +32,20 @@ __all__ = [
 # RFC 1123: what the API server accepts as a name, so that no name can be a path.
 _NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 Name = Annotated[str, Field(pattern=_NAME)]
-ClusterName = Annotated[str | None, Field(max_length=63, description="Default: the main one")]
+# What these mean is told once, in the server's instructions: see `mcp_server.transports.mcp`.
+ClusterName = Annotated[str | None, Field(max_length=63)]
 Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-Everywhere = Annotated[bool, Field(description="Instead of namespace")]
-LabelSelector = Annotated[str | None, Field(max_length=1024, examples=["app=web,tier!=db"])]
+LabelSelector = Annotated[str | None, Field(max_length=1024)]
 FieldSelector = Annotated[str | None, Field(max_length=1024)]
 _ONE_PLACE = "name a namespace or set all_namespaces, not both"
 
 
-class _Listing(ListArguments):
+class Listing(ListArguments):
+    """Arguments of every list of this family."""
+
     cluster: ClusterName = None
     namespace: Namespace = "default"
-    all_namespaces: Everywhere = False
+    all_namespaces: bool = False
 
     @model_validator(mode="after")
     def _is_one_place(self) -> Self:
@@ -53,7 +59,7 @@ class _Listing(ListArguments):
         return None if self.all_namespaces else self.namespace
 
 
-class ListPodsArguments(_Listing):
+class ListPodsArguments(Listing):
     """Arguments of `get_pods`."""
 
     label_selector: LabelSelector = None
@@ -80,7 +86,7 @@ class Pods(ListResult):
     pods: list[Pod]
 
 
-class ListDeploymentsArguments(_Listing):
+class ListDeploymentsArguments(Listing):
     """Arguments of `get_deployments`."""
 
     label_selector: LabelSelector = None
@@ -105,6 +111,35 @@ class Deployments(ListResult):
     deployments: list[Deployment]
 
 
+class EventArguments(Listing):
+    """Arguments of `get_events`."""
+
+    kind: Annotated[
+        str | None,
+        Field(pattern=r"^[A-Za-z]{1,63}$", description="Of the object", examples=["Pod"]),
+    ] = None
+    name: Annotated[Name | None, Field(description="Of the object")] = None
+    type: Literal["Warning", "Normal"] | None = None
+
+
+class Event(Result):
+    """What happened to an object, and how often; `age` is since it happened last."""
+
+    age: str
+    type: str
+    reason: str
+    object: str
+    namespace: str
+    count: int
+    message: str
+
+
+class Events(ListResult):
+    """Events, the newest first."""
+
+    events: list[Event]
+
+
 class DeploymentArguments(Arguments):
     """Arguments that name one deployment."""
 
@@ -119,9 +154,6 @@ class Rollout(Result):
     `pods` counts the pods by status while the rollout is not complete.
     """
 
-    cluster: str
-    namespace: str
-    deployment: str
     state: Literal["complete", "progressing", "paused", "failed"]
     message: str
     desired: int
@@ -145,9 +177,6 @@ class ScaleArguments(DeploymentArguments):
 class Scale(Result):
     """What was scaled."""
 
-    cluster: str
-    namespace: str
-    deployment: str
     before: int
     after: int
     dry_run: bool
@@ -163,13 +192,11 @@ class RestartArguments(DeploymentArguments):
 
 
 class Restart(Result):
-    """A restart that was started; `rollout` where it was waited for."""
+    """A restart that was started; `state` and `message` of its rollout where it was waited for."""
 
-    cluster: str
-    namespace: str
-    deployment: str
     restarted_at: str
-    rollout: Rollout | None
+    state: str | None
+    message: str | None
 
 
 class LogArguments(Arguments):

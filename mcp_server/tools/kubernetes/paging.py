@@ -11,32 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcp_server.tools.catalog import ToolError
 
-__all__ = ["Page", "Position", "fingerprint"]
+__all__ = ["Cursor", "Page", "Position", "fingerprint"]
 
 
-class Position(BaseModel):
-    """Where in a list to go on: a page of the API server, and how many of its rows to leave out.
-
-    The API server's own token names only the end of a whole page. A page that was cut, because an
-    answer may hold so many bytes, is asked for once more at the same state of the cluster.
+class Cursor(BaseModel):
+    """Base of what a cursor says; callers get it as a text that they hand back.
 
     Attributes:
         query: fingerprint of what is listed; a cursor fits only the list that it came from.
-        size: rows of a whole page.
-        token: the API server's token of the page; empty for the first one.
-        version: resource version of the first page, where it has to be asked for again.
-        seen: rows on the pages before.
-        skip: rows of this page that were already shown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     query: Annotated[str, Field(max_length=16)]
-    size: Annotated[int, Field(ge=1, le=500)]
-    token: Annotated[str, Field(max_length=3072)] = ""
-    version: Annotated[str, Field(pattern=r"^[0-9]{0,20}$")] = ""
-    seen: Annotated[int, Field(ge=0)] = 0
-    skip: Annotated[int, Field(ge=0, lt=500)] = 0
 
     def encode(self) -> str:
         """Return it as a cursor."""
@@ -64,6 +51,27 @@ class Position(BaseModel):
                 "the cursor belongs to a list with other arguments; keep them, or leave it out"
             )
         return position
+
+
+class Position(Cursor):
+    """Where in a list to go on: a page of the API server, and how many of its rows to leave out.
+
+    The API server's own token names only the end of a whole page. A page that was cut, because an
+    answer may hold so many bytes, is asked for once more at the same state of the cluster.
+
+    Attributes:
+        size: rows of a whole page.
+        token: the API server's token of the page; empty for the first one.
+        version: resource version of the first page, where it has to be asked for again.
+        seen: rows on the pages before.
+        skip: rows of this page that were already shown.
+    """
+
+    size: Annotated[int, Field(ge=1, le=500)]
+    token: Annotated[str, Field(max_length=3072)] = ""
+    version: Annotated[str, Field(pattern=r"^[0-9]{0,20}$")] = ""
+    seen: Annotated[int, Field(ge=0)] = 0
+    skip: Annotated[int, Field(ge=0, lt=500)] = 0
 
     def parameters(self) -> dict[str, str]:
         """Return the query parameters that ask the API server for this page."""

@@ -89,7 +89,7 @@ def deployment_of(document: Mapping[str, Any], now: datetime) -> Deployment:
     )
 
 
-def rollout_of(document: Mapping[str, Any], cluster: str) -> Rollout:
+def rollout_of(document: Mapping[str, Any]) -> Rollout:
     """Return how far a deployment's rollout is, by the rules of `kubectl rollout status`."""
     metadata, spec, status = document["metadata"], document["spec"], document.get("status", {})
     desired = spec.get("replicas", 1)
@@ -115,9 +115,6 @@ def rollout_of(document: Mapping[str, Any], cluster: str) -> Rollout:
     else:
         state, message = "complete", "the rollout is complete"
     return Rollout(
-        cluster=cluster,
-        namespace=metadata["namespace"],
-        deployment=metadata["name"],
         state=state,
         message=message[:_MAX_MESSAGE],
         desired=desired,

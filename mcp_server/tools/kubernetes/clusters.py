@@ -1,0 +1,49 @@
+"""All configured clusters, by name."""
+
+from __future__ import annotations
+
+from mcp_server.settings import KubernetesSettings
+from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.kubernetes.cluster import Cluster
+
+__all__ = ["Clusters"]
+
+
+class Clusters:
+    """All configured clusters.
+
+    Attributes:
+        names: theirs, sorted.
+        default: the name of the one that is meant where none is named.
+    """
+
+    def __init__(self, settings: KubernetesSettings) -> None:
+        self.names = tuple(sorted(settings.clusters))
+        self.default = settings.default_cluster
+        self._clusters = {
+            name: Cluster(
+                name, cluster, impersonate=settings.impersonate, timeout_s=settings.timeout_s
+            )
+            for name, cluster in settings.clusters.items()
+        }
+
+    async def start(self) -> None:
+        """Read the credentials of all clusters; none of them need be up."""
+        for cluster in self._clusters.values():
+            await cluster.start()
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        for cluster in self._clusters.values():
+            await cluster.stop()
+
+    def find(self, name: str | None) -> Cluster:
+        """Return the cluster of that name; None: the default one.
+
+        Raises:
+            ToolError: there is none.
+        """
+        cluster = self._clusters.get(self.default if name is None else name)
+        if cluster is None:
+            raise ToolError(f"there is no cluster of that name; known: {', '.join(self.names)}")
+        return cluster

@@ -1,0 +1,152 @@
+"""Events of the objects in a cluster, the newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
+from mcp_server.tools.kubernetes.clusters import Clusters
+from mcp_server.tools.kubernetes.model import Event, EventArguments, Events
+from mcp_server.tools.kubernetes.paging import Cursor, fingerprint
+from mcp_server.tools.kubernetes.reading import age
+
+__all__ = ["EventReader"]
+
+_PAGE = 500
+_MAX_EVENTS = 5000
+_MAX_MESSAGE = 500
+
+
+class _After(Cursor):
+    """The last event that was shown. Newer ones that come in between move no page.
+
+    Attributes:
+        time: when it happened last, RFC 3339 in UTC with microseconds, so that texts sort as times.
+        uid: tells apart events of the same time.
+    """
+
+    time: Annotated[str, Field(max_length=40)]
+    uid: Annotated[str, Field(max_length=64)]
+
+
+class EventReader:
+    """The tool `k8s:get_events`."""
+
+    def __init__(self, clusters: Clusters) -> None:
+        self._clusters = clusters
+
+    def tools(self) -> list[Tool[Any, Any]]:
+        """Return the declaration."""
+        return [
+            Tool(
+                name="k8s:get_events",
+                title="Get events",
+                description="List events, newest first: why pods do not start, are evicted or restart.",
+                permission="k8s:get",
+                arguments=EventArguments,
+                result=Events,
+                run=self._get_events,
+                read_only=True,
+                source="Kubernetes",
+                rows="events",
+                columns=tuple(Event.model_fields),
+                scope=Scope(
+                    namespace="namespace", cluster="cluster", all_namespaces="all_namespaces"
+                ),
+            )
+        ]
+
+    async def _get_events(self, arguments: EventArguments, context: ToolContext) -> Events:
+        listed = fingerprint(
+            "events",
+            self._clusters.find(arguments.cluster).name,
+            arguments.place,
+            arguments.kind,
+            arguments.name,
+            arguments.type,
+        )
+        after = None if arguments.cursor is None else _After.decode(arguments.cursor, listed)
+        # The API server lists by name alone: what is newest is known only of all.
+        found = sorted(
+            (
+                (_last_seen(item), item["metadata"]["uid"], item)
+                for item in await self._all(arguments, context)
+            ),
+            key=lambda event: event[:2],
+            reverse=True,
+        )
+        rest = [event for event in found if after is None or event[:2] < (after.time, after.uid)]
+        shown = rest[: context.at_most(arguments.limit)]
+
+        def cursor_after(rows: int) -> str:
+            time, uid, _ = shown[rows - 1]
+            return _After(query=listed, time=time, uid=uid).encode()
+
+        now = datetime.now(UTC)
+        truncated = len(rest) > len(shown)
+        return Events(
+            events=[_event_of(item, time, now) for time, _, item in shown],
+            total=len(found),
+            truncated=truncated,
+            next_cursor=cursor_after(len(shown)) if truncated else None,
+        ).with_cursor(cursor_after)
+
+    async def _all(self, arguments: EventArguments, context: ToolContext) -> list[dict[str, Any]]:
+        cluster = self._clusters.find(arguments.cluster)
+        place = f"namespace {arguments.place}" if arguments.place else "all namespaces"
+        selected = {
+            "involvedObject.kind": arguments.kind,
+            "involvedObject.name": arguments.name,
+            "type": arguments.type,
+        }
+        query = {
+            "limit": str(_PAGE),
+            "fieldSelector": ",".join(f"{key}={value}" for key, value in selected.items() if value),
+        }
+        items: list[dict[str, Any]] = []
+        while True:
+            document = await cluster.get(
+                "/api/v1/namespaces/{namespace}/events" if arguments.place else "/api/v1/events",
+                {"namespace": arguments.place} if arguments.place else {},
+                context,
+                what=f"events of {place}",
+                query=query,
+            )
+            items += document["items"]
+            token = document["metadata"].get("continue")
+            if not token:
+                return items
+            if len(items) >= _MAX_EVENTS:
+                raise ToolError(
+                    f"there are more than {_MAX_EVENTS} events; "
+                    "ask for one namespace, kind, name or type"
+                )
+            query["continue"] = token
+
+
+def _last_seen(event: Mapping[str, Any]) -> str:
+    """Return when an event happened last, whichever way its reporter told it."""
+    text = (
+        (event.get("series") or {}).get("lastObservedTime")
+        or event.get("lastTimestamp")
+        or event.get("eventTime")
+        or event["metadata"]["creationTimestamp"]
+    )
+    return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _event_of(event: Mapping[str, Any], last_seen: str, now: datetime) -> Event:
+    about = event["involvedObject"]
+    return Event(
+        age=age(last_seen, now),
+        type=event.get("type") or "",
+        reason=event.get("reason") or "",
+        object=f"{about.get('kind', '')}/{about.get('name', '')}",
+        namespace=event["metadata"]["namespace"],
+        count=(event.get("series") or {}).get("count") or event.get("count") or 1,
+        message=(event.get("message") or "")[:_MAX_MESSAGE],
+    )
