@@ -68,14 +68,16 @@ class Node:
         self.counters = Counters(settings.counters)
         self.database = Database(settings.database)
         self.audit = AuditStore(self.database)
+        self.kubernetes = (
+            Kubernetes(settings.tools.kubernetes) if settings.tools.kubernetes else None
+        )
         self.monitoring = (
-            Monitoring(settings.tools.monitoring) if settings.tools.monitoring else None
+            Monitoring(settings.tools.monitoring, workloads=self.kubernetes)
+            if settings.tools.monitoring
+            else None
         )
         self.cmdb = (
             Cmdb(_cmdb_backend(settings.tools.cmdb, self.database)) if settings.tools.cmdb else None
-        )
-        self.kubernetes = (
-            Kubernetes(settings.tools.kubernetes) if settings.tools.kubernetes else None
         )
         families = [
             family for family in (self.kubernetes, self.monitoring, self.cmdb) if family is not None

@@ -6,6 +6,7 @@ test compares the generated document with the committed `policies/config/catalog
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Protocol, cast, runtime_checkable
 
 from mcp_server.gate import Caller
@@ -13,7 +14,7 @@ from mcp_server.prompts import PROMPTS, Prompt, Prompts
 from mcp_server.resources import Resources
 from mcp_server.settings import KubernetesSettings, MonitoringSettings
 from mcp_server.standing import policy_me
-from mcp_server.tools.catalog import Catalog, Tool
+from mcp_server.tools.catalog import Catalog, Scope, Tool
 from mcp_server.tools.cmdb.backend import CmdbBackend
 from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.documents import Document
@@ -86,11 +87,7 @@ def _tool(tool: Tool[Any, Any]) -> dict[str, Any]:
         "permission": tool.permission,
         "read_only": tool.read_only,
         "destructive": tool.destructive,
-        "scope": {
-            "namespace": tool.scope.namespace,
-            "cluster": tool.scope.cluster,
-            "asset": tool.scope.asset,
-        },
+        "scope": asdict(tool.scope),
     }
 
 
@@ -100,11 +97,7 @@ def _document(document: Document) -> dict[str, Any]:
         "permission": document.permission,
         "read_only": True,
         "destructive": False,
-        "scope": {
-            "namespace": document.scope.namespace,
-            "cluster": document.scope.cluster,
-            "asset": document.scope.asset,
-        },
+        "scope": asdict(document.scope),
     }
 
 
@@ -114,5 +107,5 @@ def _prompt(prompt: Prompt) -> dict[str, Any]:
         "permission": prompt.permission,
         "read_only": True,
         "destructive": False,
-        "scope": {"namespace": None, "cluster": None, "asset": None},
+        "scope": asdict(Scope()),
     }

@@ -118,12 +118,18 @@ class ToolContext:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which argument names the resource a call works on, so that the policy can judge it."""
+    """Which argument names the resource a call works on, so that the policy can judge it.
+
+    Attributes:
+        all_namespaces: the argument that asks for all namespaces at once.
+        cluster_wide: it is about all namespaces whatever the arguments are.
+    """
 
     namespace: str | None = None
     cluster: str | None = None
     asset: str | None = None
     all_namespaces: str | None = None
+    cluster_wide: bool = False
 
 
 ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)

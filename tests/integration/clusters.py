@@ -191,6 +191,8 @@ class _Kwok(Server):
             *(f"--config={self._config}", "--manage-all-nodes=true"),
             *("--node-ip=127.0.0.1", f"--node-port={self._port}", "--cidr=10.244.0.0/16"),
             f"--server-address=127.0.0.1:{self._port}",
+            # With leases a late renewal, as on a busy machine, makes it leave the pods alone.
+            "--node-lease-duration-seconds=0",
         ]
 
     def ready(self) -> bool:

@@ -35,6 +35,7 @@ from mcp_server.tools.kubernetes.model import (
     Scale,
     ScaleArguments,
 )
+from mcp_server.tools.kubernetes.namespaces import NamespaceReader
 from mcp_server.tools.kubernetes.paging import Page, Position, fingerprint
 from mcp_server.tools.kubernetes.reading import deployment_of, pods_of_table, rollout_of
 from mcp_server.tools.workloads import ServiceHealth
@@ -59,6 +60,7 @@ class Kubernetes:
     def __init__(self, settings: KubernetesSettings) -> None:
         self._clusters = Clusters(settings)
         self._events = EventReader(self._clusters)
+        self._namespaces = NamespaceReader(self._clusters)
         self._services = ServiceReader(self._clusters)
 
     async def start(self) -> None:
@@ -175,6 +177,7 @@ class Kubernetes:
     def resources(self) -> list[Document]:
         """Return the documents of this family."""
         return [
+            *self._namespaces.resources(),
             Document(
                 uri="enterprise://k8s/clusters",
                 name="k8s-clusters",
@@ -183,7 +186,7 @@ class Kubernetes:
                 permission="tools:read",
                 read=self._read_clusters,
                 source="Kubernetes",
-            )
+            ),
         ]
 
     async def _get_pods(self, arguments: ListPodsArguments, context: ToolContext) -> Pods:

@@ -25,7 +25,7 @@ ok if {
 # title: Some arguments could be allowed
 # description: True for an entry of the catalogue that the subject could use in at least one place.
 reachable(thing) if {
-	thing.scope.namespace == null
+	_placeless(thing)
 	subject.may(thing.permission)
 }
 
@@ -60,10 +60,7 @@ elsewhere(thing) if {
 # title: The subject could use a thing in all namespaces at once
 default everywhere(_) := false
 
-everywhere(thing) if {
-	is_string(thing.scope.namespace)
-	_usable_everywhere(thing)
-}
+everywhere(thing) if _usable_everywhere(thing)
 
 # METADATA
 # title: The catalogue's entry for what is asked for
@@ -125,7 +122,7 @@ _right_kind if input.resource.type in methods.method.kinds
 
 # Three places: nowhere in particular, one namespace, everywhere. Anything else is no place and stays refused.
 _place_allowed if {
-	entry.scope.namespace == null
+	_placeless(entry)
 	object.get(input.resource, ["properties", "all_namespaces"], false) == false
 	object.get(input.resource, ["properties", "namespace"], null) == null
 	subject.may(entry.permission)
@@ -144,6 +141,17 @@ _place_allowed if {
 }
 
 _everywhere if input.resource.properties.all_namespaces == true
+
+_everywhere if entry.scope.cluster_wide == true
+
+_placeless(thing) if {
+	thing.scope.namespace == null
+	thing.scope.cluster_wide == false
+}
+
+_offered_everywhere(thing) if is_string(thing.scope.all_namespaces)
+
+_offered_everywhere(thing) if thing.scope.cluster_wide == true
 
 _named_for(namespace) if {
 	some role in data.config.namespaces.listed[namespace].roles
@@ -177,6 +185,7 @@ _usable_in_a_namespace(thing) if {
 }
 
 _usable_everywhere(thing) if {
+	_offered_everywhere(thing)
 	thing.read_only == true
 	subject.may(thing.permission)
 	some role in data.config.namespaces.cluster_wide.roles

@@ -46,3 +46,33 @@ test_a_name_grants_only_what_the_data_says if {
 	answer := decision.decide with input as request with data.config as config
 	fixtures.codes(answer) == {"not_available"}
 }
+
+_namespaces := "enterprise://k8s/{cluster}/namespaces"
+
+_reading(roles) := answer if {
+	answer := decision.decide with input as fixtures.read(roles, _namespaces) with data.config as fixtures.config
+}
+
+_sees_namespaces(roles) if {
+	visible := decision.visible with input as fixtures.request(roles, "resources/list") with data.config as fixtures.config
+	_namespaces in visible.resources
+}
+
+test_what_is_about_a_whole_cluster_is_for_the_roles_named_for_it if {
+	_reading(["mcp:admin"]).effect == "allow"
+	_sees_namespaces(["mcp:admin"])
+}
+
+test_what_is_about_a_whole_cluster_is_hidden_from_others if {
+	every role in ["mcp:viewer", "mcp:operator"] {
+		fixtures.codes(_reading([role])) == {"not_available"}
+		not _sees_namespaces([role])
+	}
+}
+
+test_all_namespaces_are_not_for_a_tool_that_does_not_offer_them if {
+	only_one := object.union(fixtures.config, {"catalog": {"tools": {"k8s:get_pods": {"scope": {"all_namespaces": null}}}}})
+	request := fixtures.call(["mcp:admin"], "k8s:get_pods", {"all_namespaces": true})
+	answer := decision.decide with input as request with data.config as only_one
+	fixtures.codes(answer) == {"cluster_wide_not_allowed"}
+}

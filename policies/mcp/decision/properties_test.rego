@@ -37,10 +37,7 @@ _table := {
 	},
 }
 
-_looking := {
-	"none": {"mcp:viewer", "mcp:operator", "mcp:admin"},
-	"everywhere": {"mcp:admin"},
-}
+_looking := {"none": {"mcp:viewer", "mcp:operator", "mcp:admin"}}
 
 _reading := {
 	"production": {"mcp:admin"},

@@ -1,0 +1,63 @@
+"""The namespaces of a cluster, as a document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from mcp_server.tools.catalog import Scope, ToolContext
+from mcp_server.tools.documents import Document
+from mcp_server.tools.kubernetes.clusters import Clusters
+
+__all__ = ["NamespaceReader"]
+
+_MAX_NAMESPACES = 1000
+
+
+class NamespaceReader:
+    """The template `enterprise://k8s/{cluster}/namespaces`."""
+
+    def __init__(self, clusters: Clusters) -> None:
+        self._clusters = clusters
+
+    def resources(self) -> list[Document]:
+        """Return the declaration."""
+        return [
+            Document(
+                uri="enterprise://k8s/{cluster}/namespaces",
+                name="k8s-namespaces",
+                title="Namespaces of a cluster",
+                description="The names of all namespaces of a Kubernetes cluster, and their phases.",
+                permission="k8s:get",
+                read=self._read,
+                complete=self._complete,
+                source="Kubernetes",
+                scope=Scope(cluster="cluster", cluster_wide=True),
+            )
+        ]
+
+    async def _read(self, context: ToolContext, parameters: Mapping[str, str]) -> str:
+        cluster = self._clusters.find(parameters["cluster"])
+        document = await cluster.get(
+            "/api/v1/namespaces",
+            {},
+            context,
+            what="list of namespaces",
+            query={"limit": str(context.at_most(_MAX_NAMESPACES))},
+        )
+        return json.dumps(
+            {
+                "cluster": cluster.name,
+                "namespaces": [
+                    {
+                        "name": item["metadata"]["name"],
+                        "phase": item.get("status", {}).get("phase"),
+                    }
+                    for item in document["items"]
+                ],
+                "truncated": bool(document["metadata"].get("continue")),
+            }
+        )
+
+    async def _complete(self, _: str, text: str, __: ToolContext) -> list[str]:
+        return [name for name in self._clusters.names if name.startswith(text)]
