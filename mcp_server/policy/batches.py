@@ -68,14 +68,18 @@ class Batches:
         try:
             return await self._ask_one(entry, document)
         finally:
-            self._senders.discard(task)
-            if self._waiting and not self._senders:
-                self._start()
+            self._ended(task)
 
     def _start(self) -> None:
         sender = asyncio.create_task(self._send(), name="policy-questions")
         self._senders.add(sender)
-        sender.add_done_callback(self._senders.discard)
+        sender.add_done_callback(self._ended)
+
+    def _ended(self, sender: asyncio.Task[Any]) -> None:
+        self._senders.discard(sender)
+        # Who asked after the sender's last look at the waiting saw that it was still there.
+        if self._waiting and not self._senders:
+            self._start()
 
     async def _send(self) -> None:
         while self._waiting:

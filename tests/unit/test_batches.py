@@ -66,6 +66,21 @@ async def test_many_callers_share_queries_and_get_their_own_answers() -> None:
     assert max(oracle.queries) == 32
 
 
+async def test_a_question_that_follows_an_answer_at_once_does_not_wait_for_another() -> None:
+    """The query that brought the answer is on its way out just then, and takes nothing more."""
+    oracle = Oracle()
+    batches = Batches(oracle.one, oracle.many)
+
+    async def twice(number: int) -> list[Any]:
+        return [await batches.ask(entry, {"n": number}) for entry in ("decide", "visible")]
+
+    answers = await asyncio.wait_for(asyncio.gather(*(twice(n) for n in range(3))), timeout=5)
+
+    assert answers == [
+        [{"result": ["decide", {"n": n}]}, {"result": ["visible", {"n": n}]}] for n in range(3)
+    ]
+
+
 async def test_a_question_that_fails_fails_alone() -> None:
     oracle = Oracle()
     batches = Batches(oracle.one, oracle.many)
