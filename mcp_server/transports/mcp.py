@@ -377,18 +377,20 @@ def _prompt(prompt: Prompt) -> types.Prompt:
 
 
 def declaration(tool: Tool[Any, Any]) -> types.Tool:
-    """Return how clients are told of a tool."""
+    """Return how clients are told of a tool.
+
+    Three hints are sent with every tool, also where a default of the specification would do: clients
+    differ in what they take for granted. The title is left to REST and the documents: it repeats the
+    name, and each model would pay for it with every conversation.
+    """
     return types.Tool(
         name=tool.wire_name,
-        title=tool.title,
         description=tool.description,
         input_schema=tool.input_schema,
         output_schema=tool.output_schema,
         annotations=types.ToolAnnotations(
             read_only_hint=tool.read_only,
-            # The specification gives them a meaning only where something is changed.
-            destructive_hint=None if tool.read_only else tool.destructive,
-            idempotent_hint=None if tool.read_only else tool.idempotent,
-            open_world_hint=False,
+            destructive_hint=tool.destructive,
+            idempotent_hint=tool.idempotent,
         ),
     )

@@ -68,8 +68,11 @@ class TestBothEras:
             tools = {tool.name: tool for tool in (await client.list_tools()).tools}
 
         metrics = tools["monitoring_query_metrics"]
-        assert metrics.annotations is not None
-        assert metrics.annotations.read_only_hint is True
+        for tool in tools.values():
+            hints = tool.annotations
+            assert hints is not None
+            assert (hints.read_only_hint, hints.destructive_hint) == (True, False), tool.name
+            assert hints.idempotent_hint is True, tool.name
         assert metrics.input_schema["required"] == ["query"]
         assert metrics.input_schema["additionalProperties"] is False
         assert metrics.output_schema is not None
