@@ -20,6 +20,7 @@ VIEWERS_TOOLS = [
     "cmdb_get_service_topology",
     "cmdb_query_assets",
     "monitoring_get_alerts",
+    "monitoring_health_check",
     "monitoring_list_metrics",
     "monitoring_query_metrics",
 ]
@@ -98,6 +99,14 @@ class TestBothEras:
         described = {asset["id"]: asset["ip_address"] for asset in assets}
         for name, address in installation.address.items():
             assert described[name] == address
+
+    async def test_the_topology_of_the_service_has_every_host_that_serves_it(
+        self, viewer: LegacyClient, installation: Installation
+    ) -> None:
+        answer = await viewer.call("cmdb_get_service_topology", {"service_name": "mcp"})
+
+        nodes = {node["id"] for node in answer["result"]["structuredContent"]["nodes"]}
+        assert nodes == {"service:mcp", *installation.address}
 
     async def test_alerts_are_asked_of_the_alertmanager(self, viewer: LegacyClient) -> None:
         answer = await viewer.call("monitoring_get_alerts")
@@ -213,7 +222,7 @@ class TestBadInput:
         ("arguments", "said"),
         [
             ({"query": 5}, "query: Input should be a valid string"),
-            ({"query": "up", "qurey": "up"}, "qurey: unknown argument; known arguments: query"),
+            ({"query": "up", "qurey": "up"}, "qurey: unknown argument; known arguments: limit, "),
             ({"query": "up{"}, "parse error"),
         ],
         ids=["wrong type", "unknown argument", "PromQL"],

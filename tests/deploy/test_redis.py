@@ -9,7 +9,8 @@ from tests.deploy.installation import Host, Installation
 testinfra_hosts = ["ansible://redis"]
 
 _COMMANDS = (
-    "ping evalsha script|load time zadd zcard zrange zrem zremrangebyscore pexpire"  # counters.py
+    # counters.py
+    "ping evalsha script|load time zadd zcard zcount zrange zrem zremrangebyscore pexpire"
 )
 _CA = "/etc/enterprise-mcp/tls/ca.pem"
 _PLAIN = """
