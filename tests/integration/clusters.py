@@ -191,7 +191,7 @@ class _Kwok(Server):
             *(f"--config={self._config}", "--manage-all-nodes=true"),
             *("--node-ip=127.0.0.1", f"--node-port={self._port}", "--cidr=10.244.0.0/16"),
             f"--server-address=127.0.0.1:{self._port}",
-            # With leases a late renewal, as on a busy machine, makes it leave the pods alone.
+            # Leases settle which of several kwoks plays a node, and there is one.
             "--node-lease-duration-seconds=0",
         ]
 
@@ -275,6 +275,14 @@ class Cluster:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
         file.write_text("".join(f"{now} stdout F {line}\n" for line in lines))
 
+    def compact(self) -> None:
+        """Make etcd forget all states of the cluster but the present one."""
+        with httpx2.Client(base_url=self._etcd.url, timeout=20) as etcd:
+            header = etcd.post("/v3/kv/range", json={"key": "AA=="}).json()["header"]
+            answer = etcd.post("/v3/kv/compaction", json={"revision": header["revision"]})
+        if answer.status_code != 200:
+            raise ServerFailed(f"etcd did not forget: {answer.text}")
+
     def create(self, *objects: Mapping[str, Any]) -> None:
         """Create objects, each with its kind and namespace.
 
@@ -293,6 +301,11 @@ class Cluster:
         """Write an object's status, as its kubelet or controller would."""
         path = _collection({"kind": kind, "metadata": {"namespace": namespace}})
         self._send("PATCH", f"{path}/{name}/status", {"status": status})
+
+    def patch(self, kind: str, namespace: str, name: str, change: Mapping[str, Any]) -> None:
+        """Change an object by a strategic merge patch."""
+        path = _collection({"kind": kind, "metadata": {"namespace": namespace}})
+        self._send("PATCH", f"{path}/{name}", change)
 
     def read(self, kind: str, namespace: str, name: str = "") -> dict[str, Any]:
         """Return an object, or a list of all of that kind in the namespace."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,55 +11,15 @@ import pytest
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import ToolContext, ToolError
 from mcp_server.tools.kubernetes.family import Kubernetes
-from mcp_server.tools.presentation import present
 from tests.integration.clusters import Cluster, deployment, pod
+from tests.integration.kubernetes_calls import family, until
 
 pytestmark = pytest.mark.anyio
-
-Call = Callable[..., Any]
-
-
-@asynccontextmanager
-async def family(cluster: Cluster, token: str = "server", **options: Any) -> AsyncIterator[Call]:
-    """The tools over the cluster, as a function that calls one by name."""
-    user = ToolContext(
-        user=options.pop("user", "alice"),
-        tenant="default",
-        groups=options.pop("groups", ()),
-    )
-    settings = KubernetesSettings(clusters={"main": cluster.settings(token)}, **options)
-    kubernetes = Kubernetes(settings)
-    tools = {tool.name.partition(":")[2]: tool for tool in kubernetes.tools()}
-    await kubernetes.start()
-
-    async def call(name: str, /, **arguments: Any) -> Any:
-        return await tools[name].run(tools[name].parse(arguments), user)
-
-    try:
-        yield call
-    finally:
-        await kubernetes.stop()
-
-
-async def until(cluster: Cluster, namespace: str, name: str, ready: int) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        status = cluster.read("Deployment", namespace, name).get("status", {})
-        if status.get("readyReplicas", 0) == ready == status.get("replicas", 0):
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"{name} did not get {ready} ready replicas: {status}")
 
 
 @pytest.fixture(scope="module")
 def web(cluster: Cluster) -> Cluster:
     cluster.create(deployment("web", "development", replicas=2))
-    return cluster
-
-
-@pytest.fixture(scope="module")
-def crowd(cluster: Cluster) -> Cluster:
-    cluster.create_many([pod(f"p-{n:04}", "crowd") for n in range(5000)])
     return cluster
 
 
@@ -381,57 +339,3 @@ async def test_impersonation_makes_the_clusters_rules_a_second_lock(web: Cluster
         assert (await call("get_pods", namespace="development")).pods
         with pytest.raises(ToolError, match="does not allow you"):
             await call("get_pods", namespace="staging")
-
-
-async def test_the_tools_work_again_after_a_restart_of_the_api_server(web: Cluster) -> None:
-    async with family(web) as call:
-        await call("get_pods", namespace="development")
-        with web.api.stopped(), pytest.raises(ToolError, match="main is not available"):
-            await call("get_pods", namespace="development")
-        assert (await call("get_pods", namespace="development")).pods
-
-
-# Last: the simulated kubelet is slow to make pods ready while there are so many.
-async def test_5000_pods_are_walked_without_loss_or_repetition(crowd: Cluster) -> None:
-    seen: list[str] = []
-    cursor = None
-    async with family(crowd) as call:
-        while True:
-            page = await call("get_pods", namespace="crowd", limit=500, cursor=cursor)
-            assert page.total == 5000
-            seen += [row.name for row in page.pods]
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-
-    assert seen == [f"p-{n:04}" for n in range(5000)]
-
-
-async def test_a_page_cut_to_the_budget_goes_on_at_the_next_row(crowd: Cluster) -> None:
-    settings = KubernetesSettings(clusters={"main": crowd.settings()})
-    kubernetes = Kubernetes(settings)
-    (tool,) = (tool for tool in kubernetes.tools() if tool.name == "k8s:get_pods")
-    context = ToolContext(user="alice", tenant="default")
-    await kubernetes.start()
-    seen: list[str] = []
-    cursor = None
-    try:
-        for _ in range(4):
-            arguments = tool.parse({"namespace": "crowd", "limit": 500, "cursor": cursor})
-            answer = present(tool, arguments, await tool.run(arguments, context)).structured
-            seen += [row["name"] for row in answer["pods"]]
-            cursor = answer["next_cursor"]
-    finally:
-        await kubernetes.stop()
-
-    assert len(seen) > 500
-    assert seen == [f"p-{n:04}" for n in range(len(seen))]
-
-
-async def test_a_cursor_of_another_list_is_refused(crowd: Cluster) -> None:
-    async with family(crowd) as call:
-        page = await call("get_pods", namespace="crowd", limit=1)
-        with pytest.raises(ToolError, match="other arguments"):
-            await call("get_pods", namespace="staging", limit=1, cursor=page.next_cursor)
-        with pytest.raises(ToolError, match="not a cursor"):
-            await call("get_pods", namespace="crowd", cursor="!")

@@ -1,0 +1,68 @@
+"""The Kubernetes tools in this process, over clusters that run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from mcp_server.settings import ClusterSettings, KubernetesSettings
+from mcp_server.tools.catalog import ToolContext
+from mcp_server.tools.kubernetes.family import Kubernetes
+from tests.integration.clusters import Cluster
+
+__all__ = ["Call", "family", "family_of", "until"]
+
+Call = Callable[..., Any]
+
+
+@asynccontextmanager
+async def family(cluster: Cluster, token: str = "server", **options: Any) -> AsyncIterator[Call]:
+    """The tools over one cluster, as a function that calls one by name."""
+    async with family_of({"main": cluster.settings(token)}, **options) as call:
+        yield call
+
+
+@asynccontextmanager
+async def family_of(
+    clusters: Mapping[str, ClusterSettings],
+    *,
+    user: str = "alice",
+    groups: tuple[str, ...] = (),
+    progress: Callable[[float, float | None, str], Any] | None = None,
+    **options: Any,
+) -> AsyncIterator[Call]:
+    """The tools over clusters, as a function that calls one by name.
+
+    Args:
+        progress: gets what a long call reports.
+        options: further settings of the family.
+    """
+    context = ToolContext(user=user, tenant="default", groups=groups)
+    if progress is not None:
+        context = replace(context, progress=progress)
+    kubernetes = Kubernetes(KubernetesSettings(clusters=dict(clusters), **options))
+    tools = {tool.name.partition(":")[2]: tool for tool in kubernetes.tools()}
+    await kubernetes.start()
+
+    async def call(name: str, /, **arguments: Any) -> Any:
+        return await tools[name].run(tools[name].parse(arguments), context)
+
+    try:
+        yield call
+    finally:
+        await kubernetes.stop()
+
+
+async def until(cluster: Cluster, namespace: str, name: str, ready: int) -> None:
+    """Wait until a deployment has so many ready replicas, and no others."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        status = cluster.read("Deployment", namespace, name).get("status", {})
+        if status.get("readyReplicas", 0) == ready == status.get("replicas", 0):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{name} did not get {ready} ready replicas: {status}")

@@ -1,0 +1,69 @@
+"""Lists of 5,000 pods, on a real control plane.
+
+These come after the other tests of the cluster, by the name of this file: the simulated kubelet is slow
+to make pods ready while there are so many.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from mcp_server.settings import KubernetesSettings
+from mcp_server.tools.catalog import ToolContext, ToolError
+from mcp_server.tools.kubernetes.family import Kubernetes
+from mcp_server.tools.presentation import present
+from tests.integration.clusters import Cluster, pod
+from tests.integration.kubernetes_calls import family
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def crowd(cluster: Cluster) -> Cluster:
+    cluster.create_many([pod(f"p-{n:04}", "crowd") for n in range(5000)])
+    return cluster
+
+
+async def test_5000_pods_are_walked_without_loss_or_repetition(crowd: Cluster) -> None:
+    seen: list[str] = []
+    cursor = None
+    async with family(crowd) as call:
+        while True:
+            page = await call("get_pods", namespace="crowd", limit=500, cursor=cursor)
+            assert page.total == 5000
+            seen += [row.name for row in page.pods]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+
+    assert seen == [f"p-{n:04}" for n in range(5000)]
+
+
+async def test_a_page_cut_to_the_budget_goes_on_at_the_next_row(crowd: Cluster) -> None:
+    settings = KubernetesSettings(clusters={"main": crowd.settings()})
+    kubernetes = Kubernetes(settings)
+    (tool,) = (tool for tool in kubernetes.tools() if tool.name == "k8s:get_pods")
+    context = ToolContext(user="alice", tenant="default")
+    await kubernetes.start()
+    seen: list[str] = []
+    cursor = None
+    try:
+        for _ in range(4):
+            arguments = tool.parse({"namespace": "crowd", "limit": 500, "cursor": cursor})
+            answer = present(tool, arguments, await tool.run(arguments, context)).structured
+            seen += [row["name"] for row in answer["pods"]]
+            cursor = answer["next_cursor"]
+    finally:
+        await kubernetes.stop()
+
+    assert len(seen) > 500
+    assert seen == [f"p-{n:04}" for n in range(len(seen))]
+
+
+async def test_a_cursor_of_another_list_is_refused(crowd: Cluster) -> None:
+    async with family(crowd) as call:
+        page = await call("get_pods", namespace="crowd", limit=1)
+        with pytest.raises(ToolError, match="other arguments"):
+            await call("get_pods", namespace="staging", limit=1, cursor=page.next_cursor)
+        with pytest.raises(ToolError, match="not a cursor"):
+            await call("get_pods", namespace="crowd", cursor="!")
