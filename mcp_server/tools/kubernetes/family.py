@@ -7,7 +7,7 @@ import collections
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
 from mcp_server.tools.documents import Document
-from mcp_server.tools.kubernetes.cluster import TABLE, Cluster, Conflict, NotAllowed
+from mcp_server.tools.kubernetes.cluster import TABLE, Cluster, Conflict, NotAllowed, NotFound
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.events import EventReader
 from mcp_server.tools.kubernetes.health import ServiceReader
@@ -52,6 +52,7 @@ _MAX_SEARCHED_LINES = 10_000
 _MAX_LINE = 4096
 _LOG_S = 20.0
 _REOPEN_S = 0.5
+_MAX_REOPEN_S = 4.0
 
 
 class Kubernetes:
@@ -430,45 +431,49 @@ class Kubernetes:
     ) -> Rollout:
         """Follow the rollout until it ends or the time is over, and return how far it is then.
 
-        A watch that is cut, or a cluster that is away for a moment, is asked again.
+        The change is made already, so no trouble of asking ends the call: a watch that is cut, a
+        cluster that is away, a role that may not watch. What is last known is returned, and why
+        it is not newer.
+
+        Raises:
+            NotFound: the deployment was deleted meanwhile.
         """
         deadline = time.monotonic() + arguments.wait_s
         rollout = rollout_of(document)
+        trouble: ToolError | None = None
+        pause_s = _REOPEN_S
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + arguments.wait_s):
                 while rollout.state == "progressing":
                     await context.progress(rollout.available, rollout.desired, rollout.message)
+                    if trouble is None:
+                        left_s = max(1, round(deadline - time.monotonic()))
+                        # What broke the watch off shows in the next question, or is over.
+                        states = _watched(cluster, arguments, context, document, left_s)
+                        with contextlib.suppress(ToolError, ValueError):
+                            async with contextlib.aclosing(states):
+                                async for state in states:
+                                    document, rollout = state, rollout_of(state)
+                                    if rollout.state != "progressing":
+                                        return rollout
+                                    await context.progress(
+                                        rollout.available, rollout.desired, rollout.message
+                                    )
+                    await asyncio.sleep(pause_s)
                     try:
-                        async with cluster.stream(
-                            "/apis/apps/v1/namespaces/{namespace}/deployments",
-                            {"namespace": arguments.namespace},
-                            context,
-                            what=_what(arguments),
-                            query={
-                                "watch": "true",
-                                "fieldSelector": f"metadata.name={arguments.deployment}",
-                                "resourceVersion": document["metadata"]["resourceVersion"],
-                                "timeoutSeconds": str(max(1, round(deadline - time.monotonic()))),
-                            },
-                        ) as stream:
-                            async for line in stream:
-                                event = json.loads(line)
-                                if event["type"] not in ("ADDED", "MODIFIED"):
-                                    break
-                                document = event["object"]
-                                rollout = rollout_of(document)
-                                if rollout.state != "progressing":
-                                    return rollout
-                                await context.progress(
-                                    rollout.available, rollout.desired, rollout.message
-                                )
-                    except (BackendUnavailable, ValueError):
-                        pass
-                    await asyncio.sleep(_REOPEN_S)
-                    with contextlib.suppress(BackendUnavailable):
                         document = await self._deployment(cluster, arguments, context)
-                        rollout = rollout_of(document)
-        return rollout
+                    except NotFound:
+                        raise
+                    except ToolError as error:
+                        # Less and less often: this call alone is not to open the circuit for all.
+                        trouble, pause_s = error, min(2 * pause_s, _MAX_REOPEN_S)
+                    else:
+                        rollout, trouble, pause_s = rollout_of(document), None, _REOPEN_S
+        if trouble is None or rollout.state != "progressing":
+            return rollout
+        return rollout.model_copy(
+            update={"message": f"{rollout.message}, when it was last known; {trouble}"}
+        )
 
     async def _read_clusters(self, _: ToolContext, __: Mapping[str, str]) -> str:
         return json.dumps(
@@ -479,6 +484,33 @@ class Kubernetes:
                 ]
             }
         )
+
+
+async def _watched(
+    cluster: Cluster,
+    arguments: DeploymentArguments,
+    context: ToolContext,
+    document: Mapping[str, Any],
+    seconds: int,
+) -> AsyncGenerator[dict[str, Any]]:
+    """Give the states that a deployment takes on after `document`, until the API server ends it."""
+    async with cluster.stream(
+        "/apis/apps/v1/namespaces/{namespace}/deployments",
+        {"namespace": arguments.namespace},
+        context,
+        what=_what(arguments),
+        query={
+            "watch": "true",
+            "fieldSelector": f"metadata.name={arguments.deployment}",
+            "resourceVersion": document["metadata"]["resourceVersion"],
+            "timeoutSeconds": str(seconds),
+        },
+    ) as stream:
+        async for line in stream:
+            event = json.loads(line)
+            if event["type"] not in ("ADDED", "MODIFIED"):
+                return
+            yield event["object"]
 
 
 def _names(arguments: DeploymentArguments) -> dict[str, str]:
