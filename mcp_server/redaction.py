@@ -64,6 +64,7 @@ _SECRET_PARTS = (
 _SECRET_WORDS = frozenset({"auth", "jwt", "otp", "pass", "pin", "pwd", "apitoken", "sig"})
 
 _KEY_VALUE_NAMES = ("name", "key")
+_LABEL_SETS = frozenset({"annotations", "labels"})
 
 # Each pattern is linear in the length of the text: repeated parts are bounded or cannot overlap,
 # and a token can only begin where the character before is not part of one.
@@ -159,20 +160,45 @@ def redact_text(text: str) -> str:
 
 
 def redact_shapes(value: Any) -> Any:
-    """Return a copy of a JSON-like value in which text loses what has the shape of a secret.
+    """Return a copy of a JSON-like value in which text and keys lose what has the shape of a secret.
 
-    For results: keys stay as they are, and so do values whose key only sounds secret (a metric named
-    `token_reviews_total` has an honest value).
+    For results: values whose key only sounds secret stay (a metric named `token_reviews_total` has an
+    honest value), but for labels and annotations, whose keys people choose: there they are replaced.
+    Keys that become alike are numbered, so that none takes the place of another.
     """
     match value:
         case str():
             return redact_text(value)
         case dict():
-            return {key: redact_shapes(item) for key, item in value.items()}
+            kept: dict[str, Any] = {}
+            for key, item in value.items():
+                shown = _free_name(redact_text(str(key)), kept)
+                kept[shown] = redact_shapes(_without_secret_labels(key, item))
+            return kept
         case list():
             return [redact_shapes(item) for item in value]
         case _:
             return value
+
+
+def _without_secret_labels(name: str, value: Any) -> Any:
+    """Return `value`; where it is a set of labels, what stands under a secret's name is replaced."""
+    if name not in _LABEL_SETS or not isinstance(value, dict):
+        return value
+    return {
+        key: REDACTED if isinstance(text, str) and is_secret_key(key) else text
+        for key, text in value.items()
+    }
+
+
+def _free_name(name: str, taken: Mapping[str, Any]) -> str:
+    """Return `name`, numbered from 2 on where it is taken."""
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name} ({number})" in taken:
+        number += 1
+    return f"{name} ({number})"
 
 
 def is_secret_key(key: str) -> bool:

@@ -17,6 +17,7 @@ from mcp_server.redaction import (
     REDACTED,
     is_secret_key,
     redact_arguments,
+    redact_shapes,
     redact_text,
     redact_value,
 )
@@ -248,3 +249,24 @@ def test_hostile_text_costs_little_time(hostile: str) -> None:
     redact_text(hostile)
 
     assert time.perf_counter() - started < 1
+
+
+def test_keys_of_a_result_that_look_like_secrets_are_masked_and_stay_distinct() -> None:
+    first, second = "ghp_" + "a" * 24, "ghp_" + "b" * 24
+
+    shown = redact_shapes({"groups": {first: 1, second: 2, "Bearer abcdefgh": 3, "prod": 4}})
+
+    assert shown == {
+        "groups": {REDACTED: 1, f"{REDACTED} (2)": 2, f"Bearer {REDACTED}": 3, "prod": 4}
+    }
+
+
+@pytest.mark.parametrize("labels", ["labels", "annotations"])
+def test_labels_under_the_name_of_a_secret_are_masked_in_results(labels: str) -> None:
+    shown = redact_shapes({"rows": [{labels: {"password": "hunter2", "app": "web"}}]})
+
+    assert shown == {"rows": [{labels: {"password": REDACTED, "app": "web"}}]}
+
+
+def test_a_result_keeps_honest_values_under_names_that_sound_secret() -> None:
+    assert redact_shapes({"token_reviews_total": "12"}) == {"token_reviews_total": "12"}
