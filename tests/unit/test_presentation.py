@@ -116,6 +116,25 @@ def test_secrets_in_rows_are_masked_and_the_cursor_is_left_as_it_is() -> None:
     assert "next page: cursor=token=abcdef" in presented.text
 
 
+def test_what_only_the_rendered_text_makes_a_secret_is_masked_there() -> None:
+    tool: Tool[Any, Any] = Tool(
+        name="test:joined",
+        title="",
+        description="",
+        permission="p",
+        arguments=Arguments,
+        result=Row,
+        run=_never,
+        read_only=True,
+        source="the test",
+        render=lambda row: f"{row['name']}={row['note']}",
+    )
+
+    text = present(tool, Arguments(), Row(name="password", note="hunter2")).text
+
+    assert text.splitlines()[1] == "password=[redacted]"
+
+
 @given(
     lengths=st.lists(st.integers(0, 3000), min_size=1, max_size=80),
     letter=st.sampled_from("aé\n|"),
