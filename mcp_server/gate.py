@@ -39,9 +39,9 @@ from mcp_server.policy.documents import (
 )
 from mcp_server.policy.obligations import mask_fields
 from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable
-from mcp_server.redaction import redact_arguments, redact_text, redact_value
+from mcp_server.redaction import redact_arguments, redact_value
 from mcp_server.tools.catalog import Catalog, InvalidArguments, Tool, ToolContext, ToolError
-from mcp_server.tools.presentation import present
+from mcp_server.tools.presentation import marked, present
 
 __all__ = [
     "Answer",
@@ -311,7 +311,8 @@ class Gate:
                 )
             except ToolError as error:
                 return ToolAnswer(
-                    redact_text(str(error)),
+                    # It may hold what a backend said: words from outside, as a result's are.
+                    marked(tool.source, str(error)),
                     None,
                     tool.source,
                     is_error=True,
