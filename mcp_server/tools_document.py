@@ -29,7 +29,8 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
 - Unknown arguments are refused by name. A result (structured, and as text for a model) is at most
   {RESULT_BUDGET_BYTES // 1024} KiB; a list that was cut says so and has a `next_cursor`,
   which `cursor` takes for the next page; `fields` leaves only these fields of each row.
-- Text from the systems asked is marked as data, and known shapes of secrets in it are masked.
+- Text from the systems asked, errors too, is marked as data, and known shapes of
+  secrets in it are masked.
 - `tools/list`, `resources/list`, `resources/templates/list` and `prompts/list` come in pages of
   {PAGE_SIZE}; a completion has at most {MAX_COMPLETIONS} values.
 - Over REST: `POST /tools/{{name}}/execute` with the arguments as a JSON object.

@@ -15,7 +15,7 @@ from mcp_server.tools.text import table
 __all__ = ["RESULT_BUDGET_BYTES", "Presented", "marked", "present"]
 
 RESULT_BUDGET_BYTES = 64 * 1024
-"""The most bytes of one answer: the structured result as JSON, and its text."""
+"""The most bytes of one answer: the structured result and its text, each as the JSON it is sent as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,5 +136,8 @@ def marked(source: str, body: str) -> str:
 
 
 def _size(presented: Presented) -> int:
-    structured = json.dumps(presented.structured, ensure_ascii=False, separators=(",", ":"))
-    return len(structured.encode()) + len(presented.text.encode())
+    """Return the bytes of both parts as they are sent: quotes and line breaks of the text escaped."""
+    return sum(
+        len(json.dumps(part, ensure_ascii=False, separators=(",", ":")).encode())
+        for part in (presented.structured, presented.text)
+    )

@@ -62,8 +62,9 @@ def page(*rows: Row, total: int | None = None) -> Rows:
 
 
 def size(presented: Any) -> int:
-    structured = json.dumps(presented.structured, ensure_ascii=False, separators=(",", ":"))
-    return len(structured.encode()) + len(presented.text.encode())
+    sent = {"result": presented.structured, "text": presented.text}
+    frame = len('{"result":,"text":}')
+    return len(json.dumps(sent, ensure_ascii=False, separators=(",", ":")).encode()) - frame
 
 
 def test_a_list_is_a_table_between_marks_with_one_random_word() -> None:
@@ -137,7 +138,7 @@ def test_what_only_the_rendered_text_makes_a_secret_is_masked_there() -> None:
 
 @given(
     lengths=st.lists(st.integers(0, 3000), min_size=1, max_size=80),
-    letter=st.sampled_from("aé\n|"),
+    letter=st.sampled_from('aé\n|"\\'),
 )
 def test_no_answer_is_larger_than_the_budget_and_a_cut_says_how_to_go_on(
     lengths: list[int], letter: str
@@ -154,6 +155,12 @@ def test_no_answer_is_larger_than_the_budget_and_a_cut_says_how_to_go_on(
         assert f"{kept} of {len(rows)} shown; cut to 64 KiB" in presented.text
     else:
         assert presented.structured["truncated"] is False
+
+
+def test_what_json_escapes_in_the_text_counts_as_it_is_sent() -> None:
+    presented = present(LIST, ListArguments(), page(*[Row(name='"' * 20)] * 2000))
+
+    assert RESULT_BUDGET_BYTES - 200 < size(presented) <= RESULT_BUDGET_BYTES
 
 
 def test_a_cut_keeps_as_many_rows_as_fit() -> None:
