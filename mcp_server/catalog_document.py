@@ -6,6 +6,7 @@ test compares the generated document with the committed `policies/config/catalog
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -21,15 +22,24 @@ from mcp_server.tools.documents import Document
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
 
-__all__ = ["catalog_document", "every_document", "every_prompt", "every_tool"]
+__all__ = ["catalog_document", "catalog_of", "every_document", "every_prompt", "every_tool"]
 
 
 def catalog_document() -> dict[str, Any]:
     """Return the catalogue of everything this version can serve."""
+    return catalog_of(every_tool(), every_document(), every_prompt())
+
+
+def catalog_of(
+    tools: Iterable[Tool[Any, Any]],
+    documents: Iterable[Document] = (),
+    prompts: Iterable[Prompt] = (),
+) -> dict[str, Any]:
+    """Return the catalogue of some declarations, in the shape of `policies/schemas/catalog`."""
     return {
-        "tools": {tool.name: _tool(tool) for tool in every_tool()},
-        "resources": {document.uri: _document(document) for document in every_document()},
-        "prompts": {prompt.name: _prompt(prompt) for prompt in every_prompt()},
+        "tools": {tool.name: _tool(tool) for tool in tools},
+        "resources": {document.uri: _document(document) for document in documents},
+        "prompts": {prompt.name: _prompt(prompt) for prompt in prompts},
     }
 
 

@@ -63,10 +63,9 @@ def main() -> None:
     """Serve until SIGTERM."""
     kind, argument = sys.argv[1:3]
     if kind == "governed":
-        app.Node = EchoNode  # type: ignore[misc] # the composition root has no parameter for tools
         settings = load_settings(Path(argument))
         configure_logs(settings.log.level)
-        asyncio.run(app.serve(settings))
+        asyncio.run(app.serve(settings, EchoNode))
         return
     server = MCPServer("bare", log_level="ERROR")
 

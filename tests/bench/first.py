@@ -31,7 +31,9 @@ from typing import Any
 import aiohttp
 import yaml
 
+from mcp_server.catalog_document import catalog_of
 from mcp_server.migrate import upgrade
+from tests.bench.echo_node import ECHO
 from tests.integration.nodes import McpNode
 from tests.integration.servers import (
     Alertmanager,
@@ -199,21 +201,7 @@ def _policies(directory: Path) -> Path:
 
     limit = {"limit": _PLENTY, "window_s": 60}
     edit("limits", {"global": limit, "user": limit})
-    edit(
-        "catalog",
-        {
-            "tools": {
-                "bench:echo": {
-                    "family": "bench",
-                    "wire": "bench_echo",
-                    "permission": "tools:read",
-                    "read_only": True,
-                    "destructive": False,
-                    "scope": {"namespace": None, "cluster": None, "asset": None},
-                }
-            }
-        },
-    )
+    edit("catalog", {"tools": catalog_of([ECHO])["tools"]})
     return directory
 
 
@@ -250,8 +238,12 @@ async def measure(
     warm_until = time.perf_counter() + 1
     end = warm_until + seconds
 
+    def failed(status: int, answer: bytes) -> bool:
+        return status != 200 or b'"error"' in answer or b'"isError":true' in answer
+
     async def connection(number: int, session: aiohttp.ClientSession) -> None:
         nonlocal errors
+        first = True
         headers = {
             "Authorization": f"Bearer {tokens[number % len(tokens)]}",
             "Content-Type": "application/json",
@@ -263,11 +255,12 @@ async def measure(
         while (started := time.perf_counter()) < end:
             async with session.post(url, data=body, headers=headers, ssl=tls) as response:
                 answer = await response.read()
+            if first and number == 0 and failed(response.status, answer):
+                raise RuntimeError(f"{what} cannot be measured: {answer[:500].decode()}")
+            first = False
             if started >= warm_until:
                 latencies.append(time.perf_counter() - started)
-                errors += (
-                    response.status != 200 or b'"error"' in answer or b'"isError":true' in answer
-                )
+                errors += failed(response.status, answer)
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         await asyncio.gather(*(connection(number, session) for number in range(connections)))

@@ -22,6 +22,7 @@ from mcp.server.subscriptions import PromptsListChanged, ToolsListChanged
 from pydantic import Field
 
 from mcp_server.app import Node, serve
+from mcp_server.catalog_document import catalog_of
 from mcp_server.prompts import Prompt, PromptArguments, Prompts, Step
 from mcp_server.resources import Resources
 from mcp_server.settings import Settings, load_settings
@@ -185,20 +186,9 @@ PROMPTS = [
 ]
 
 
-def catalogue() -> dict[str, dict[str, Any]]:
+def catalogue() -> dict[str, Any]:
     """Return what the policy's catalogue must hold besides, so that OPA can allow the fixtures."""
-    entry = {
-        "family": "test",
-        "permission": "tools:read",
-        "read_only": True,
-        "destructive": False,
-        "scope": {"namespace": None, "cluster": None, "asset": None},
-    }
-    return {
-        "tools": {tool.name: {**entry, "wire": tool.wire_name} for tool in TOOLS},
-        "resources": {document.uri: entry for document in DOCUMENTS},
-        "prompts": {prompt.name: entry for prompt in PROMPTS},
-    }
+    return catalog_of(TOOLS, DOCUMENTS, PROMPTS)
 
 
 class FixtureDoor(McpDoor):
