@@ -38,11 +38,11 @@ reachable(thing) if {
 reachable(thing) if _usable_everywhere(thing)
 
 # METADATA
-# title: The listed namespaces in which the subject could use a thing
+# title: The namespaces, listed or of the tenant by name, in which the subject could use a thing
 namespaces(thing) := [namespace |
 	is_string(thing.scope.namespace)
 	_usable_in_a_namespace(thing)
-	some namespace, _ in data.config.namespaces.listed
+	some namespace in _known
 	_named_for(namespace)
 ]
 
@@ -54,6 +54,7 @@ elsewhere(thing) if {
 	is_string(thing.scope.namespace)
 	_usable_in_a_namespace(thing)
 	_named_for_unlisted
+	not tenants.confined
 }
 
 # METADATA
@@ -154,11 +155,16 @@ _offered_everywhere(thing) if is_string(thing.scope.all_namespaces)
 _offered_everywhere(thing) if thing.scope.cluster_wide == true
 
 _named_for(namespace) if {
+	tenants.open(namespace)
+	_role_named_for(namespace)
+}
+
+_role_named_for(namespace) if {
 	some role in data.config.namespaces.listed[namespace].roles
 	role in subject.roles
 }
 
-_named_for(namespace) if {
+_role_named_for(namespace) if {
 	is_string(namespace)
 	namespace != ""
 	not data.config.namespaces.listed[namespace]
@@ -171,11 +177,16 @@ _named_for_unlisted if {
 }
 
 _named_somewhere if {
-	some namespace, _ in data.config.namespaces.listed
+	some namespace in _known
 	_named_for(namespace)
 }
 
-_named_somewhere if _named_for_unlisted
+_named_somewhere if {
+	not tenants.confined
+	_named_for_unlisted
+}
+
+_known := object.keys(object.get(data.config.namespaces, "listed", {})) | tenants.namespaces
 
 _usable_in_a_namespace(thing) if subject.may(thing.permission)
 
@@ -186,6 +197,7 @@ _usable_in_a_namespace(thing) if {
 
 _usable_everywhere(thing) if {
 	_offered_everywhere(thing)
+	not tenants.confined
 	thing.read_only == true
 	subject.may(thing.permission)
 	some role in data.config.namespaces.cluster_wide.roles

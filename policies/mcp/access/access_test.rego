@@ -76,3 +76,36 @@ test_all_namespaces_are_not_for_a_tool_that_does_not_offer_them if {
 	answer := decision.decide with input as request with data.config as only_one
 	fixtures.codes(answer) == {"cluster_wide_not_allowed"}
 }
+
+# The fixtures' subjects are of the tenant `default`.
+_confined(own) := object.union(
+	_config({"unlisted": {"roles": ["auditor"]}, "cluster_wide": {"roles": ["auditor"]}}),
+	{"tenants": {"served": [], "suspended": [], "namespaces": own}},
+)
+
+test_a_confined_tenant_reaches_its_own_namespaces_only if {
+	config := _confined({"default": ["shop"]})
+	_sees(config)
+	_effect(config, {"namespace": "shop"}) == "allow"
+	_effect(config, {"namespace": "kube-system"}) == "deny"
+	_effect(config, {"all_namespaces": true}) == "deny"
+}
+
+test_a_tenants_namespace_still_needs_a_role if {
+	config := object.union(_confined({"default": ["shop"]}), {"namespaces": {"unlisted": {"roles": []}}})
+	not _sees(config)
+	_effect(config, {"namespace": "shop"}) == "deny"
+}
+
+test_a_tenant_confined_to_no_namespace_sees_nothing_of_them if {
+	config := _confined({"default": []})
+	not _sees(config)
+	_effect(config, {"namespace": "shop"}) == "deny"
+}
+
+test_a_tenant_that_is_not_confined_shares_all_namespaces if {
+	config := _confined({"other": ["shop"]})
+	_sees(config)
+	_effect(config, {"namespace": "kube-system"}) == "allow"
+	_effect(config, {"all_namespaces": true}) == "allow"
+}

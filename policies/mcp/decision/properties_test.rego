@@ -176,3 +176,30 @@ test_a_standing_names_the_limits_that_calls_are_charged_to if {
 		}
 	}
 }
+
+# A tenant confined to one listed and one unlisted namespace: it sees a tool exactly where some place lets it in.
+_confined := object.union(
+	fixtures.config,
+	{"tenants": {"served": [], "suspended": [], "namespaces": {"default": ["staging", "shop"]}}},
+)
+
+test_a_confined_tenant_sees_a_tool_exactly_if_it_may_call_it_somewhere if {
+	places := [
+		{},
+		{"all_namespaces": true},
+		{"namespace": "staging"},
+		{"namespace": "shop"},
+		{"namespace": "production"},
+		{"namespace": "kube-system"},
+	]
+	every roles in _role_sets {
+		visible := decision.visible with input as fixtures.request(roles, "tools/list") with data.config as _confined
+		callable := {tool |
+			some tool, _ in fixtures.catalog.tools
+			some place in places
+			answer := decision.decide with input as fixtures.call(roles, tool, place) with data.config as _confined
+			answer.effect == "allow"
+		}
+		{tool | some tool in visible.tools} == callable
+	}
+}

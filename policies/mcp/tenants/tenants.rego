@@ -22,6 +22,23 @@ own if {
 }
 
 # METADATA
+# title: The tenant is confined to namespaces of its own
+# description: A tenant that config/tenants gives namespaces, even none; every other tenant shares all of them.
+confined if data.config.tenants.namespaces[input.subject.properties.tenant]
+
+# METADATA
+# title: The namespaces of a confined tenant
+default namespaces := set()
+
+namespaces := {namespace | some namespace in data.config.tenants.namespaces[input.subject.properties.tenant]} if confined
+
+# METADATA
+# title: A namespace is open to the tenant
+open(_) if not confined
+
+open(namespace) if namespace in namespaces
+
+# METADATA
 # title: The tenant is served
 # description: Tenants which are not served, or suspended, are refused whatever they ask for.
 # custom:
