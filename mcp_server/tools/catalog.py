@@ -44,7 +44,7 @@ class ListArguments(Arguments):
     """
 
     limit: Annotated[int, Field(ge=1, le=500)] = 50
-    cursor: str | None = None
+    cursor: Annotated[str | None, Field(max_length=4096)] = None
     fields: list[str] | None = None
 
 

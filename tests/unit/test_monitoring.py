@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 
 import pytest
+from pydantic import ValidationError
 
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.monitoring.matchers import matchers_of
@@ -149,6 +151,12 @@ def test_a_cursor_fits_only_the_arguments_it_was_made_for() -> None:
     }
     with pytest.raises(ToolError, match="belongs to other arguments"):
         decode_cursor(QueryMetricsArguments(query="down", cursor=cursor), {"after": int})
-    for forged in ("x", "é", "W10="):
+    nested = base64.urlsafe_b64encode(b"[" * 3000).decode()
+    for forged in ("x", "é", "W10=", nested):
         with pytest.raises(ToolError, match="not one that this tool gave"):
             decode_cursor(QueryMetricsArguments(query="up", cursor=forged), {"after": int})
+
+
+def test_a_cursor_has_a_longest_length() -> None:
+    with pytest.raises(ValidationError, match="at most 4096 characters"):
+        QueryMetricsArguments(query="up", cursor="x" * 4097)

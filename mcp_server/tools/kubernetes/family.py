@@ -15,7 +15,7 @@ from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
 from mcp_server.tools.documents import Document
-from mcp_server.tools.kubernetes.cluster import TABLE, Cluster, Conflict, NotAllowed, NotFound
+from mcp_server.tools.kubernetes.cluster import TABLE, Cluster, Conflict, NotFound
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.events import EventReader
 from mcp_server.tools.kubernetes.health import ServiceReader
@@ -390,8 +390,9 @@ class Kubernetes:
                 context,
                 what="autoscalers",
             )
-        except NotAllowed:
-            return "whether an autoscaler manages it is not known: its list is not allowed"
+        except ToolError as error:
+            # It is a warning: that it is not known must not stop the scaling.
+            return f"whether an autoscaler manages it is not known: {error}"
         for autoscaler in document["items"]:
             target = autoscaler["spec"]["scaleTargetRef"]
             if (target["kind"], target["name"]) == ("Deployment", arguments.deployment):

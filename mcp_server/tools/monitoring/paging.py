@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Mapping
@@ -35,7 +34,7 @@ def decode_cursor(arguments: ListArguments, kinds: Mapping[str, type]) -> dict[s
         return None
     try:
         place = json.loads(base64.urlsafe_b64decode(arguments.cursor.encode("ascii")))
-    except (ValueError, binascii.Error):
+    except (ValueError, RecursionError):
         place = None
     if not isinstance(place, dict) or not all(
         type(place.get(key)) is kind for key, kind in {"of": str, **kinds}.items()
