@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from mcp_server.redaction import redact_shapes, redact_text
 from mcp_server.tools.catalog import Arguments, ListArguments, ListResult, Result, Tool, ToolError
 from mcp_server.tools.text import table
 
-__all__ = ["RESULT_BUDGET_BYTES", "Presented", "marked", "present"]
+__all__ = ["RESULT_BUDGET_BYTES", "Presented", "marked", "present", "sent_bytes"]
 
 RESULT_BUDGET_BYTES = 64 * 1024
 """The most bytes of one answer: the structured result and its text, each as the JSON it is sent as."""
@@ -136,8 +136,12 @@ def marked(source: str, body: str) -> str:
 
 
 def _size(presented: Presented) -> int:
-    """Return the bytes of both parts as they are sent: quotes and line breaks of the text escaped."""
+    return sent_bytes(presented.structured, presented.text)
+
+
+def sent_bytes(structured: Mapping[str, Any], text: str) -> int:
+    """Return the bytes of a result as it is sent: quotes and line breaks of the text escaped."""
     return sum(
         len(json.dumps(part, ensure_ascii=False, separators=(",", ":")).encode())
-        for part in (presented.structured, presented.text)
+        for part in (structured, text)
     )

@@ -33,7 +33,7 @@ from mcp_server.tools.cmdb.model import (
 )
 from mcp_server.tools.cmdb.topology import mermaid
 from mcp_server.tools.documents import Document
-from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
+from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, sent_bytes
 
 __all__ = ["Cmdb"]
 
@@ -429,9 +429,7 @@ def _fitted(topology: Topology) -> TopologyResult:
 
     def fits(result: TopologyResult) -> bool:
         document = result.model_dump(mode="json")
-        structured = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-        size = len(structured.encode()) + len(_topology_text(document).encode())
-        return size <= _TOPOLOGY_BUDGET_BYTES
+        return sent_bytes(document, _topology_text(document)) <= _TOPOLOGY_BUDGET_BYTES
 
     whole = _topology(topology, len(topology.nodes))
     if fits(whole):
