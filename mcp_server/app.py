@@ -11,7 +11,6 @@ from typing import Any
 
 from mcp.server.context import ServerRequestContext
 from mcp.server.stdio import stdio_server
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.subscriptions import (
     PromptsListChanged,
     ResourcesListChanged,
@@ -42,6 +41,7 @@ from mcp_server.tools.cmdb.rest import RestCmdb
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
 from mcp_server.transports.edge import Edge, EdgeState
+from mcp_server.transports.endpoint import McpEndpoint
 from mcp_server.transports.health import health_routes, telemetry_routes
 from mcp_server.transports.listener import Listener
 from mcp_server.transports.mcp import McpDoor
@@ -158,13 +158,11 @@ class Node:
         """Return the ASGI application behind the load balancer."""
         settings = self.settings
         door = self.mcp_door(lambda ctx: _edge_state(ctx).caller, _mark_node_unavailable)
-        sessions = StreamableHTTPSessionManager(
+        endpoint = McpEndpoint(
             door.server,
-            json_response=True,
-            stateless=True,
-            max_request_body_size=settings.listen.max_body_bytes,
+            max_body_bytes=settings.listen.max_body_bytes,
             # Hosts are checked for all routes below; browsers of other origins are refused here.
-            security_settings=TransportSecuritySettings(
+            security=TransportSecuritySettings(
                 allowed_hosts=[
                     f"{name}{port}" for name in _host_names(settings) for port in ("", ":*")
                 ],
@@ -185,7 +183,7 @@ class Node:
 
         @asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[None]:
-            async with sessions.run():
+            async with endpoint.run():
                 yield
 
         app = Starlette(
@@ -196,7 +194,7 @@ class Node:
                     public_origin=settings.public_origin,
                     issuer=settings.identity.jwt.issuer,
                 ),
-                Route("/mcp", edge(sessions.handle_request, "mcp"), methods=None),
+                Route("/mcp", edge(endpoint.handle_request, "mcp"), methods=None),
                 Mount("/", edge(rest.app, "rest")),
             ],
             lifespan=lifespan,

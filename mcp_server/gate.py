@@ -39,7 +39,7 @@ from mcp_server.policy.documents import (
 )
 from mcp_server.policy.obligations import mask_fields
 from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable
-from mcp_server.redaction import redact_arguments, redact_value
+from mcp_server.redaction import redact_arguments, redact_text, redact_value
 from mcp_server.tools.catalog import Catalog, InvalidArguments, Tool, ToolContext, ToolError
 from mcp_server.tools.presentation import marked, present
 
@@ -50,6 +50,7 @@ __all__ = [
     "Gate",
     "Limited",
     "NodeUnavailable",
+    "Progress",
     "Refused",
     "ToolAnswer",
     "tool_context",
@@ -57,6 +58,7 @@ __all__ = [
 
 _T = TypeVar("_T")
 Progress = Callable[[float, float | None, str], Awaitable[None]]
+"""Hears how far a long call is: what is done, of how much (where known), and a message for people."""
 
 _NODE_CANNOT_DECIDE = "this node cannot decide at the moment; the call was not made, try again"
 _NOT_RECORDED = "the call cannot be recorded at the moment, so it gets no answer; try again"
@@ -586,7 +588,14 @@ def tool_context(
         request_id=caller.request_id,
         max_items=obligations.max_items,
     )
-    return context if progress is None else dataclasses.replace(context, progress=progress)
+    if progress is None:
+        return context
+
+    async def report(done: float, total: float | None, message: str) -> None:
+        # What a backend says may stand in it, and no obligation is applied to it.
+        await progress(done, total, redact_text(message))
+
+    return dataclasses.replace(context, progress=report)
 
 
 def _own_reason(code: str, message: str) -> Reason:

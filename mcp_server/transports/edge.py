@@ -207,12 +207,28 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _status_503_when_unavailable(state: EdgeState, send: Send) -> Send:
-    """Return a send channel that answers 503 where the door says that this node cannot decide."""
+    """Return a send channel that answers 503 where the door says that this node cannot decide.
+
+    The status is held back until the body begins: an event stream has its status before its door has
+    said anything.
+    """
+    start: Message | None = None
 
     async def with_status(message: Message) -> None:
-        if message["type"] == "http.response.start" and state.node_unavailable:
-            headers = [*message.get("headers", []), (b"retry-after", str(RETRY_AFTER_S).encode())]
-            message = {**message, "status": 503, "headers": headers}
+        nonlocal start
+        if message["type"] == "http.response.start":
+            start = message
+            return
+        if start is not None:
+            if state.node_unavailable:
+                retry_after = (b"retry-after", str(RETRY_AFTER_S).encode())
+                start = {
+                    **start,
+                    "status": 503,
+                    "headers": [*start.get("headers", []), retry_after],
+                }
+            await send(start)
+            start = None
         await send(message)
 
     return with_status

@@ -63,13 +63,22 @@ class TestOpa:
                     "tools/call",
                     {"name": "monitoring_query_metrics", "arguments": {"query": "up"}},
                 )
+                streamed = await _post(
+                    http,
+                    "tools/call",
+                    {
+                        "name": "monitoring_query_metrics",
+                        "arguments": {"query": "up"},
+                        "_meta": {"progressToken": 1},
+                    },
+                )
                 rest = await http.get("/tools")
                 ready = await readiness(http, 503)
                 live = await http.get("/health/live")
             await ready_again(http)
             again = await _post(http, "tools/list")
 
-        for response in (listed, called, rest):
+        for response in (listed, called, streamed, rest):
             assert response.status_code == 503
             assert response.headers["retry-after"] == "2"
         assert called.json()["error"]["data"]["reasons"][0]["code"] == "policy_unavailable"

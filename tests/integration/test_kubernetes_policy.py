@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 
 from mcp_server.settings import KubernetesSettings
 from tests.integration.clusters import Cluster, deployment
-from tests.integration.nodes import LegacyClient, McpNode
+from tests.integration.nodes import LegacyClient, McpNode, modern_client, rpc
 from tests.integration.servers import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -158,3 +160,126 @@ async def test_others_do_not_learn_that_there_is_a_list_of_namespaces(
     assert codes(hidden) == codes(absent) == {"not_available"}
     assert hidden["error"]["code"] == absent["error"]["code"]
     assert "k8s" not in str(templates["result"])
+
+
+def _restart(name: str, wait_s: int = 60) -> dict[str, Any]:
+    """Return the parameters of a call that restarts a deployment and waits for its rollout."""
+    arguments = {"namespace": "staging", "deployment": name, "wait_s": wait_s}
+    return {"name": "k8s_restart_deployment", "arguments": arguments}
+
+
+class TestProgress:
+    """A restart is waited for; the client hears how far it is before the answer."""
+
+    async def test_the_2025_era_gets_events_that_rise_and_then_the_answer(
+        self, kubernetes_node: McpNode, redis_server: RedisServer, cluster: Cluster
+    ) -> None:
+        redis_server.cli("flushall")
+        cluster.create(deployment("heard-2025", "staging", replicas=1))
+        params = {**_restart("heard-2025"), "_meta": {"progressToken": "mine"}}
+        async with kubernetes_node.http(kubernetes_node.token(roles=["mcp:admin"])) as http:
+            answer = await rpc(
+                http, {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}
+            )
+
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        *reports, last = [
+            json.loads(line.removeprefix("data: "))
+            for line in answer.text.splitlines()
+            if line.startswith("data: ")
+        ]
+        assert {report["method"] for report in reports} == {"notifications/progress"}
+        assert {report["params"]["progressToken"] for report in reports} == {"mine"}
+        done = [report["params"]["progress"] for report in reports]
+        assert done[0] == 0
+        assert done == sorted(set(done))
+        assert reports[0]["params"]["message"] == "the change has not been taken up yet"
+        assert last["id"] == 7
+        assert last["result"]["structuredContent"]["state"] == "complete"
+
+    async def test_the_newest_era_hears_it_too(
+        self, kubernetes_node: McpNode, redis_server: RedisServer, cluster: Cluster
+    ) -> None:
+        redis_server.cli("flushall")
+        cluster.create(deployment("heard-newest", "staging", replicas=1))
+        heard: list[tuple[float, float | None, str | None]] = []
+
+        async def listen(progress: float, total: float | None, message: str | None) -> None:
+            heard.append((progress, total, message))
+
+        token = kubernetes_node.token(roles=["mcp:admin"])
+        async with modern_client(kubernetes_node, token) as client:
+            answer = await client.call_tool(**_restart("heard-newest"), progress_callback=listen)
+
+        assert heard[0] == (0, 1, "the change has not been taken up yet")
+        assert answer.structured_content["state"] == "complete"
+
+    @pytest.mark.parametrize(
+        ("name", "meta", "accept"),
+        [
+            ("unasked", {}, "application/json, text/event-stream"),
+            ("unheard", {"_meta": {"progressToken": "mine"}}, "application/json"),
+        ],
+    )
+    async def test_who_does_not_wait_for_reports_gets_one_document(
+        self,
+        kubernetes_node: McpNode,
+        redis_server: RedisServer,
+        cluster: Cluster,
+        name: str,
+        meta: dict[str, Any],
+        accept: str,
+    ) -> None:
+        redis_server.cli("flushall")
+        cluster.create(deployment(name, "staging", replicas=1))
+        params = {**_restart(name, wait_s=1), **meta}
+        async with kubernetes_node.http(kubernetes_node.token(roles=["mcp:admin"])) as http:
+            answer = await rpc(
+                http,
+                {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params},
+                Accept=accept,
+            )
+
+        assert answer.headers["content-type"] == "application/json"
+        assert "restarted_at" in answer.json()["result"]["structuredContent"]
+
+    async def test_a_client_that_leaves_is_recorded_and_the_change_stays(
+        self,
+        kubernetes_node: McpNode,
+        redis_server: RedisServer,
+        node_owner: asyncpg.Connection,
+        cluster: Cluster,
+    ) -> None:
+        redis_server.cli("flushall")
+        cluster.create(deployment("left", "staging", replicas=1, node=None))
+        params = {**_restart("left"), "_meta": {"progressToken": "mine"}}
+        async with (
+            kubernetes_node.http(kubernetes_node.token("leaver", roles=["mcp:admin"])) as http,
+            http.stream(
+                "POST",
+                "/mcp",
+                json={"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params},
+                headers={
+                    "Accept": "application/json, text/event-stream",
+                    "MCP-Protocol-Version": "2025-06-18",
+                },
+            ) as stream,
+        ):
+            async for line in stream.aiter_lines():
+                if line.startswith("data: "):
+                    break
+
+        rows: list[asyncpg.Record] = []
+        async with asyncio.timeout(10):
+            while len(rows) < 2:
+                rows = await node_owner.fetch(
+                    "SELECT phase, outcome FROM audit.events WHERE user_id = 'leaver'"
+                    " AND tool = 'k8s:restart_deployment' ORDER BY time"
+                )
+                await asyncio.sleep(0.1)
+        assert [(row["phase"], row["outcome"]) for row in rows] == [
+            ("intent", None),
+            ("outcome", "cancelled"),
+        ]
+        template = cluster.read("Deployment", "staging", "left")["spec"]["template"]
+        assert "kubectl.kubernetes.io/restartedAt" in template["metadata"]["annotations"]

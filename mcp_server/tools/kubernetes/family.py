@@ -37,7 +37,12 @@ from mcp_server.tools.kubernetes.model import (
 )
 from mcp_server.tools.kubernetes.namespaces import NamespaceReader
 from mcp_server.tools.kubernetes.paging import Page, Position, fingerprint
-from mcp_server.tools.kubernetes.reading import deployment_of, pods_of_table, rollout_of
+from mcp_server.tools.kubernetes.reading import (
+    deployment_of,
+    pods_of_table,
+    renewed,
+    rollout_of,
+)
 from mcp_server.tools.workloads import ServiceHealth
 
 __all__ = ["Kubernetes"]
@@ -446,7 +451,7 @@ class Kubernetes:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + arguments.wait_s):
                 while rollout.state == "progressing":
-                    await context.progress(rollout.available, rollout.desired, rollout.message)
+                    await context.progress(renewed(document), rollout.desired, rollout.message)
                     if trouble is None:
                         left_s = max(1, round(deadline - time.monotonic()))
                         # What broke the watch off shows in the next question, or is over.
@@ -458,7 +463,7 @@ class Kubernetes:
                                     if rollout.state != "progressing":
                                         return rollout
                                     await context.progress(
-                                        rollout.available, rollout.desired, rollout.message
+                                        renewed(document), rollout.desired, rollout.message
                                     )
                     await asyncio.sleep(pause_s)
                     try:

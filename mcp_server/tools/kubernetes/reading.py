@@ -12,6 +12,7 @@ __all__ = [
     "age",
     "deployment_of",
     "pods_of_table",
+    "renewed",
     "rollout_of",
 ]
 
@@ -124,3 +125,16 @@ def rollout_of(document: Mapping[str, Any]) -> Rollout:
         revision=(metadata.get("annotations") or {}).get("deployment.kubernetes.io/revision"),
         pods={},
     )
+
+
+def renewed(document: Mapping[str, Any]) -> int:
+    """Return how many replicas are known to be both of the newest template and available.
+
+    The status counts the available ones of all templates together: the old ones are taken off.
+    """
+    metadata, status = document["metadata"], document.get("status", {})
+    if metadata.get("generation", 0) > status.get("observedGeneration", 0):
+        return 0
+    updated = status.get("updatedReplicas", 0)
+    old = status.get("replicas", 0) - updated
+    return int(min(updated, max(0, status.get("availableReplicas", 0) - old)))
