@@ -79,6 +79,10 @@ class Host:
         """Return the main process of a unit, 0 when it does not run."""
         return int(self.run(f"systemctl show -P MainPID {shlex.quote(unit)}"))
 
+    def debian_release(self) -> str:
+        """Return the number of its system's release, such as `13`."""
+        return self.run('. /etc/os-release; printf %s "$VERSION_ID"')
+
     @contextlib.contextmanager
     def stopped(self, unit: str) -> Iterator[None]:
         """Stop a unit for the time of a test."""

@@ -77,6 +77,7 @@ def test_a_client_without_a_certificate_is_refused(me: Host, port: int) -> None:
     assert not _may_ask(me, f"https://{me.fqdn}:{port}/-/ready", "")
 
 
+@pytest.mark.compares_names
 @pytest.mark.parametrize("port", [9090, 9093])
 def test_a_certificate_of_another_purpose_is_refused(me: Host, port: int) -> None:
     assert not _may_ask(me, f"https://{me.fqdn}:{port}/-/ready", f"{_TLS}/node-exporter")
@@ -89,12 +90,18 @@ def test_the_servers_may_ask(me: Host, installation: Installation, port: int) ->
         assert _may_ask(server, f"https://{me.fqdn}:{port}/-/ready", f"{_TLS}/mcp-server")
 
 
-def test_node_exporters_answer_prometheus_only(me: Host, installation: Installation) -> None:
+def test_node_exporters_answer_prometheus(me: Host, installation: Installation) -> None:
     for host in installation.hosts.values():
         url = f"https://{host.fqdn}:9100/metrics"
         assert _may_ask(me, url, f"{_TLS}/prometheus"), host.name
-        assert not _may_ask(me, url, f"{_TLS}/alertmanager"), host.name
         assert not _may_ask(me, url, ""), host.name
+
+
+@pytest.mark.compares_names
+def test_node_exporters_answer_nobody_else(me: Host, installation: Installation) -> None:
+    for host in installation.hosts.values():
+        url = f"https://{host.fqdn}:9100/metrics"
+        assert not _may_ask(me, url, f"{_TLS}/alertmanager"), host.name
         assert not _may_ask(host, url, f"{_TLS}/node-exporter"), host.name
 
 
