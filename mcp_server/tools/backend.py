@@ -9,6 +9,7 @@ import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,9 +22,21 @@ from mcp_server.settings import Secret, TlsSettings
 from mcp_server.tls import client_context
 from mcp_server.tools.catalog import ToolError
 
-__all__ = ["BackendUnavailable", "Guard", "HttpBackend", "read_answer"]
+__all__ = [
+    "AnswerTooLarge",
+    "BackendUnavailable",
+    "Guard",
+    "HttpBackend",
+    "OutcomeUnknown",
+    "one_request",
+    "parsed",
+    "read_answer",
+]
 
 _MAX_ANSWER_BYTES = 32 * 1024 * 1024
+_PARSED_AT_ONCE_BYTES = 256 * 1024
+# Two: what more there is waits, and the event loop keeps most of the time.
+_PARSERS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="parse")
 _READ_ATTEMPTS = 2
 _READ_PAUSE_S = 0.1
 _FAILURES_TO_OPEN = 5
@@ -43,8 +56,42 @@ class BackendUnavailable(ToolError):
         super().__init__(f"{backend} is not available: {why}", retryable=True)
 
 
+class OutcomeUnknown(ToolError):
+    """A change was sent, and nothing tells whether it was made.
+
+    It is not retryable: whoever repeats the change may make it twice.
+
+    Args:
+        why: what happened instead of an answer.
+        find_out: what to do before trying again, such as `look at the replicas`.
+    """
+
+    def __init__(self, backend: str, why: str, *, find_out: str) -> None:
+        super().__init__(
+            f"it is not known whether the change was made: {backend} {why}; "
+            f"before you try again, {find_out}"
+        )
+
+
+class AnswerTooLarge(ToolError):
+    """A backend answered more than is read of an answer."""
+
+    def __init__(self, backend: str, most_bytes: int) -> None:
+        super().__init__(f"{backend} answered more than {most_bytes // 2**20} MiB; ask for less")
+
+
+class ConnectionBroken(aiohttp.ClientConnectionError):
+    """The connection broke after a change was sent."""
+
+
 # What tells that the backend itself is in trouble; a refusal or a bad query does not.
 _FAILURES = (TimeoutError, OSError, aiohttp.ClientError, BackendUnavailable)
+# What tells that nothing was sent.
+_NO_CONNECTION = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+)
 
 
 class Guard:
@@ -69,15 +116,33 @@ class Guard:
             exclude=[(BaseException, lambda error: not isinstance(error, _FAILURES))],
         )
 
-    async def call(self, ask: Callable[[], Awaitable[_T]], *, retry: bool) -> _T:
+    @property
+    def connect_s(self) -> float:
+        """Seconds in which a connection must be made.
+
+        Fewer than the deadline of a call: where that is over, the request was sent.
+        """
+        return self._timeout_s / 2
+
+    async def call(
+        self,
+        ask: Callable[[], Awaitable[_T]],
+        *,
+        retry: bool,
+        find_out: str = "read what it is now",
+    ) -> _T:
         """Return what `ask` returns.
 
         Args:
-            ask: makes one attempt; called again after a failed connection when `retry` is set.
+            ask: makes one attempt; called again after a failed connection when `retry` is set. It
+                gives up connecting after `connect_s`.
             retry: only for what changes nothing.
+            find_out: how a caller learns whether a change was made that got no answer.
 
         Raises:
-            BackendUnavailable: no answer in time, no connection, or the circuit is open.
+            BackendUnavailable: no answer in time, no connection, or the circuit is open. A change was
+                not made then.
+            OutcomeUnknown: a change was sent and got no answer, or one that tells nothing of it.
         """
         try:
             async with await self._circuits.get_breaker(self.name):
@@ -88,10 +153,27 @@ class Guard:
             raise BackendUnavailable(
                 self.name, f"the last calls failed; tried again in {wait_s} s"
             ) from None
-        except TimeoutError:
-            raise BackendUnavailable(self.name, f"no answer within {self._timeout_s:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise BackendUnavailable(self.name, type(error).__name__) from error
+        except (aiohttp.ClientError, OSError, BackendUnavailable, AnswerTooLarge) as error:
+            if not retry and not isinstance(error, _NO_CONNECTION):
+                raise OutcomeUnknown(
+                    self.name, self._instead_of_an_answer(error), find_out=find_out
+                ) from error
+            if isinstance(error, ToolError):
+                raise
+            if isinstance(error, aiohttp.ConnectionTimeoutError):
+                why = f"no connection within {self.connect_s:g} s"
+            elif isinstance(error, TimeoutError):
+                why = f"no answer within {self._timeout_s:g} s"
+            else:
+                why = type(error).__name__
+            raise BackendUnavailable(self.name, why) from error
+
+    def _instead_of_an_answer(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"gave no answer within {self._timeout_s:g} s"
+        if isinstance(error, ToolError):
+            return f"gave no usable answer ({error})"
+        return "broke off the connection"
 
     async def _attempt(self, ask: Callable[[], Awaitable[_T]], *, attempts: int) -> _T:
         async with asyncio.timeout(self._timeout_s):
@@ -155,6 +237,8 @@ class HttpBackend:
             connector=aiohttp.TCPConnector(ssl=context, limit=32),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._guard.connect_s),
+            middlewares=(one_request,),
         )
 
     async def stop(self) -> None:
@@ -184,10 +268,22 @@ class HttpBackend:
         *,
         json_body: Any,
         headers: Mapping[str, str] | None = None,
+        find_out: str,
     ) -> tuple[int, Any]:
-        """Send JSON that changes something; never tried twice. Returns and raises as `get`."""
+        """Send JSON that changes something, once; return as `get`.
+
+        Args:
+            find_out: how a caller learns whether a change was made that got no answer.
+
+        Raises:
+            BackendUnavailable: it was not sent.
+            OutcomeUnknown: no answer in time, or one that tells nothing.
+            ToolError: the backend says that we ask too often.
+        """
         return await self._guard.call(
-            lambda: self._exchange(method, path, json=json_body, headers=headers), retry=False
+            lambda: self._exchange(method, path, json=json_body, headers=headers),
+            retry=False,
+            find_out=find_out,
         )
 
     async def _exchange(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
@@ -206,22 +302,54 @@ class HttpBackend:
             if response.status >= 500:
                 raise BackendUnavailable(self.name, f"it answered HTTP {response.status}")
             try:
-                return response.status, json.loads(body)
+                return response.status, await parsed(body)
             except (ValueError, RecursionError):
                 return response.status, None
 
 
-async def read_answer(response: aiohttp.ClientResponse, backend: str) -> bytes:
+async def one_request(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep the client from sending a change twice: a middleware for its sessions.
+
+    aiohttp repeats a PUT by itself when a connection of the pool breaks, although the first one may
+    have been carried out.
+    """
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        if request.method == "GET" or isinstance(error, _NO_CONNECTION):
+            raise
+        raise ConnectionBroken from error
+
+
+async def read_answer(
+    response: aiohttp.ClientResponse, backend: str, *, most_bytes: int = _MAX_ANSWER_BYTES
+) -> bytes:
     """Return the whole body of an answer.
 
     Raises:
-        ToolError: it is larger than 32 MiB.
+        AnswerTooLarge: it is larger than `most_bytes`.
     """
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > _MAX_ANSWER_BYTES:
-            raise ToolError(
-                f"{backend} answered more than {_MAX_ANSWER_BYTES // 2**20} MiB; ask for less"
-            )
+        if len(body) > most_bytes:
+            raise AnswerTooLarge(backend, most_bytes)
     return bytes(body)
+
+
+async def parsed(body: bytes) -> Any:
+    """Return the value of a JSON text; a long one is parsed beside the event loop.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON, or too deep.
+    """
+    if len(body) <= _PARSED_AT_ONCE_BYTES:
+        return json.loads(body)
+    return await asyncio.get_running_loop().run_in_executor(_PARSERS, _parse_giving_way, body)
+
+
+def _parse_giving_way(body: bytes) -> Any:
+    # The parser in C keeps the interpreter to its end; only where it calls Python can others run.
+    return json.loads(body, object_hook=lambda found: found)

@@ -204,6 +204,7 @@ class Cluster:
 
     Attributes:
         api: the API server, which fault tests stop and restart.
+        kubelet: what plays the node; while it is away the node's pods have no logs.
         http: a client that may do everything.
         logs: what the simulated kubelet answers as the log of every container.
         previous_logs: the same for the container before a restart.
@@ -221,13 +222,13 @@ class Cluster:
         self.write_log([], previous=True)
         self.kubeconfig = self.write_kubeconfig("admin")
         self._manager = _ControllerManager(directory / "manager", authority, self.kubeconfig)
-        self._kwok = _Kwok(directory / "kwok", self.kubeconfig, self.logs, self.previous_logs)
+        self.kubelet = _Kwok(directory / "kwok", self.kubeconfig, self.logs, self.previous_logs)
         self.http = client(self.api.url, authority, "admin")
 
     def __enter__(self) -> Cluster:
         with ExitStack() as started:
             started.callback(self.http.close)
-            for part in (self._etcd, self.api, self._manager, self._kwok):
+            for part in (self._etcd, self.api, self._manager, self.kubelet):
                 started.callback(part.stop)
                 part.start()
             self._furnish()
@@ -251,10 +252,12 @@ class Cluster:
         file.write_text(f"{name}-token\n")
         return file
 
-    def write_kubeconfig(self, token: str) -> Path:
+    def write_kubeconfig(self, token: str, *, proxy: str | None = None) -> Path:
         """Return a kubeconfig with one context, `tests`, which is not the current one for others."""
-        file = self._directory / f"{token}.kubeconfig"
+        file = self._directory / f"{token}{'-by-proxy' if proxy else ''}.kubeconfig"
         cluster = {"server": self.api.url, "certificate-authority": str(self._authority.ca)}
+        if proxy is not None:
+            cluster["proxy-url"] = proxy
         file.write_text(
             yaml.safe_dump(
                 {
@@ -418,6 +421,7 @@ _GROUPS = {
     "Role": "/apis/rbac.authorization.k8s.io/v1",
     "RoleBinding": "/apis/rbac.authorization.k8s.io/v1",
     "HorizontalPodAutoscaler": "/apis/autoscaling/v2",
+    "ValidatingWebhookConfiguration": "/apis/admissionregistration.k8s.io/v1",
     "FlowSchema": "/apis/flowcontrol.apiserver.k8s.io/v1",
     "PriorityLevelConfiguration": "/apis/flowcontrol.apiserver.k8s.io/v1",
 }

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from mcp_server.tools.backend import BackendUnavailable
+from mcp_server.tools.backend import BackendUnavailable, OutcomeUnknown
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.cmdb.backend import AssetNotFound
 from tests.integration.cmdbs import Rest, Tools, asset
@@ -74,8 +74,6 @@ def change_answers(rest: Rest, change: Callable[[dict[str, Any]], object]) -> No
         (429, {"Retry-After": "17"}, r"limits our calls \(HTTP 429\); try again in 17 s$", True),
         (429, {"Retry-After": "soon"}, r"limits our calls \(HTTP 429\); try again later$", True),
         (429, {}, r"limits our calls \(HTTP 429\); try again later$", True),
-        (500, {}, r"^CMDB is not available: it answered HTTP 500$", True),
-        (503, {}, r"^CMDB is not available: it answered HTTP 503$", True),
     ],
 )
 async def test_a_refusal_says_who_can_do_what_about_it(
@@ -95,6 +93,23 @@ async def test_a_refusal_says_who_can_do_what_about_it(
         await tools.call(name, **arguments)
 
     assert caught.value.retryable == retryable
+
+
+@pytest.mark.parametrize("status", [500, 503])
+@EVERY_CALL
+async def test_a_server_error_is_an_outage_and_leaves_a_change_unknown(
+    rest: Rest, tools: Tools, name: str, arguments: dict[str, Any], status: int
+) -> None:
+    answer_instead(rest, lambda: web.Response(status=status))
+
+    with pytest.raises(
+        ToolError, match=rf"CMDB is not available: it answered HTTP {status}"
+    ) as told:
+        await tools.call(name, **arguments)
+
+    changes = name == "update_asset_status"
+    assert isinstance(told.value, OutcomeUnknown if changes else BackendUnavailable)
+    assert told.value.retryable != changes
 
 
 @EVERY_CALL
@@ -270,7 +285,7 @@ async def test_a_change_that_failed_is_not_tried_again(rest: Rest, tools: Tools)
     rest.service.interfere = interfere
     name, arguments = CALLS[2]
 
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(OutcomeUnknown, match="look at the asset and its change records"):
         await tools.call(name, **arguments)
 
     assert len(rest.service.requests) == 1

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
 
-from mcp_server.tools.backend import BackendUnavailable, Guard
+from mcp_server.tools.backend import (
+    AnswerTooLarge,
+    BackendUnavailable,
+    Guard,
+    OutcomeUnknown,
+    parsed,
+)
 from mcp_server.tools.catalog import ToolError
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +42,7 @@ def lost() -> aiohttp.ClientConnectionError:
 
 async def open_circuit(guard: Guard) -> None:
     for _ in range(5):
-        with pytest.raises(BackendUnavailable):
+        with pytest.raises(OutcomeUnknown):
             await guard.call(Asked(lost()), retry=False)
 
 
@@ -43,7 +51,7 @@ async def test_a_read_is_tried_again_after_a_lost_connection_and_a_change_is_not
     read, change = Asked(lost()), Asked(lost())
 
     assert await guard.call(read, retry=True) == "answer"
-    with pytest.raises(BackendUnavailable, match="B is not available: ServerDisconnectedError"):
+    with pytest.raises(OutcomeUnknown, match="B broke off the connection; before you try again"):
         await guard.call(change, retry=False)
 
     assert (read.times, change.times) == (2, 1)
@@ -55,6 +63,79 @@ async def test_a_slow_backend_meets_the_deadline() -> None:
 
     with pytest.raises(BackendUnavailable, match=r"no answer within 0\.01 s"):
         await Guard("B", timeout_s=0.01).call(slow, retry=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (lost(), "broke off the connection"),
+        (aiohttp.ClientPayloadError(), "broke off the connection"),
+        (TimeoutError(), "gave no answer within 5 s"),
+        (BackendUnavailable("B", "it answered HTTP 504"), "HTTP 504"),
+        (AnswerTooLarge("B", 2**20), "more than 1 MiB"),
+    ],
+    ids=["lost", "cut", "late", "error", "too large"],
+)
+async def test_a_change_that_was_sent_and_got_no_answer_is_unknown(
+    error: Exception, said: str
+) -> None:
+    with pytest.raises(OutcomeUnknown, match=said) as unknown:
+        await Guard("B", timeout_s=5).call(Asked(error), retry=False, find_out="look at it")
+
+    assert str(unknown.value).endswith("; before you try again, look at it")
+    assert not unknown.value.retryable
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        aiohttp.ClientConnectorError(Mock(), OSError("refused")),
+        aiohttp.ConnectionTimeoutError(),
+        aiohttp.ClientHttpProxyError(Mock(), (), status=502),
+    ],
+    ids=["refused", "no connection in time", "a proxy"],
+)
+async def test_a_change_that_was_not_sent_may_be_tried_again(error: Exception) -> None:
+    with pytest.raises(BackendUnavailable) as unavailable:
+        await Guard("B", timeout_s=5).call(Asked(error), retry=False)
+
+    assert unavailable.value.retryable
+
+
+async def test_an_open_circuit_makes_no_change() -> None:
+    guard = Guard("B", timeout_s=5)
+    await open_circuit(guard)
+
+    with pytest.raises(BackendUnavailable, match="the last calls failed"):
+        await guard.call(Asked(), retry=False)
+
+
+async def test_a_long_text_is_parsed_as_a_short_one() -> None:
+    value = {"items": [{"n": n, "text": "x" * 100, "of": {"a": [1.5, None]}} for n in range(5000)]}
+
+    assert await parsed(json.dumps(value).encode()) == value
+    for faulty in (b"", b"{" * 10, b"x" * 2**20, b"[" * 2**20):
+        with pytest.raises((ValueError, RecursionError)):
+            await parsed(faulty)
+
+
+async def test_parsing_a_long_text_leaves_others_their_turn() -> None:
+    document = [{"values": [[1700000000.5 + n, "1.5"] for n in range(50)]} for _ in range(8000)]
+    text = json.dumps(document).encode()
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0.001)
+            turns += 1
+
+    running = asyncio.create_task(others())
+    await parsed(text)
+    running.cancel()
+
+    # The parser alone would keep the interpreter for all of this text's 12 MB.
+    assert turns >= 5
 
 
 async def test_after_five_failures_calls_are_refused_without_asking() -> None:

@@ -149,6 +149,7 @@ class RestCmdb:
                 mode="json", exclude={"expected_version"}, exclude_none=True
             ),
             headers=headers,
+            find_out="look at the asset and its change records",
         )
         if _not_found(status, body):
             raise AssetNotFound(asset_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -11,16 +11,29 @@ import aiohttp
 from multidict import CIMultiDict
 
 from mcp_server.settings import ClusterSettings
-from mcp_server.tools.backend import BackendUnavailable, Guard, read_answer
+from mcp_server.tools.backend import (
+    AnswerTooLarge,
+    BackendUnavailable,
+    Guard,
+    parsed,
+    read_answer,
+)
 from mcp_server.tools.catalog import ToolContext, ToolError
 
 if TYPE_CHECKING:
     from mcp_server.tools.kubernetes.connection import Connection
 
-__all__ = ["TABLE", "Cluster", "Conflict", "NotAllowed", "NotFound"]
+__all__ = ["TABLE", "Cluster", "Conflict", "NodeUnavailable", "NotAllowed", "NotFound"]
 
 _AUTH = ["BearerToken"]
 _MAX_SAID = 300
+_MAX_ANSWER_BYTES = 8 * 1024 * 1024
+_MAX_REFUSAL_BYTES = 256 * 1024
+# Of the deadline of a call: what a node may take, so that the API server is not blamed for it.
+_SHARE_OF_A_NODE = 0.9
+_FIND_OUT = "look with k8s_get_deployments and k8s_get_rollout_status"
+# So the API server begins its message where a webhook that must judge a change does not answer.
+_WEBHOOK_FAILED = "Internal error occurred: failed calling webhook"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 """Accept header with which the API server prints objects as it does for kubectl."""
 
@@ -37,6 +50,10 @@ class NotAllowed(ToolError):
 
 class Conflict(ToolError):
     """It was changed by someone else meanwhile; nothing was done."""
+
+
+class NodeUnavailable(ToolError):
+    """The API server answers, and the node that it had to ask does not."""
 
 
 class Cluster:
@@ -112,14 +129,25 @@ class Cluster:
         *,
         what: str,
         body: Mapping[str, Any],
-        query: Mapping[str, str] | None = None,
+        dry_run: bool = False,
     ) -> dict[str, Any]:
-        """Send JSON that changes something; never tried twice. Raises as `get`, and Conflict."""
+        """Send JSON that changes something, once.
+
+        Args:
+            dry_run: let the API server judge the change and not make it; then it is as a read.
+
+        Raises:
+            Conflict: it was changed meanwhile.
+            OutcomeUnknown: it was sent, and nothing tells whether the change was made.
+            NotFound, NotAllowed, BackendUnavailable, ToolError: it was not made, see `_refuse`.
+        """
+        query = {"dryRun": "All"} if dry_run else None
         return await self._guard.call(
             lambda: self._exchange(
                 verb, path, parameters, context, what=what, query=query, body=body
             ),
-            retry=False,
+            retry=dry_run,
+            find_out=_FIND_OUT,
         )
 
     @asynccontextmanager
@@ -131,15 +159,36 @@ class Cluster:
         *,
         what: str,
         query: Mapping[str, str],
+        of_node: bool = False,
     ) -> AsyncIterator[aiohttp.StreamReader]:
         """Open a long answer, such as a log or a watch, and give its bytes as they come.
 
         The deadline holds for the answer's beginning; how long it may last is the caller's to say.
-        Raises as `get`.
+
+        Args:
+            of_node: the API server passes on what a node answers. A node's trouble is not its own.
+
+        Raises:
+            NodeUnavailable: the node does not answer; others as `get`.
         """
-        response = await self._guard.call(
-            lambda: self._open("GET", path, parameters, context, query=query), retry=True
-        )
+
+        async def opened() -> aiohttp.ClientResponse:
+            try:
+                async with asyncio.timeout(self._timeout_s * _SHARE_OF_A_NODE if of_node else None):
+                    return await self._open(
+                        "GET",
+                        path,
+                        parameters,
+                        context,
+                        query=query,
+                        of_node=what if of_node else None,
+                    )
+            except TimeoutError as error:
+                if isinstance(error, aiohttp.ClientError):
+                    raise
+                raise self._no_answer_of_node(what) from None
+
+        response = await self._guard.call(opened, retry=True)
         try:
             if response.status != 200:
                 await self._refuse(response, what)
@@ -163,10 +212,10 @@ class Cluster:
         async with response:
             if response.status not in (200, 201):
                 await self._refuse(response, what)
-            body = await read_answer(response, self.title)
+            body = await read_answer(response, self.title, most_bytes=_MAX_ANSWER_BYTES)
         try:
-            document = json.loads(body)
-        except ValueError:
+            document = await parsed(body)
+        except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
             raise BackendUnavailable(self.title, "its answer is not a JSON object")
@@ -182,7 +231,13 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         accept: str = "application/json",
         body: Mapping[str, Any] | None = None,
+        of_node: str | None = None,
     ) -> aiohttp.ClientResponse:
+        """Send a request and return its answer, whose body is still to be read.
+
+        Args:
+            of_node: what the API server has to ask a node for, if so.
+        """
         if self._connection is None:
             raise RuntimeError(f"{self.title} was not started")
         api = self._connection.api
@@ -198,13 +253,44 @@ class Cluster:
             CIMultiDict([*headers.items(), *self._on_behalf_of(context)]),
             sent,
             # The guard holds the deadline; what is left here is a connection that cannot be made.
-            _request_timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s),
+            _request_timeout=aiohttp.ClientTimeout(total=None, connect=self._guard.connect_s),
         )
         response: aiohttp.ClientResponse = answer.response
         if response.status >= 500:
-            response.close()
-            raise BackendUnavailable(self.title, f"it answered HTTP {response.status}")
+            async with response:
+                raise await self._trouble(response, of_node)
         return response
+
+    async def _trouble(self, response: aiohttp.ClientResponse, of_node: str | None) -> ToolError:
+        """Return what a server error tells: that the API server is in trouble, or something behind it.
+
+        Only the API server itself writes a Status; what stands before it writes something else.
+        """
+        status = await self._status(response)
+        if status is not None and of_node is not None:
+            return self._no_answer_of_node(of_node)
+        if status is not None and str(status.get("message", "")).startswith(_WEBHOOK_FAILED):
+            return ToolError(
+                f"{self.title} made no change: an admission webhook of it does not answer",
+                retryable=True,
+            )
+        return BackendUnavailable(self.title, f"it answered HTTP {response.status}")
+
+    def _no_answer_of_node(self, what: str) -> NodeUnavailable:
+        return NodeUnavailable(
+            f"{self.title} cannot read the {what}: the node of the pod does not answer it "
+            "(k8s_get_pods tells which node)",
+            retryable=True,
+        )
+
+    async def _status(self, response: aiohttp.ClientResponse) -> dict[str, Any] | None:
+        """Return the Status that the API server explains a refusal with, or None."""
+        try:
+            body = await read_answer(response, self.title, most_bytes=_MAX_REFUSAL_BYTES)
+            document = await parsed(body)
+        except (ValueError, RecursionError, AnswerTooLarge):
+            return None
+        return document if isinstance(document, dict) and document.get("kind") == "Status" else None
 
     def _on_behalf_of(self, context: ToolContext) -> list[tuple[str, str]]:
         """Return the headers that make the cluster judge the caller instead of this server.
@@ -232,11 +318,7 @@ class Cluster:
         """
         status = response.status
         retry_after = response.headers.get("Retry-After", "")
-        try:
-            document = json.loads(await read_answer(response, self.title))
-            said = str(document.get("message", ""))[:_MAX_SAID]
-        except (ValueError, AttributeError):
-            said = ""
+        said = str((await self._status(response) or {}).get("message", ""))[:_MAX_SAID]
         match status:
             case 401:
                 raise ToolError(

@@ -19,6 +19,8 @@ from kubernetes.aio.config.kube_config import load_kube_config, refresh_token
 
 from mcp_server.settings import ClusterSettings, Secret, SettingsError
 from mcp_server.tls import client_context
+from mcp_server.tools.backend import one_request
+from mcp_server.tools.catalog import ToolError
 
 __all__ = ["Connection"]
 
@@ -48,7 +50,12 @@ class Connection:
         configuration.connection_pool_maxsize = _POOL
         # What kubectl accepts is accepted: some clusters' certificates lack fields of RFC 5280.
         configuration.disable_strict_ssl_verification = True
-        configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar()}
+        configuration.client_session_kwargs = {
+            "cookie_jar": aiohttp.DummyCookieJar(),
+            # A proxy is named in the kubeconfig; those of the environment are for something else.
+            "trust_env": False,
+            "middlewares": (_straight(name), one_request),
+        }
         refresher = None
         try:
             if settings.url is not None:
@@ -77,6 +84,24 @@ class Connection:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._refresher
         await self.api.close()
+
+
+def _straight(name: str) -> aiohttp.ClientMiddlewareType:
+    """Return a middleware that refuses redirects: credentials are for the cluster's address alone."""
+
+    async def straight(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        response = await handler(request)
+        if 300 <= response.status < 400:
+            response.close()
+            raise ToolError(
+                f"the Kubernetes cluster {name} answers with a redirect (HTTP {response.status}), "
+                "which is not followed; an administrator has to correct its address"
+            )
+        return response
+
+    return straight
 
 
 def _by_url(configuration: Configuration, settings: ClusterSettings) -> ApiClient:

@@ -294,6 +294,7 @@ class Kubernetes:
                     context,
                     what=f"log of pod {arguments.pod_name} in namespace {arguments.namespace}",
                     query=query,
+                    of_node=True,
                 ) as stream,
             ):
                 rest = b""
@@ -369,7 +370,7 @@ class Kubernetes:
                     context,
                     what=what,
                     body=scale,
-                    query={"dryRun": "All"} if arguments.dry_run else None,
+                    dry_run=arguments.dry_run,
                 )
             except Conflict:
                 # The version changes with every pod that becomes ready, so that is no reason to stop.

@@ -170,7 +170,8 @@ class Grafana:
             message: for the dashboard's history.
 
         Raises:
-            ToolError: Grafana refused, or did not answer (then it may have been saved).
+            ToolError: Grafana refused; BackendUnavailable: it was not asked.
+            OutcomeUnknown: it may have been saved.
         """
         command = {
             "dashboard": model,
@@ -178,13 +179,12 @@ class Grafana:
             "overwrite": False,
             **({} if folder is None else {"folderUid": folder.uid}),
         }
-        try:
-            status, body = await self._http.send("POST", "/api/dashboards/db", json_body=command)
-        except BackendUnavailable as error:
-            raise ToolError(
-                f"{error}. Whether the dashboard was saved is not known: look for its title before "
-                "you try again"
-            ) from error
+        status, body = await self._http.send(
+            "POST",
+            "/api/dashboards/db",
+            json_body=command,
+            find_out="look for its title among Grafana's dashboards",
+        )
         saved = _answered(status, body, dict, "save the dashboard")
         return SavedDashboard(saved["uid"], self._absolute(saved["url"]), saved["version"])
 

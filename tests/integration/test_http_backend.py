@@ -1,0 +1,126 @@
+"""Changes over HTTP that get no answer: made once, and said to be unknown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from mcp_server.tools.backend import BackendUnavailable, HttpBackend, OutcomeUnknown
+from tests.integration.servers import free_port
+
+pytestmark = pytest.mark.anyio
+
+Answer = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class Service:
+    """Takes every request and answers as a test wants it.
+
+    Attributes:
+        methods: of what it got.
+    """
+
+    def __init__(self) -> None:
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.methods: list[str] = []
+        self.answer: Answer = ok
+
+    async def take(self, request: web.Request) -> web.Response:
+        await request.read()
+        self.methods.append(request.method)
+        return await self.answer(request)
+
+
+async def ok(_: web.Request) -> web.Response:
+    return web.json_response({"done": True})
+
+
+async def cut(request: web.Request) -> web.Response:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def late(_: web.Request) -> web.Response:
+    await asyncio.sleep(1.5)
+    return web.Response()
+
+
+async def gateway(_: web.Request) -> web.Response:
+    return web.Response(status=504)
+
+
+async def endless(_: web.Request) -> web.Response:
+    return web.Response(body=b" " * (33 * 2**20))
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    running = Service()
+    app = web.Application(client_max_size=0)
+    app.router.add_route("*", "/{path:.*}", running.take)
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    await runner.setup()
+    host, port = running.url.removeprefix("http://").split(":")
+    await web.TCPSite(runner, host, int(port)).start()
+    yield running
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def backend(service: Service) -> AsyncIterator[HttpBackend]:
+    asked = HttpBackend("B", service.url, timeout_s=1)
+    await asked.start()
+    yield asked
+    await asked.stop()
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (cut, "B broke off the connection"),
+        (late, "B gave no answer within 1 s"),
+        (gateway, "B gave no usable answer .*HTTP 504"),
+        (endless, "B gave no usable answer .*more than 32 MiB"),
+    ],
+)
+async def test_a_change_without_an_answer_is_sent_once_and_unknown(
+    service: Service, backend: HttpBackend, method: str, answer: Answer, said: str
+) -> None:
+    # Over a connection of the pool, where aiohttp would send a PUT again by itself.
+    await backend.get("/")
+    service.answer = answer
+
+    with pytest.raises(OutcomeUnknown, match=f"{said}.*; before you try again, look") as unknown:
+        await backend.send(method, "/", json_body={}, find_out="look")
+
+    assert not unknown.value.retryable
+    assert service.methods == ["GET", method]
+
+
+async def test_a_change_that_was_not_sent_may_be_tried_again() -> None:
+    backend = HttpBackend("B", f"http://127.0.0.1:{free_port()}", timeout_s=1)
+    await backend.start()
+    try:
+        with pytest.raises(BackendUnavailable, match="ClientConnectorError") as unavailable:
+            await backend.send("PUT", "/", json_body={}, find_out="look")
+    finally:
+        await backend.stop()
+
+    assert unavailable.value.retryable
+
+
+async def test_a_long_answer_is_read_whole(service: Service, backend: HttpBackend) -> None:
+    value = {"result": [{"n": n, "text": "x" * 500} for n in range(2000)]}
+
+    async def long(_: web.Request) -> web.Response:
+        return web.Response(text=json.dumps(value))
+
+    service.answer = long
+
+    assert await backend.get("/") == (200, value)

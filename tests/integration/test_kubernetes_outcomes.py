@@ -1,0 +1,266 @@
+"""What the Kubernetes tools say of a change whose answer was lost, and whose trouble is whose."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from mcp_server.settings import ClusterSettings
+from mcp_server.tools.backend import BackendUnavailable, OutcomeUnknown
+from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.kubernetes.cluster import NodeUnavailable
+from tests.integration.balancers import Balancer, Fate, Tunnel
+from tests.integration.clusters import Cluster, deployment
+from tests.integration.kubernetes_calls import family, family_of, until
+from tests.integration.servers import Authority, free_port
+
+pytestmark = pytest.mark.anyio
+
+_HERE = {"namespace": "development"}
+
+
+@pytest.fixture(scope="module")
+def web_cluster(cluster: Cluster) -> Cluster:
+    cluster.create(
+        deployment("judged-far", "development", replicas=1, node=None),
+        deployment("logged-far", "development", replicas=1),
+    )
+    return cluster
+
+
+@pytest.fixture
+async def balancer(web_cluster: Cluster, authority: Authority) -> AsyncIterator[Balancer]:
+    async with Balancer(web_cluster, authority) as running:
+        yield running
+
+
+def of_changes(fate: Fate) -> Fate:
+    """Spoil the answers of changes only."""
+
+    async def chosen(request: web.Request, answer: web.Response) -> web.Response:
+        return answer if request.method == "GET" else await fate(request, answer)
+
+    return chosen
+
+
+async def cut(request: web.Request, answer: web.Response) -> web.Response:
+    assert request.transport is not None
+    request.transport.abort()
+    return answer
+
+
+async def late(_: web.Request, answer: web.Response) -> web.Response:
+    await asyncio.sleep(2)
+    return answer
+
+
+def instead(status: int, text: str = "upstream trouble") -> Fate:
+    async def fate(_request: web.Request, _answer: web.Response) -> web.Response:
+        return web.Response(status=status, text=text)
+
+    return fate
+
+
+@pytest.mark.parametrize(
+    ("fate", "said"),
+    [
+        (cut, "broke off the connection"),
+        (late, "gave no answer within 1 s"),
+        (instead(500), "HTTP 500"),
+        (instead(504), "HTTP 504"),
+        (instead(200, "<html>"), "not a JSON object"),
+    ],
+    ids=["cut", "late", "500", "504", "no JSON"],
+)
+@pytest.mark.parametrize("tool", ["scale_deployment", "restart_deployment"])
+async def test_a_change_without_an_answer_is_made_once_and_said_to_be_unknown(
+    web_cluster: Cluster, balancer: Balancer, tool: str, fate: Fate, said: str
+) -> None:
+    def generation() -> int:
+        read = web_cluster.read("Deployment", "development", "judged-far")
+        return int(read["metadata"]["generation"])
+
+    before = generation()
+    replicas = web_cluster.read("Deployment", "development", "judged-far")["spec"]["replicas"]
+    arguments = {"replicas": replicas % 3 + 1} if tool == "scale_deployment" else {}
+    if tool == "restart_deployment":
+        await asyncio.sleep(1)  # the annotation tells seconds
+    balancer.fate = of_changes(fate)
+    async with family_of({"main": balancer.settings()}, timeout_s=1) as call:
+        with pytest.raises(OutcomeUnknown, match="not known whether the change was made") as error:
+            await call(tool, **_HERE, deployment="judged-far", **arguments)
+
+    assert said in str(error.value)
+    assert "k8s_get_rollout_status" in str(error.value)
+    assert not error.value.retryable
+    assert len([method for method, _ in balancer.passed if method != "GET"]) == 1
+    assert generation() == before + 1
+
+
+async def test_a_change_that_was_not_sent_may_be_tried_again(web_cluster: Cluster) -> None:
+    settings = web_cluster.settings().model_dump()
+    url = f"https://127.0.0.1:{free_port()}"
+    nowhere = ClusterSettings.model_validate({**settings, "url": url})
+    async with family_of({"main": nowhere}) as call:
+        with pytest.raises(BackendUnavailable) as error:
+            await call("restart_deployment", **_HERE, deployment="judged-far")
+
+    assert error.value.retryable
+
+
+async def test_a_dry_run_without_an_answer_is_tried_again(
+    web_cluster: Cluster, balancer: Balancer
+) -> None:
+    lost = 0
+
+    async def once(request: web.Request, answer: web.Response) -> web.Response:
+        nonlocal lost
+        lost += 1
+        return await cut(request, answer) if lost == 1 else answer
+
+    balancer.fate = of_changes(once)
+    async with family_of({"main": balancer.settings()}) as call:
+        tried = await call(
+            "scale_deployment", **_HERE, deployment="judged-far", replicas=9, dry_run=True
+        )
+
+    assert (tried.after, lost) == (9, 2)
+    assert web_cluster.read("Deployment", "development", "judged-far")["spec"]["replicas"] != 9
+
+
+async def refused_often(
+    tries: int, kind: type[ToolError], call: Callable[[], Awaitable[Any]]
+) -> ToolError:
+    """Make a call so often that an outage of the API server would open the circuit."""
+    for _ in range(tries):
+        with pytest.raises(kind) as error:
+            await call()
+    return error.value
+
+
+async def a_pod(call: Any, cluster: Cluster) -> dict[str, str]:
+    """The arguments that name a pod that has a node."""
+    await until(cluster, "development", "logged-far", 1)
+    listed = await call("get_pods", **_HERE, label_selector="app=logged-far")
+    return {**_HERE, "pod_name": listed.pods[0].name}
+
+
+@pytest.mark.parametrize("how", ["stopped", "paused"])
+async def test_a_node_that_is_away_leaves_the_tools_of_the_cluster_alone(
+    web_cluster: Cluster, how: str
+) -> None:
+    async with family(web_cluster, timeout_s=1.0 if how == "paused" else 10.0) as call:
+        target = await a_pod(call, web_cluster)
+        with getattr(web_cluster.kubelet, how)():
+            error = await refused_often(6, NodeUnavailable, lambda: call("get_pod_logs", **target))
+            listed = await call("get_pods", **_HERE)
+
+    assert "the node of the pod does not answer" in str(error)
+    assert "127.0.0.1" not in str(error)
+    assert error.retryable
+    assert listed.pods
+
+
+async def test_a_balancer_that_fails_a_log_is_an_outage_of_the_cluster(
+    web_cluster: Cluster, balancer: Balancer
+) -> None:
+    async with family_of({"main": balancer.settings()}) as call:
+        target = await a_pod(call, web_cluster)
+        balancer.fate = instead(503)
+        await refused_often(5, BackendUnavailable, lambda: call("get_pod_logs", **target))
+        with pytest.raises(BackendUnavailable, match="the last calls failed"):
+            await call("get_pods", **_HERE)
+
+
+async def test_a_webhook_that_is_away_stops_a_change_and_not_the_tools(cluster: Cluster) -> None:
+    place = {"namespace": "hooked"}
+    cluster.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": "hooked", "labels": {"hooked": "yes"}},
+        },
+        deployment("hooked", "hooked", replicas=1, node=None),
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "away"},
+            "webhooks": [
+                {
+                    "name": "away.registry.test",
+                    "admissionReviewVersions": ["v1"],
+                    "sideEffects": "None",
+                    "clientConfig": {"url": f"https://127.0.0.1:{free_port()}/"},
+                    "namespaceSelector": {"matchLabels": {"hooked": "yes"}},
+                    "rules": [
+                        {
+                            "apiGroups": ["apps"],
+                            "apiVersions": ["v1"],
+                            "operations": ["UPDATE"],
+                            "resources": ["deployments", "deployments/scale"],
+                        }
+                    ],
+                }
+            ],
+        },
+    )
+    async with family(cluster) as call:
+
+        async def change() -> None:
+            await call("restart_deployment", **place, deployment="hooked")
+
+        # A webhook becomes known to the API server a little after it was made.
+        with contextlib.suppress(ToolError):
+            for _ in range(100):
+                await change()
+                await asyncio.sleep(0.1)
+        error = await refused_often(6, ToolError, change)
+        assert (await call("get_deployments", **place)).deployments
+
+    assert "made no change: an admission webhook of it does not answer" in str(error)
+    assert error.retryable
+
+
+@pytest.mark.parametrize("tool", ["get_deployments", "restart_deployment"])
+async def test_a_redirect_is_not_followed(
+    web_cluster: Cluster, authority: Authority, balancer: Balancer, tool: str
+) -> None:
+    async with Balancer(web_cluster, authority) as other:
+
+        async def elsewhere(request: web.Request, _: web.Response) -> web.Response:
+            return web.Response(status=307, headers={"Location": f"{other.url}{request.path}"})
+
+        balancer.fate = elsewhere
+        async with family_of({"main": balancer.settings()}) as call:
+            arguments = {"deployment": "judged-far"} if tool == "restart_deployment" else {}
+            with pytest.raises(ToolError, match=r"redirect \(HTTP 307\), which is not followed"):
+                await call(tool, **_HERE, **arguments)
+
+        assert other.passed == []
+        assert len(balancer.passed) == 1
+
+
+async def test_a_proxy_of_the_environment_is_not_used(
+    web_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Tunnel() as tunnel:
+        for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, tunnel.url)
+        async with family(web_cluster) as call:
+            assert (await call("get_deployments", **_HERE)).deployments
+
+    assert tunnel.asked == []
+
+
+async def test_a_proxy_of_the_kubeconfig_is_used(web_cluster: Cluster) -> None:
+    async with Tunnel() as tunnel:
+        kubeconfig = web_cluster.write_kubeconfig("server", proxy=tunnel.url)
+        async with family_of({"main": ClusterSettings(kubeconfig=kubeconfig)}) as call:
+            assert (await call("get_deployments", **_HERE)).deployments
+
+    assert tunnel.asked == [f"127.0.0.1:{web_cluster.api.port}"]
