@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = [
     "CUT_KEY",
     "NO_ARGUMENTS",
     "REDACTED",
+    "LineRedactor",
     "RedactedArguments",
     "is_secret_key",
     "redact_arguments",
@@ -96,6 +97,17 @@ _SECRET_TEXT = (
     ),
 )
 
+# A private key whose lines are seen one after the other. They end with base64, and the longest keys
+# have some hundred. Digests, which end lines too, are hexadecimal.
+_KEY_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
+_KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----")
+_KEY_PART = re.compile(r"(?<![A-Za-z0-9+/=])[A-Za-z0-9+/]{1,76}={0,2}[\"',]{0,2}\s{0,4}$", re.ASCII)
+_WHOLE_KEY_PART = re.compile(
+    r"(?<![A-Za-z0-9+/=])(?=[A-Za-z0-9+/]{0,76}[G-Zg-z+/])[A-Za-z0-9+/]{40,76}={0,2}[\"',]{0,2}\s{0,4}$",
+    re.ASCII,
+)
+_KEY_LINES = 128
+
 # What every pattern above needs: most text has none of it, and is done after one look.
 _MAY_BE_SECRET = re.compile(
     r"eyJ|-----BEGIN |bearer|authorization|://|pass|secret|token|key"
@@ -157,6 +169,46 @@ def redact_text(text: str) -> str:
     for pattern in _SECRET_TEXT:
         text = pattern.sub(_replacement, text)
     return text
+
+
+class LineRedactor:
+    """`redact_text` for the lines of a stream, in which a private key takes several lines.
+
+    The stream may begin within a key, as the end of a log may: lines at its beginning that may be a
+    part of one are held back until it is known what they are.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[str] | None = []
+        self._left_of_key = 0
+
+    def feed(self, line: str) -> Iterator[str]:
+        """Yield the lines that may be seen now that `line` is known; a key's line becomes a mask."""
+        if self._left_of_key:
+            self._left_of_key = 0 if _KEY_END.search(line) else self._left_of_key - 1
+            yield REDACTED
+            return
+        begins = _KEY_BEGIN.search(line)
+        ends = _KEY_END.search(line, begins.end() if begins else 0)
+        if self._held is not None:
+            if ends and not begins:
+                yield from [REDACTED] * (len(self._held) + 1)
+                self._held = None
+                return
+            if len(self._held) < _KEY_LINES and _KEY_PART.search(line):
+                self._held.append(line)
+                return
+            yield from map(redact_text, self._held)
+            self._held = None
+        if begins and not ends:
+            self._left_of_key = _KEY_LINES
+        yield redact_text(line)
+
+    def rest(self) -> Iterator[str]:
+        """Yield what is still held back at the end of the stream."""
+        for line in self._held or ():
+            yield REDACTED if _WHOLE_KEY_PART.search(line) else redact_text(line)
+        self._held = None
 
 
 def redact_shapes(value: Any) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -222,17 +224,83 @@ async def test_a_log_begins_where_it_was_asked_to(web: Cluster) -> None:
     assert (whole.lines, late.text) == (2, "5 seconds old")
 
 
-async def test_the_api_cuts_a_log_that_is_too_large(web: Cluster) -> None:
+async def test_of_a_long_log_the_newest_lines_are_kept(web: Cluster) -> None:
     web.write_log(f"{n:04} {'x' * 1000}" for n in range(2000))
     async with family(web) as call:
         target = await a_pod_of(web, call, "sturdy")
         result = await call("get_pod_logs", **target, tail_lines=2000)
 
-    last = int(result.text.splitlines()[-1][:4])
-    # The last line that fits, though cut, into the first MiB of lines of 1006 bytes.
-    assert last == 2**20 // 1006
-    assert "the newest lines are missing" in result.note
+    numbers = [int(line[:4]) for line in result.text.splitlines()]
+    assert numbers == list(range(2000 - len(numbers), 2000))
+    assert len(numbers) > 20
+    assert result.note == f"{2000 - len(numbers)} older lines left out, the text is too long"
     assert len(result.text) < 28 * 1024
+
+
+@pytest.mark.parametrize("searched", [{}, {"grep": "1999"}], ids=["read", "searched"])
+async def test_of_a_log_that_the_api_cuts_the_newest_lines_are_asked_for_again(
+    web: Cluster, searched: dict[str, str]
+) -> None:
+    # 2000 lines of 10 kB: more than the 8 MiB that are asked for at once.
+    web.write_log(f"{n:04} {'x' * 10_000}" for n in range(2000))
+    async with family(web) as call:
+        target = await a_pod_of(web, call, "sturdy")
+        result = await call("get_pod_logs", **target, tail_lines=2000, **searched)
+
+    assert result.text.splitlines()[-1].startswith("1999 ")
+    read = "searched" if searched else "read"
+    assert re.search(rf"only the last \d+ lines were {read}", result.note), result.note
+    assert "lines are cut at 4096 characters" in result.note
+    assert "newest line" not in result.note
+
+
+async def test_a_single_line_that_is_too_long_is_cut_at_its_end(web: Cluster) -> None:
+    web.write_log(["x" * (9 * 2**20)])
+    async with family(web) as call:
+        target = await a_pod_of(web, call, "sturdy")
+        result = await call("get_pod_logs", **target)
+
+    assert result.text == "x" * 4096 + "…"
+    assert "the end of the newest line is missing" in result.note
+
+
+async def test_a_log_is_read_in_bounded_memory(web: Cluster) -> None:
+    web.write_log(f"{n:04} {'x' * 10_000}" for n in range(2000))
+    async with family(web) as call:
+        target = await a_pod_of(web, call, "sturdy")
+        tracemalloc.start()
+        try:
+            await call("get_pod_logs", **target, tail_lines=2000)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    # The log has 20 MB; what comes faster than it is looked at waits in the client's buffer.
+    assert peak < 8 * 2**20, peak
+
+
+async def test_a_masked_secret_cannot_be_guessed_by_searching(web: Cluster) -> None:
+    key = [f"{'MIIEvQ/Ab1' * 6}{n:04}" for n in range(8)]
+    web.write_log(
+        [
+            "login password=hunter2 ok",
+            "-----BEGIN PRIVATE KEY-----",
+            *key,
+            "-----END PRIVATE KEY-----",
+            "after",
+        ]
+    )
+    async with family(web) as call:
+        target = await a_pod_of(web, call, "sturdy")
+        guesses = [
+            await call("get_pod_logs", **target, grep=guess) for guess in ("hunter", "miievq")
+        ]
+        found = await call("get_pod_logs", **target, grep="LOGIN")
+        tail = await call("get_pod_logs", **target, tail_lines=4)
+
+    assert [guess.lines for guess in guesses] == [0, 0]
+    assert found.text == "login password=[redacted] ok"
+    assert tail.text.splitlines() == ["[redacted]"] * 3 + ["after"]
 
 
 async def test_a_search_keeps_the_newest_lines_with_the_text(web: Cluster) -> None:

@@ -15,6 +15,7 @@ from mcp_server.redaction import (
     ARGUMENTS_LIMIT,
     CUT_KEY,
     REDACTED,
+    LineRedactor,
     is_secret_key,
     redact_arguments,
     redact_shapes,
@@ -270,3 +271,50 @@ def test_labels_under_the_name_of_a_secret_are_masked_in_results(labels: str) ->
 
 def test_a_result_keeps_honest_values_under_names_that_sound_secret() -> None:
     assert redact_shapes({"token_reviews_total": "12"}) == {"token_reviews_total": "12"}
+
+
+_KEY_BODY = [f"{'MIIEvQ/Ab1' * 6}+{n:03}" for n in range(4)]
+_KEY = ["-----BEGIN RSA PRIVATE KEY-----", *_KEY_BODY, "dG9v", "-----END RSA PRIVATE KEY-----"]
+_DIGEST = "pulled " + "ab12" * 16
+
+
+def _redacted(lines: list[str]) -> list[str]:
+    redactor = LineRedactor()
+    return [seen for line in lines for seen in redactor.feed(line)] + list(redactor.rest())
+
+
+@pytest.mark.parametrize(
+    ("lines", "seen"),
+    [
+        (["a", "password=x", "b"], ["a", f"password={REDACTED}", "b"]),
+        (["a", *_KEY, "b"], ["a", *[REDACTED] * len(_KEY), "b"]),
+        ([*_KEY, "b"], [*[REDACTED] * len(_KEY), "b"]),
+        # What the end of a log begins with: a part of a key, or what only looks like one.
+        ([*_KEY[3:], "b"], [*[REDACTED] * len(_KEY[3:]), "b"]),
+        ([_KEY[-2], _KEY[-1], "b"], [REDACTED, REDACTED, "b"]),
+        (_KEY[2:4], [REDACTED] * 2),
+        ([f"12:00:01 INFO {line}" for line in _KEY[1:]], [REDACTED] * len(_KEY[1:])),
+        (["started", "ready", "GET /health 200 -"], ["started", "ready", "GET /health 200 -"]),
+        (["started", "ready"], ["started", "ready"]),
+        ([_DIGEST, _DIGEST], [_DIGEST, _DIGEST]),
+        ([_DIGEST, *_KEY], [_DIGEST, *[REDACTED] * len(_KEY)]),
+        (
+            ["x -----BEGIN PRIVATE KEY-----\\nMIIE\\n-----END PRIVATE KEY-----", "b"],
+            [f"x {REDACTED}", "b"],
+        ),
+        ([], []),
+    ],
+)
+def test_a_key_of_several_lines_is_masked_line_by_line(lines: list[str], seen: list[str]) -> None:
+    assert _redacted(lines) == seen
+
+
+def test_a_key_that_does_not_end_masks_so_many_lines_as_a_key_may_have() -> None:
+    seen = _redacted(["it wants -----BEGIN PRIVATE KEY-----", *["a line"] * 200])
+
+    assert seen.count(REDACTED) == 128
+    assert seen[-1] == "a line"
+
+
+def test_lines_are_neither_lost_nor_added() -> None:
+    assert len(_redacted(["dG9v"] * 500)) == 500

@@ -12,21 +12,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mcp_server.settings import KubernetesSettings
-from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
 from mcp_server.tools.documents import Document
 from mcp_server.tools.kubernetes.cluster import TABLE, Cluster, Conflict, NotFound
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.events import EventReader
 from mcp_server.tools.kubernetes.health import ServiceReader
+from mcp_server.tools.kubernetes.logs import LogReader
 from mcp_server.tools.kubernetes.model import (
     Deployment,
     DeploymentArguments,
     Deployments,
     ListDeploymentsArguments,
     ListPodsArguments,
-    LogArguments,
-    Logs,
     Pod,
     Pods,
     Restart,
@@ -49,13 +47,6 @@ __all__ = ["Kubernetes"]
 
 _DEPLOYMENT = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
 _SCALE_ATTEMPTS = 3
-_MAX_LOG_TEXT = 28 * 1024
-"""Bytes of log text in an answer, which holds it twice: for programs and for a model."""
-_MAX_LOG_BYTES = 1024 * 1024
-_MAX_SEARCHED_BYTES = 8 * 1024 * 1024
-_MAX_SEARCHED_LINES = 10_000
-_MAX_LINE = 4096
-_LOG_S = 20.0
 _REOPEN_S = 0.5
 _MAX_REOPEN_S = 4.0
 
@@ -66,6 +57,7 @@ class Kubernetes:
     def __init__(self, settings: KubernetesSettings) -> None:
         self._clusters = Clusters(settings)
         self._events = EventReader(self._clusters)
+        self._logs = LogReader(self._clusters)
         self._namespaces = NamespaceReader(self._clusters)
         self._services = ServiceReader(self._clusters)
 
@@ -93,6 +85,7 @@ class Kubernetes:
         one = Scope(namespace="namespace", cluster="cluster")
         return [
             *self._events.tools(),
+            *self._logs.tools(),
             Tool(
                 name="k8s:get_pods",
                 title="Get pods",
@@ -120,20 +113,6 @@ class Kubernetes:
                 rows="deployments",
                 columns=tuple(Deployment.model_fields),
                 scope=everywhere,
-            ),
-            Tool(
-                name="k8s:get_pod_logs",
-                title="Get pod logs",
-                description="Read the end of a container's log.",
-                permission="k8s:get",
-                arguments=LogArguments,
-                result=Logs,
-                run=self._get_pod_logs,
-                render=_render_logs,
-                read_only=True,
-                source="Kubernetes",
-                scope=one,
-                timeout_s=30,
             ),
             Tool(
                 name="k8s:get_rollout_status",
@@ -267,55 +246,6 @@ class Kubernetes:
         )
         found = rows(document)
         return found, Page(position, document["metadata"], len(found)), position.skip
-
-    async def _get_pod_logs(self, arguments: LogArguments, context: ToolContext) -> Logs:
-        cluster = self._clusters.find(arguments.cluster)
-        searched = arguments.grep is not None
-        cap = _MAX_SEARCHED_BYTES if searched else _MAX_LOG_BYTES
-        query = {
-            "tailLines": str(_MAX_SEARCHED_LINES if searched else arguments.tail_lines),
-            "limitBytes": str(cap),
-        }
-        if arguments.container is not None:
-            query["container"] = arguments.container
-        if arguments.previous:
-            query["previous"] = "true"
-        if arguments.since_seconds is not None:
-            query["sinceSeconds"] = str(arguments.since_seconds)
-        wanted = (arguments.grep or "").casefold()
-        kept: collections.deque[str] = collections.deque(maxlen=arguments.tail_lines)
-        received = 0
-        try:
-            async with (
-                asyncio.timeout(_LOG_S),
-                cluster.stream(
-                    "/api/v1/namespaces/{namespace}/pods/{name}/log",
-                    {"namespace": arguments.namespace, "name": arguments.pod_name},
-                    context,
-                    what=f"log of pod {arguments.pod_name} in namespace {arguments.namespace}",
-                    query=query,
-                    of_node=True,
-                ) as stream,
-            ):
-                rest = b""
-                async for chunk in stream.iter_any():
-                    received += len(chunk)
-                    *whole, rest = (rest + chunk).split(b"\n")
-                    kept.extend(_matching(whole, wanted))
-                kept.extend(_matching([rest] if rest else [], wanted))
-        except TimeoutError:
-            raise BackendUnavailable(
-                cluster.title, f"the log did not end within {_LOG_S:g} s"
-            ) from None
-        lines, dropped = _newest(kept)
-        notes = []
-        if received >= cap:
-            notes.append("the newest lines are missing, the log is too large: use since_seconds")
-        if dropped:
-            notes.append(f"{dropped} older lines left out, the text is too long")
-        if searched and arguments.since_seconds is None:
-            notes.append(f"searched the last {_MAX_SEARCHED_LINES} lines")
-        return Logs(lines=len(lines), note="; ".join(notes) or None, text="\n".join(lines))
 
     async def _get_rollout_status(
         self, arguments: DeploymentArguments, context: ToolContext
@@ -526,28 +456,6 @@ def _names(arguments: DeploymentArguments) -> dict[str, str]:
 
 def _what(arguments: DeploymentArguments) -> str:
     return f"deployment {arguments.deployment} in namespace {arguments.namespace}"
-
-
-def _matching(lines: list[bytes], wanted: str) -> list[str]:
-    texts = (line[:_MAX_LINE].decode(errors="replace").rstrip("\r") for line in lines)
-    return [text for text in texts if wanted in text.casefold()]
-
-
-def _newest(lines: collections.deque[str]) -> tuple[list[str], int]:
-    """Return the newest lines that fit an answer, and how many older ones do not."""
-    size, fitting = 0, 0
-    for line in reversed(lines):
-        size += len(json.dumps(line, ensure_ascii=False).encode())
-        if size > _MAX_LOG_TEXT:
-            break
-        fitting += 1
-    dropped = len(lines) - fitting
-    return list(lines)[dropped:], dropped
-
-
-def _render_logs(result: Mapping[str, Any]) -> str:
-    text = result["text"] or "No lines."
-    return f"{text}\n({result['note']})" if result["note"] else text
 
 
 def _render_rollout(result: Mapping[str, Any]) -> str:
