@@ -33,15 +33,17 @@ async def family_of(
     user: str = "alice",
     groups: tuple[str, ...] = (),
     progress: Callable[[float, float | None, str], Any] | None = None,
+    max_items: int | None = None,
     **options: Any,
 ) -> AsyncIterator[Call]:
     """The tools over clusters, as a function that calls one by name.
 
     Args:
         progress: gets what a long call reports.
+        max_items: the most rows that the policy lets the caller have at once.
         options: further settings of the family.
     """
-    context = ToolContext(user=user, tenant="default", groups=groups)
+    context = ToolContext(user=user, tenant="default", groups=groups, max_items=max_items)
     if progress is not None:
         context = replace(context, progress=progress)
     kubernetes = Kubernetes(KubernetesSettings(clusters=dict(clusters), **options))

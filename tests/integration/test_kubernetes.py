@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import time
 from typing import Any
 
@@ -287,6 +289,84 @@ async def test_a_service_that_is_not_there_has_nothing(cluster: Cluster) -> None
     found = await service_health(cluster, "absent")
 
     assert (found.workloads, found.endpoints_ready) == ([], None)
+
+
+@pytest.fixture(scope="module")
+def numbered(cluster: Cluster) -> Cluster:
+    cluster.create(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "numbered"}},
+        *(pod(f"n-{number:02}", "numbered") for number in range(30)),
+    )
+    return cluster
+
+
+def forged(cursor: str, **changes: Any) -> str:
+    """A cursor of the same list that says something else."""
+    text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+    return base64.urlsafe_b64encode(json.dumps({**json.loads(text), **changes}).encode()).decode()
+
+
+def api_token(**fields: Any) -> str:
+    """What the API server would give as the token of a next page, said by somebody else."""
+    text = json.dumps({"v": "meta.k8s.io/v1", **fields})
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+async def test_rows_beyond_what_the_policy_lets_come_on_further_pages(numbered: Cluster) -> None:
+    seen: list[str] = []
+    cursor = None
+    async with family(numbered, max_items=7) as call:
+        while True:
+            page = await call("get_pods", namespace="numbered", limit=500, cursor=cursor)
+            assert len(page.pods) <= 7
+            seen += [row.name for row in page.pods]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+
+    assert seen == [f"n-{number:02}" for number in range(30)]
+
+
+@pytest.mark.parametrize("changes", [{"size": 500}, {"size": 500, "skip": 1}])
+async def test_a_forged_cursor_gets_no_more_than_the_policy_lets(
+    numbered: Cluster, changes: dict[str, int]
+) -> None:
+    async with family(numbered, max_items=7) as call:
+        page = await call("get_pods", namespace="numbered", limit=5)
+        got = await call(
+            "get_pods", namespace="numbered", cursor=forged(page.next_cursor, **changes)
+        )
+        smaller = await call(
+            "get_pods", namespace="numbered", limit=2, cursor=forged(page.next_cursor, **changes)
+        )
+
+    first = 5 + changes.get("skip", 0)
+    assert [row.name for row in got.pods] == [f"n-{first + n:02}" for n in range(7)]
+    assert got.truncated
+    assert len(smaller.pods) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"token": api_token(rv=-1, start="../staging/")},
+        {"token": api_token(rv=-1, start="../../pods/")},
+        {"token": api_token(rv=2**40, start="n-00")},
+        {"token": "x"},
+        {"token": "", "version": str(2**40)},
+    ],
+)
+async def test_a_forged_state_or_place_is_refused_and_stops_no_tools(
+    numbered: Cluster, changes: dict[str, str]
+) -> None:
+    async with family(numbered) as call:
+        page = await call("get_pods", namespace="numbered", limit=5)
+        for _ in range(6):
+            with pytest.raises(ToolError, match=r"continue token|start again without cursor"):
+                await call(
+                    "get_pods", namespace="numbered", cursor=forged(page.next_cursor, **changes)
+                )
+        assert (await call("get_pods", namespace="numbered")).pods
 
 
 @pytest.mark.parametrize(

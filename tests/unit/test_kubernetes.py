@@ -64,6 +64,7 @@ def test_a_cursor_comes_back_as_it_left() -> None:
         '{"query":"q","size":501}',
         '{"query":"q","size":"50"}',
         '{"query":"q","size":50,"skip":-1}',
+        '{"query":"q","size":50,"seen":10000001}',
         '{"query":"q","size":50,"version":"1&watch=1"}',
         '{"query":"q","size":50,"namespace":"other"}',
     ],
@@ -82,7 +83,9 @@ def test_what_is_no_cursor_is_refused(cursor: str) -> None:
 
 
 def test_a_cut_first_page_is_asked_for_at_the_same_state() -> None:
-    page = Page(Position(query="q", size=500), {"resourceVersion": "42", "continue": "t"}, 500)
+    page = Page(
+        Position(query="q", size=500), {"resourceVersion": "42", "continue": "t"}, 500, most=500
+    )
 
     again = Position.decode(page.cursor_after(300), "q")
 
@@ -94,9 +97,21 @@ def test_a_cut_first_page_is_asked_for_at_the_same_state() -> None:
     }
 
 
+@pytest.mark.parametrize("skip", [0, 10])
+def test_more_rows_than_a_caller_may_have_are_not_shown(skip: int) -> None:
+    forged = Position(query="q", size=500, token="t", skip=skip).resized(20)
+    rows = list(range(500 if skip else 20))
+    page = Page(forged, {"continue": "u"}, len(rows), most=20)
+
+    assert rows[page.shown] == list(range(skip, skip + 20))
+    assert page.next_cursor is not None
+    following = Position.decode(page.next_cursor, "q")
+    assert (following.token, following.skip) == (("t", 30) if skip else ("u", 0))
+
+
 def test_a_cut_later_page_is_asked_for_by_its_token() -> None:
     position = Position(query="q", size=500, token="t", seen=500, skip=10)
-    page = Page(position, {"resourceVersion": "42", "continue": "u"}, 500)
+    page = Page(position, {"resourceVersion": "42", "continue": "u"}, 500, most=500)
 
     again = Position.decode(page.cursor_after(300), "q")
 
@@ -115,7 +130,7 @@ def test_a_cut_later_page_is_asked_for_by_its_token() -> None:
 def test_the_total_is_told_where_it_is_known(
     metadata: dict[str, object], total: int | None, more: bool
 ) -> None:
-    page = Page(Position(query="q", size=50, token="t", seen=100), metadata, 50)
+    page = Page(Position(query="q", size=50, token="t", seen=100), metadata, 50, most=50)
 
     assert page.total == total
     assert (page.next_cursor is not None) == more

@@ -32,6 +32,8 @@ _MAX_REFUSAL_BYTES = 256 * 1024
 # Of the deadline of a call: what a node may take, so that the API server is not blamed for it.
 _SHARE_OF_A_NODE = 0.9
 _FIND_OUT = "look with k8s_get_deployments and k8s_get_rollout_status"
+# Why it refuses a state that is not there yet, which no cursor of ours names.
+_STATE_UNKNOWN = "ResourceVersionTooLarge"
 # So the API server begins its message where a webhook that must judge a change does not answer.
 _WEBHOOK_FAILED = "Internal error occurred: failed calling webhook"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
@@ -267,6 +269,11 @@ class Cluster:
         Only the API server itself writes a Status; what stands before it writes something else.
         """
         status = await self._status(response)
+        if status is not None and _STATE_UNKNOWN in str(status.get("details")):
+            return ToolError(
+                f"{self.title} does not know the state of the list that the cursor names; "
+                "start again without cursor"
+            )
         if status is not None and of_node is not None:
             return self._no_answer_of_node(of_node)
         if status is not None and str(status.get("message", "")).startswith(_WEBHOOK_FAILED):

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
@@ -36,7 +36,7 @@ from mcp_server.tools.kubernetes.model import (
 from mcp_server.tools.kubernetes.namespaces import NamespaceReader
 from mcp_server.tools.kubernetes.paging import Page, Position, fingerprint
 from mcp_server.tools.kubernetes.reading import (
-    deployment_of,
+    deployments_of_table,
     pods_of_table,
     renewed,
     rollout_of,
@@ -45,6 +45,7 @@ from mcp_server.tools.workloads import ServiceHealth
 
 __all__ = ["Kubernetes"]
 
+_RowT = TypeVar("_RowT")
 _DEPLOYMENT = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
 _SCALE_ATTEMPTS = 3
 _REOPEN_S = 0.5
@@ -175,48 +176,23 @@ class Kubernetes:
         ]
 
     async def _get_pods(self, arguments: ListPodsArguments, context: ToolContext) -> Pods:
-        def rows(table: Mapping[str, Any]) -> list[Pod]:
-            return pods_of_table(table, arguments.place)
-
-        # Where the namespace is known, the object behind a row has nothing that is needed.
-        objects = "None" if arguments.place else "Metadata"
-        pods, page, skip = await self._list(
-            arguments, context, "pods", rows, accept=TABLE, query={"includeObject": objects}
-        )
-        return Pods(
-            pods=pods[skip:],
-            total=page.total,
-            truncated=page.next_cursor is not None,
-            next_cursor=page.next_cursor,
-        ).with_cursor(page.cursor_after)
+        rows, page = await self._list(arguments, context, "pods", pods_of_table)
+        return Pods(pods=rows, **page.told()).with_cursor(page.cursor_after)
 
     async def _get_deployments(
         self, arguments: ListDeploymentsArguments, context: ToolContext
     ) -> Deployments:
-        now = datetime.now(UTC)
-
-        def rows(document: Mapping[str, Any]) -> list[Deployment]:
-            return [deployment_of(item, now) for item in document["items"]]
-
-        deployments, page, skip = await self._list(arguments, context, "deployments", rows)
-        return Deployments(
-            deployments=deployments[skip:],
-            total=page.total,
-            truncated=page.next_cursor is not None,
-            next_cursor=page.next_cursor,
-        ).with_cursor(page.cursor_after)
+        rows, page = await self._list(arguments, context, "deployments", deployments_of_table)
+        return Deployments(deployments=rows, **page.told()).with_cursor(page.cursor_after)
 
     async def _list(
         self,
         arguments: ListPodsArguments | ListDeploymentsArguments,
         context: ToolContext,
         what: str,
-        rows: Callable[[Mapping[str, Any]], list[Any]],
-        *,
-        accept: str = "application/json",
-        query: Mapping[str, str] | None = None,
-    ) -> tuple[list[Any], Page, int]:
-        """Return the rows of one page of the API server, the page, and how many were shown before."""
+        rows_of: Callable[[Mapping[str, Any], str | None], list[_RowT]],
+    ) -> tuple[list[_RowT], Page]:
+        """Return the rows that a caller gets of one page of the API server, and the page."""
         cluster = self._clusters.find(arguments.cluster)
         listed = fingerprint(
             what,
@@ -225,15 +201,17 @@ class Kubernetes:
             arguments.label_selector,
             arguments.field_selector,
         )
+        most = context.at_most(arguments.limit)
         if arguments.cursor is None:
-            position = Position(query=listed, size=context.at_most(arguments.limit))
+            position = Position(query=listed, size=most)
         else:
-            position = Position.decode(arguments.cursor, listed)
-        parameters = {**position.parameters(), **(query or {})}
+            position = Position.decode(arguments.cursor, listed).resized(most)
+        # Where the namespace is known, the object behind a row has nothing that is needed.
+        query = {"includeObject": "None" if arguments.place else "Metadata"}
         if arguments.label_selector:
-            parameters["labelSelector"] = arguments.label_selector
+            query["labelSelector"] = arguments.label_selector
         if arguments.field_selector:
-            parameters["fieldSelector"] = arguments.field_selector
+            query["fieldSelector"] = arguments.field_selector
         group = "/api/v1" if what == "pods" else "/apis/apps/v1"
         place = f"namespace {arguments.place}" if arguments.place else "all namespaces"
         document = await cluster.get(
@@ -241,11 +219,12 @@ class Kubernetes:
             {"namespace": arguments.place} if arguments.place else {},
             context,
             what=f"{what} of {place}",
-            query=parameters,
-            accept=accept,
+            query={**position.parameters(), **query},
+            accept=TABLE,
         )
-        found = rows(document)
-        return found, Page(position, document["metadata"], len(found)), position.skip
+        found = rows_of(document, arguments.place)
+        page = Page(position, document["metadata"], len(found), most=most)
+        return found[page.shown], page
 
     async def _get_rollout_status(
         self, arguments: DeploymentArguments, context: ToolContext

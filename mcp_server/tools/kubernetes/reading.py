@@ -10,7 +10,7 @@ from mcp_server.tools.kubernetes.model import Deployment, Pod, Rollout
 
 __all__ = [
     "age",
-    "deployment_of",
+    "deployments_of_table",
     "pods_of_table",
     "renewed",
     "rollout_of",
@@ -75,19 +75,28 @@ def pods_of_table(table: Mapping[str, Any], namespace: str | None) -> list[Pod]:
     return [pod(row) for row in table["rows"]]
 
 
-def deployment_of(document: Mapping[str, Any], now: datetime) -> Deployment:
-    """Return a deployment as a row."""
-    metadata, spec, status = document["metadata"], document["spec"], document.get("status", {})
-    containers = spec["template"]["spec"]["containers"]
-    return Deployment(
-        name=metadata["name"],
-        namespace=metadata["namespace"],
-        desired=spec.get("replicas", 1),
-        ready=status.get("readyReplicas", 0),
-        available=status.get("availableReplicas", 0),
-        image=", ".join(container.get("image", "") for container in containers),
-        age=age(metadata.get("creationTimestamp"), now),
-    )
+def deployments_of_table(table: Mapping[str, Any], namespace: str | None) -> list[Deployment]:
+    """Return the deployments of a server-side table, which has a tenth of the bytes of the objects.
+
+    Args:
+        namespace: theirs; None: each row's object tells.
+    """
+    columns = {column["name"]: number for number, column in enumerate(table["columnDefinitions"])}
+
+    def deployment(row: Mapping[str, Any]) -> Deployment:
+        cells = row["cells"]
+        ready, _, desired = str(cells[columns["Ready"]]).partition("/")
+        return Deployment.model_construct(
+            name=cells[columns["Name"]],
+            namespace=namespace or row["object"]["metadata"]["namespace"],
+            desired=int(desired),
+            ready=int(ready),
+            available=int(cells[columns["Available"]]),
+            image=", ".join(str(cells[columns["Images"]]).split(",")),
+            age=cells[columns["Age"]],
+        )
+
+    return [deployment(row) for row in table["rows"]]
 
 
 def rollout_of(document: Mapping[str, Any]) -> Rollout:
