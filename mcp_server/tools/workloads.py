@@ -24,7 +24,8 @@ class ServiceHealth(Result):
     """What the orchestrator knows of a service.
 
     `endpoints_ready` and `endpoints_not_ready` count addresses behind the Service of that name; None
-    when there is no such Service.
+    when there is no such Service, or when `endpoints_seen` tells that it was not looked for them.
+    `unseen` says in words what was not looked at, and why.
     """
 
     cluster: str
@@ -32,6 +33,8 @@ class ServiceHealth(Result):
     workloads: list[Workload]
     endpoints_ready: int | None
     endpoints_not_ready: int | None
+    endpoints_seen: bool = True
+    unseen: tuple[str, ...] = ()
 
 
 class Workloads(Protocol):

@@ -35,8 +35,8 @@ _STAGES = Path(__file__).with_name("kwok_stages.yaml")
 # The role that the documentation gives operators is the one that the tests run with.
 _ROLES = _ROOT / "docs" / "examples" / "kubernetes-roles.yaml"
 _CONTROLLERS = (
-    "deployment-controller,replicaset-controller,endpointslice-controller,"
-    "garbage-collector-controller,namespace-controller"
+    "deployment-controller,replicaset-controller,statefulset-controller,daemonset-controller,"
+    "endpointslice-controller,garbage-collector-controller,namespace-controller"
 )
 # name of a token: user, groups
 _USERS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -416,6 +416,8 @@ def deployment(
 _GROUPS = {
     "Deployment": "/apis/apps/v1",
     "ReplicaSet": "/apis/apps/v1",
+    "StatefulSet": "/apis/apps/v1",
+    "DaemonSet": "/apis/apps/v1",
     "ClusterRole": "/apis/rbac.authorization.k8s.io/v1",
     "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1",
     "Role": "/apis/rbac.authorization.k8s.io/v1",

@@ -12,6 +12,7 @@ import pytest
 
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import ToolContext, ToolError
+from mcp_server.tools.kubernetes import health
 from mcp_server.tools.kubernetes.family import Kubernetes
 from tests.integration.clusters import Cluster, deployment, pod
 from tests.integration.kubernetes_calls import family, until
@@ -225,8 +226,10 @@ async def test_what_a_controller_reports_is_read(web: Cluster) -> None:
     assert "Scaled up replica set" in row.message
 
 
-async def service_health(cluster: Cluster, service: str, namespace: str = "staging") -> Any:
-    kubernetes = Kubernetes(KubernetesSettings(clusters={"main": cluster.settings()}))
+async def service_health(
+    cluster: Cluster, service: str, namespace: str = "staging", token: str = "server"
+) -> Any:
+    kubernetes = Kubernetes(KubernetesSettings(clusters={"main": cluster.settings(token)}))
     await kubernetes.start()
     try:
         return await kubernetes.service_health(
@@ -283,6 +286,88 @@ async def test_a_workload_that_is_not_as_desired_says_why(cluster: Cluster) -> N
 
     assert (found.workloads[0].desired, found.workloads[0].ready) == (1, 0)
     assert found.endpoints_ready is None
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet"])
+async def test_other_workloads_behind_a_service_are_seen(cluster: Cluster, kind: str) -> None:
+    name, labels = f"of-{kind.lower()}", {"app": f"pods-of-{kind.lower()}"}
+    described = deployment(name, "staging", node=None)
+    spec = {"template": described["spec"]["template"], "selector": {"matchLabels": labels}}
+    spec["template"]["metadata"]["labels"] = labels
+    if kind == "StatefulSet":
+        spec |= {"replicas": 2, "serviceName": name, "podManagementPolicy": "Parallel"}
+    else:
+        # Nobody here takes away the taint that a new node has.
+        spec["template"]["spec"]["tolerations"] = [{"operator": "Exists"}]
+    cluster.create(service(name, labels), {**described, "kind": kind, "spec": spec})
+    expected = (2, 2, None) if kind == "StatefulSet" else (1, 1, None)
+    deadline = time.monotonic() + 30
+    seen: Any = None
+    ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    while seen != expected:
+        assert time.monotonic() < deadline, seen
+        for each in cluster.read("Pod", "staging")["items"]:
+            if each["metadata"].get("labels", {}).get("app") == labels["app"]:
+                cluster.patch_status("Pod", "staging", each["metadata"]["name"], ready)
+        await asyncio.sleep(0.2)
+        (workload,) = (await service_health(cluster, name)).workloads
+        seen = (workload.desired, workload.ready, workload.problem)
+
+    assert (workload.kind, workload.name) == (kind, name)
+
+
+async def test_what_the_cluster_does_not_allow_to_see_is_said(cluster: Cluster) -> None:
+    """An account that may see Deployments and Services alone, in one namespace."""
+    api, place = "rbac.authorization.k8s.io", {"namespace": "half-seen"}
+    rules = [
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["services"], "verbs": ["get"]},
+    ]
+    cluster.create(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "half-seen"}},
+        {
+            "apiVersion": f"{api}/v1",
+            "kind": "Role",
+            "metadata": {"name": "half", **place},
+            "rules": rules,
+        },
+        {
+            "apiVersion": f"{api}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": "half", **place},
+            "roleRef": {"apiGroup": api, "kind": "Role", "name": "half"},
+            "subjects": [{"apiGroup": api, "kind": "User", "name": "nobody"}],
+        },
+        deployment("half", "half-seen", replicas=0),
+        {**service("half", {"app": "half"}), "metadata": {"name": "half", **place}},
+    )
+
+    found = await service_health(cluster, "half", "half-seen", token="nobody")
+    nothing = await service_health(cluster, "half", "staging", token="nobody")
+
+    assert [workload.name for workload in found.workloads] == ["half"]
+    assert not found.endpoints_seen
+    assert [said.partition(":")[0] for said in found.unseen] == [
+        "its endpoints",
+        "StatefulSets",
+        "DaemonSets",
+    ]
+    assert "does not allow this server" in found.unseen[0]
+    assert (nothing.workloads, len(nothing.unseen)) == ([], 4)
+
+
+async def test_no_more_workloads_are_looked_at_than_is_said(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_PAGE", 2)
+    monkeypatch.setattr(health, "_MOST", 4)
+    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "many"}})
+    cluster.create(*(deployment(f"d-{n}", "many", replicas=0) for n in range(6)))
+
+    found = await service_health(cluster, "d-5", "many")
+
+    assert [workload.name for workload in found.workloads] == ["d-5"]
+    assert found.unseen == ("Deployments beyond the first 4",)
 
 
 async def test_a_service_that_is_not_there_has_nothing(cluster: Cluster) -> None:

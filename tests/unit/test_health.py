@@ -93,6 +93,25 @@ def test_a_service_that_the_cluster_does_not_have_is_unknown() -> None:
     assert "no workload and no Service called w in the namespace n" in evidence.says
 
 
+def test_what_was_not_seen_is_evidence_and_no_verdict_of_its_own() -> None:
+    found = ServiceHealth(
+        cluster="c",
+        namespace="n",
+        workloads=[Workload(kind="Deployment", name="w", desired=2, ready=2)],
+        endpoints_ready=None,
+        endpoints_not_ready=None,
+        endpoints_seen=False,
+        unseen=("its endpoints: not allowed",),
+    )
+    nothing = found.model_copy(update={"workloads": []})
+
+    assert [(each.verdict, each.says) for each in _judged(found, "w")] == [
+        ("unknown", "not seen: its endpoints: not allowed"),
+        ("healthy", "Deployment w: 2 of 2 ready"),
+    ]
+    assert [each.says for each in _judged(nothing, "w")] == ["not seen: its endpoints: not allowed"]
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [([], "unknown"), ([1, 1], "healthy"), ([1, 0], "degraded"), ([0, 0], "unhealthy")],

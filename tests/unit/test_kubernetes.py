@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.kubernetes import health
 from mcp_server.tools.kubernetes.paging import Page, Position
 from mcp_server.tools.kubernetes.reading import age
 
@@ -186,3 +187,69 @@ def test_the_client_is_imported_for_a_configured_cluster_alone(module: str, impo
     )
 
     assert result.stdout.split() == [str(imported)] * 2
+
+
+def workload(kind: str, spec: dict[str, Any], **status: Any) -> str | None:
+    """What is wrong with a workload of that kind."""
+    document = {
+        "metadata": {"name": "w", "generation": 2},
+        "spec": spec,
+        "status": {"observedGeneration": 2, **status},
+    }
+    return health.workload_of(kind, document).problem
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "problem"),
+    [
+        ({}, {"readyReplicas": 2, "currentRevision": "a", "updateRevision": "a"}, None),
+        ({}, {"observedGeneration": 1}, "the change has not been taken up yet"),
+        ({}, {"readyReplicas": 1}, "1 pods are not ready"),
+        (
+            {},
+            {
+                "readyReplicas": 2,
+                "updatedReplicas": 1,
+                "currentRevision": "a",
+                "updateRevision": "b",
+            },
+            "1 of 2 pods are updated",
+        ),
+        (
+            {"updateStrategy": {"type": "OnDelete"}},
+            {"readyReplicas": 2, "currentRevision": "a", "updateRevision": "b"},
+            None,
+        ),
+        (
+            {"updateStrategy": {"rollingUpdate": {"partition": 1}}},
+            {"readyReplicas": 2, "updatedReplicas": 0, "updateRevision": "b"},
+            "0 of 1 pods are updated",
+        ),
+        (
+            {"updateStrategy": {"rollingUpdate": {"partition": 1}}},
+            {"readyReplicas": 2, "updatedReplicas": 1, "updateRevision": "b"},
+            None,
+        ),
+    ],
+)
+def test_a_stateful_set_is_judged_as_kubectl_judges_its_rollout(
+    spec: dict[str, Any], status: dict[str, Any], problem: str | None
+) -> None:
+    assert workload("StatefulSet", {"replicas": 2, **spec}, **status) == problem
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "problem"),
+    [
+        ({}, {"numberAvailable": 2, "updatedNumberScheduled": 2}, None),
+        ({}, {"observedGeneration": 1}, "the change has not been taken up yet"),
+        ({}, {"desiredNumberScheduled": 0}, "no node is to run it"),
+        ({}, {"numberAvailable": 2, "updatedNumberScheduled": 1}, "1 of 2 pods are updated"),
+        ({}, {"numberAvailable": 1, "updatedNumberScheduled": 2}, "1 of 2 pods are available"),
+        ({"updateStrategy": {"type": "OnDelete"}}, {"numberAvailable": 2}, None),
+    ],
+)
+def test_a_daemon_set_is_judged_as_kubectl_judges_its_rollout(
+    spec: dict[str, Any], status: dict[str, Any], problem: str | None
+) -> None:
+    assert workload("DaemonSet", spec, **{"desiredNumberScheduled": 2, **status}) == problem

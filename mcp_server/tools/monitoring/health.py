@@ -149,7 +149,11 @@ def _unknown(source: str, says: str) -> Evidence:
 
 
 def _judged(found: ServiceHealth, service: str) -> Iterator[Evidence]:
+    for unseen in found.unseen:
+        yield _unknown("workloads", f"not seen: {unseen}")
     if not found.workloads and found.endpoints_ready is None:
+        if found.unseen:
+            return
         yield _unknown(
             "workloads",
             f"the cluster {found.cluster} has no workload and no Service called {service} "
@@ -164,6 +168,8 @@ def _judged(found: ServiceHealth, service: str) -> Iterator[Evidence]:
         yield Evidence(source="workloads", verdict=verdict, says=said)
     if not found.workloads:
         yield _unknown("workloads", f"none behind the Service {service}")
+    if not found.endpoints_seen:
+        return
     if found.endpoints_ready is None:
         # What nobody connects to, such as a queue's worker, has none and is none the worse for it.
         yield Evidence(source="endpoints", verdict="healthy", says="no Service, so none are needed")
