@@ -24,12 +24,14 @@ class Balancer:
     Attributes:
         passed: method and path of what was passed on.
         fate: gets a request that was passed on and its answer, and returns what the client gets.
+        cuts_watches: whether a watch is cut off instead of passed on.
     """
 
     def __init__(self, cluster: Cluster, authority: Authority) -> None:
         self.port = free_port()
         self.passed: list[tuple[str, str]] = []
         self.fate: Fate = _as_it_is
+        self.cuts_watches = False
         self._cluster = cluster
         self._identity = authority.identity(f"balancer-{self.port}")
         self._trusted = ssl.create_default_context(cafile=str(authority.ca))
@@ -61,6 +63,10 @@ class Balancer:
         return f"https://127.0.0.1:{self.port}"
 
     async def _pass(self, request: web.Request) -> web.Response:
+        if self.cuts_watches and "watch" in request.query:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
         self.passed.append((request.method, request.path))
         headers = {name: request.headers[name] for name in ("Authorization", "Accept")}
         if request.can_read_body:

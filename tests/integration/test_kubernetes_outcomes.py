@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from mcp_server.settings import ClusterSettings
+from mcp_server.settings import ClusterSettings, Secret
 from mcp_server.tools.backend import BackendUnavailable, OutcomeUnknown
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.kubernetes.cluster import NodeUnavailable
@@ -264,3 +265,94 @@ async def test_a_proxy_of_the_kubeconfig_is_used(web_cluster: Cluster) -> None:
             assert (await call("get_deployments", **_HERE)).deployments
 
     assert tunnel.asked == [f"127.0.0.1:{web_cluster.api.port}"]
+
+
+async def test_a_rollout_is_followed_though_every_watch_is_cut(
+    cluster: Cluster, balancer: Balancer
+) -> None:
+    cluster.create(deployment("unwatchable", "development", replicas=1))
+    await until(cluster, "development", "unwatchable", 1)
+    balancer.cuts_watches = True
+    async with family_of({"main": balancer.settings()}) as call:
+        result = await call("restart_deployment", **_HERE, deployment="unwatchable", wait_s=50)
+
+    assert result.state == "complete", result
+
+
+async def test_a_restart_of_a_paused_deployment_says_that_nothing_is_replaced(
+    cluster: Cluster,
+) -> None:
+    cluster.create(deployment("paused", "development", replicas=0, paused=True))
+    async with family(cluster) as call:
+        result = await call("restart_deployment", **_HERE, deployment="paused")
+
+    assert (result.state, result.message) == ("paused", "the rollout is paused")
+
+
+async def test_the_pods_of_a_rollout_are_chosen_by_expressions_too(cluster: Cluster) -> None:
+    expressions = [
+        {"key": "app", "operator": "In", "values": ["chosen", "other"]},
+        {"key": "tier", "operator": "NotIn", "values": ["x"]},
+        {"key": "absent", "operator": "DoesNotExist"},
+        {"key": "app", "operator": "Exists"},
+    ]
+    described = deployment("chosen", "development", replicas=3, node=None)
+    described["spec"]["selector"] = {"matchExpressions": expressions}
+    cluster.create(described)
+    async with family(cluster) as call:
+        for _ in range(100):
+            found = await call("get_rollout_status", **_HERE, deployment="chosen")
+            if found.pods == {"Pending": 3}:
+                break
+            await asyncio.sleep(0.1)
+
+    assert found.pods == {"Pending": 3}
+
+
+@pytest.mark.parametrize("tool", ["scale_deployment", "restart_deployment"])
+async def test_a_change_that_the_cluster_has_no_time_for_was_not_made(
+    cluster: Cluster, tool: str
+) -> None:
+    cluster.create(deployment(f"busy-{tool[:5]}", "development", replicas=0))
+    arguments = {"replicas": 1} if tool == "scale_deployment" else {}
+    async with family(cluster, "throttled") as call:
+        with cluster.busy("throttled"), pytest.raises(ToolError, match="too much to do") as told:
+            await call(tool, **_HERE, deployment=f"busy-{tool[:5]}", **arguments)
+
+    assert told.value.retryable
+    assert not isinstance(told.value, OutcomeUnknown)
+
+
+async def test_what_is_not_there_is_named_by_every_tool(cluster: Cluster) -> None:
+    named = {"deployment": "absent"}
+    async with family(cluster) as call:
+        for tool, arguments, said in (
+            ("scale_deployment", {**named, "replicas": 1}, "has no deployment absent"),
+            ("restart_deployment", named, "has no deployment absent"),
+            ("get_pod_logs", {"pod_name": "absent"}, "has no log of pod absent"),
+        ):
+            with pytest.raises(ToolError, match=said) as told:
+                await call(tool, **_HERE, **arguments)
+            assert not told.value.retryable
+
+
+async def test_a_container_that_the_pod_lacks_is_named(
+    web_cluster: Cluster,
+) -> None:
+    async with family(web_cluster) as call:
+        target = await a_pod(call, web_cluster)
+        with pytest.raises(ToolError, match="container other is not valid for pod"):
+            await call("get_pod_logs", **target, container="other")
+
+
+async def test_a_token_is_read_again_when_its_file_changes(
+    web_cluster: Cluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("expired-token")
+    settings = web_cluster.settings().model_copy(update={"token": Secret(file=file)})
+    async with family_of({"main": settings}) as call:
+        with pytest.raises(ToolError, match="does not accept this server's credentials"):
+            await call("get_deployments", **_HERE)
+        file.write_text("server-token")
+        assert (await call("get_deployments", **_HERE)).deployments

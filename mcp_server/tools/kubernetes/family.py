@@ -40,6 +40,7 @@ from mcp_server.tools.kubernetes.reading import (
     pods_of_table,
     renewed,
     rollout_of,
+    selector_text,
 )
 from mcp_server.tools.workloads import ServiceHealth
 
@@ -48,6 +49,9 @@ __all__ = ["Kubernetes"]
 _RowT = TypeVar("_RowT")
 _DEPLOYMENT = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
 _SCALE_ATTEMPTS = 3
+_MOST_AUTOSCALERS = 500
+_POD_PAGE = 500
+_MOST_COUNTED_PODS = 5000
 _REOPEN_S = 0.5
 _MAX_REOPEN_S = 4.0
 
@@ -232,25 +236,27 @@ class Kubernetes:
         cluster = self._clusters.find(arguments.cluster)
         document = await self._deployment(cluster, arguments, context)
         rollout = rollout_of(document)
-        labels = document["spec"]["selector"].get("matchLabels", {})
-        if rollout.state == "complete" or not labels:
+        selector = selector_text(document["spec"]["selector"])
+        if rollout.state == "complete" or not selector:
             return rollout
-        table = await cluster.get(
-            "/api/v1/namespaces/{namespace}/pods",
-            {"namespace": arguments.namespace},
-            context,
-            what=f"pods of namespace {arguments.namespace}",
-            query={
-                "limit": "500",
-                "includeObject": "None",
-                "labelSelector": ",".join(f"{key}={value}" for key, value in labels.items()),
-            },
-            accept=TABLE,
-        )
-        states = collections.Counter(
-            pod.status for pod in pods_of_table(table, arguments.namespace)
-        )
-        return rollout.model_copy(update={"pods": dict(states)})
+        query = {"limit": str(_POD_PAGE), "includeObject": "None", "labelSelector": selector}
+        states: collections.Counter[str] = collections.Counter()
+        while True:
+            table = await cluster.get(
+                "/api/v1/namespaces/{namespace}/pods",
+                {"namespace": arguments.namespace},
+                context,
+                what=f"pods of namespace {arguments.namespace}",
+                query=query,
+                accept=TABLE,
+            )
+            states.update(pod.status for pod in pods_of_table(table, arguments.namespace))
+            query["continue"] = table["metadata"].get("continue") or ""
+            if not query["continue"]:
+                return rollout.model_copy(update={"pods": dict(states)})
+            if states.total() >= _MOST_COUNTED_PODS:
+                message = f"{rollout.message} (only {states.total()} pods were counted)"
+                return rollout.model_copy(update={"pods": dict(states), "message": message})
 
     async def _deployment(
         self, cluster: Cluster, arguments: DeploymentArguments, context: ToolContext
@@ -304,6 +310,7 @@ class Kubernetes:
                 {"namespace": arguments.namespace},
                 context,
                 what="autoscalers",
+                query={"limit": str(_MOST_AUTOSCALERS)},
             )
         except ToolError as error:
             # It is a warning: that it is not known must not stop the scaling.
@@ -313,6 +320,10 @@ class Kubernetes:
             if (target["kind"], target["name"]) == ("Deployment", arguments.deployment):
                 name = autoscaler["metadata"]["name"]
                 return f"the autoscaler {name} manages it and may change the number again"
+        if document["metadata"].get("continue"):
+            return (
+                f"not known among more than {_MOST_AUTOSCALERS} autoscalers whether one manages it"
+            )
         return None
 
     async def _restart_deployment(
@@ -330,7 +341,8 @@ class Kubernetes:
             body={"spec": {"template": {"metadata": {"annotations": annotations}}}},
         )
         rollout = None
-        if arguments.wait_s:
+        # A paused one takes the change and replaces nothing, which must be said.
+        if arguments.wait_s or document["spec"].get("paused"):
             rollout = await self._wait(cluster, arguments, context, document)
         return Restart(
             restarted_at=now,

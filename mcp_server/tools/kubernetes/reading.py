@@ -14,6 +14,7 @@ __all__ = [
     "pods_of_table",
     "renewed",
     "rollout_of",
+    "selector_text",
 ]
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -147,3 +148,20 @@ def renewed(document: Mapping[str, Any]) -> int:
     updated = status.get("updatedReplicas", 0)
     old = status.get("replicas", 0) - updated
     return int(min(updated, max(0, status.get("availableReplicas", 0) - old)))
+
+
+def selector_text(selector: Mapping[str, Any]) -> str:
+    """Return a LabelSelector object as a label selector of a query; empty where it selects nothing."""
+    parts = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    for rule in selector.get("matchExpressions") or ():
+        values = ",".join(rule.get("values") or ())
+        match rule["operator"]:
+            case "In":
+                parts.append(f"{rule['key']} in ({values})")
+            case "NotIn":
+                parts.append(f"{rule['key']} notin ({values})")
+            case "Exists":
+                parts.append(rule["key"])
+            case "DoesNotExist":
+                parts.append(f"!{rule['key']}")
+    return ",".join(parts)
