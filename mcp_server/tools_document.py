@@ -12,6 +12,7 @@ from mcp_server.resources import MAX_COMPLETIONS
 from mcp_server.tools.catalog import Tool
 from mcp_server.tools.documents import Document
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
+from mcp_server.tools.schemas import argument_schema
 from mcp_server.transports.pages import PAGE_SIZE
 
 __all__ = ["tools_document"]
@@ -90,7 +91,7 @@ def _tool(tool: Tool[Any, Any]) -> Iterator[str]:
         judged = ", ".join(f"`{name}`" for name in scope.values())
         yield f"The policy judges where it works by {judged}."
     yield ""
-    yield from _arguments(tool.input_schema)
+    yield from _arguments(argument_schema(tool.arguments, text_bounds=True))
     if tool.rows is not None:
         fields = ", ".join(f"`{name}`" for name in tool.row_fields)
         yield f"Result: a list `{tool.rows}` with {fields}; `total`, `truncated`, `next_cursor`."
@@ -112,10 +113,15 @@ def _arguments(schema: Mapping[str, Any]) -> Iterator[str]:
     definitions = schema.get("$defs", {})
     for name, argument in properties.items():
         default = "required" if name in required else _code(argument.get("default"))
-        yield _row(
-            f"`{name}`", _type(argument, definitions), default, argument.get("description", "")
-        )
+        yield _row(f"`{name}`", _type(argument, definitions), default, _meaning(argument))
     yield ""
+
+
+def _meaning(argument: Mapping[str, Any]) -> str:
+    """Return what is told of an argument, with an example where there is one."""
+    examples = ", ".join(_code(example) for example in argument.get("examples", ()))
+    told = argument.get("description", "")
+    return told if not examples else f"{told}{'; ' if told else ''}such as {examples}"
 
 
 def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:

@@ -24,16 +24,20 @@ _SHAPE = frozenset(
     ("$ref", "additionalProperties", "allOf", "anyOf", "const", "description", "enum", "items")
 ) | frozenset(("oneOf", "prefixItems", "properties", "type"))
 # Titles repeat names; `discriminator` is OpenAPI's and names definitions that are no longer there.
-_NEVER = frozenset(("title", "discriminator", "pattern", "minLength", "maxLength"))
+_NEVER = frozenset(("title", "discriminator"))
+_TEXT_BOUNDS = frozenset(("pattern", "minLength", "maxLength"))
 
 
-def argument_schema(model: type[BaseModel]) -> dict[str, Any]:
+def argument_schema(model: type[BaseModel], *, text_bounds: bool = False) -> dict[str, Any]:
     """Return the schema of a tool's arguments.
 
     An argument that may be left out is not said to take null besides: the server takes it, but there
-    is nothing to gain by sending it. What a text must look like is left to the server to say.
+    is nothing to gain by sending it.
+
+    Args:
+        text_bounds: say also what a text must look like, which is else left to the server to say.
     """
-    return _compact(model, result=False)
+    return _compact(model, dropped=_NEVER if text_bounds else _NEVER | _TEXT_BOUNDS)
 
 
 def result_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -42,10 +46,12 @@ def result_schema(model: type[BaseModel]) -> dict[str, Any]:
     It lets pass more than the model does (surplus and missing fields), so that a newer server does
     not break a client that kept the older schema.
     """
-    return _compact(model, result=True)
+    return _compact(model, dropped=None)
 
 
-def _compact(model: type[BaseModel], *, result: bool) -> dict[str, Any]:
+def _compact(model: type[BaseModel], *, dropped: frozenset[str] | None) -> dict[str, Any]:
+    """Return a model's schema without the keywords in `dropped`; None: only the shape of a result."""
+    result = dropped is None
     whole = model.model_json_schema(mode="serialization" if result else "validation")
     definitions = whole.pop("$defs", {})
     # The base classes' docstrings would stand as descriptions of the whole.
@@ -59,25 +65,26 @@ def _compact(model: type[BaseModel], *, result: bool) -> dict[str, Any]:
         if uses[name] > 1 or name in _reachable(schema, definitions)
     }
     inlined = {name: schema for name, schema in definitions.items() if name not in kept}
-    compact: dict[str, Any] = _node(whole, inlined, result=result)
+    compact: dict[str, Any] = _node(whole, inlined, dropped)
     if kept:
         compact["$defs"] = {
-            name: _node(definitions[name], inlined, result=result) for name in sorted(kept)
+            name: _node(definitions[name], inlined, dropped) for name in sorted(kept)
         }
     return compact
 
 
-def _node(schema: Any, inlined: dict[str, Any], *, result: bool) -> Any:
+def _node(schema: Any, inlined: dict[str, Any], dropped: frozenset[str] | None) -> Any:
     """Return one schema without what nobody needs."""
+    result = dropped is None
     if not isinstance(schema, dict):
         return schema
     if (name := _name(schema)) in inlined:
         beside = {key: value for key, value in schema.items() if key != "$ref"}
-        return _node({**inlined[name], **beside}, inlined, result=result)
+        return _node({**inlined[name], **beside}, inlined, dropped)
     node = {
-        key: _inside(key, value, inlined, result=result)
+        key: _inside(key, value, inlined, dropped)
         for key, value in schema.items()
-        if key in _SHAPE or not (result or key in _NEVER)
+        if (key in _SHAPE if dropped is None else key not in dropped)
     }
     # True is what holds without it; False is worth its tokens where something is sent.
     if node.get("additionalProperties") is True or (result and "properties" in node):
@@ -85,20 +92,22 @@ def _node(schema: Any, inlined: dict[str, Any], *, result: bool) -> Any:
     if node.get("default", ...) is None:
         del node["default"]
         node = _without_null(node)
-    if result and ("const" in node or "enum" in node):
+    node = _merged_null(node)
+    if "const" in node or "enum" in node:
         node.pop("type", None)
-    return _merged_null(node)
+    # A tokenizer knows `{"type":"` as one word, or nearly.
+    return {"type": node["type"], **node} if "type" in node else node
 
 
-def _inside(key: str, value: Any, inlined: dict[str, Any], *, result: bool) -> Any:
+def _inside(key: str, value: Any, inlined: dict[str, Any], dropped: frozenset[str] | None) -> Any:
     """Return the value of a keyword with the schemas in it made compact."""
     match key, value:
         case "items" | "additionalProperties", _:
-            return _node(value, inlined, result=result)
+            return _node(value, inlined, dropped)
         case "anyOf" | "oneOf" | "allOf" | "prefixItems", list():
-            return [_node(choice, inlined, result=result) for choice in value]
+            return [_node(choice, inlined, dropped) for choice in value]
         case "properties", dict():
-            return {name: _node(part, inlined, result=result) for name, part in value.items()}
+            return {name: _node(part, inlined, dropped) for name, part in value.items()}
         case _:
             return value
 

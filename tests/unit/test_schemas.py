@@ -113,3 +113,20 @@ def test_every_schema_is_valid_and_self_contained() -> None:
             references = json.dumps(schema).count('"$ref"')
             assert bool(references) == ("$defs" in schema), tool.name
             assert schema["type"] == "object", tool.name
+
+
+def test_what_a_text_must_look_like_is_told_where_it_costs_nothing() -> None:
+    class Named(Arguments):
+        name: Annotated[str, Field(min_length=1, max_length=9, pattern="^a")]
+        kind: Literal["a", "b"] = "a"
+
+    short, whole = argument_schema(Named), argument_schema(Named, text_bounds=True)
+
+    assert short["properties"]["name"] == {"type": "string"}
+    assert whole["properties"]["name"] == {
+        "type": "string",
+        "maxLength": 9,
+        "minLength": 1,
+        "pattern": "^a",
+    }
+    assert short["properties"]["kind"] == {"default": "a", "enum": ["a", "b"]}

@@ -35,8 +35,7 @@ Name = Annotated[str, Field(pattern=_NAME)]
 # What these mean is told once, in the server's instructions: see `mcp_server.transports.mcp`.
 ClusterName = Annotated[str | None, Field(max_length=63)]
 Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-LabelSelector = Annotated[str | None, Field(max_length=1024)]
-FieldSelector = Annotated[str | None, Field(max_length=1024)]
+LabelSelector = Annotated[str | None, Field(max_length=1024, examples=["app=web,tier!=db"])]
 _ONE_PLACE = "name a namespace or set all_namespaces, not both"
 
 
@@ -90,7 +89,9 @@ class ListDeploymentsArguments(Listing):
     """Arguments of `get_deployments`."""
 
     label_selector: LabelSelector = None
-    field_selector: FieldSelector = None
+    field_selector: Annotated[
+        str | None, Field(max_length=1024, examples=["metadata.name=web"])
+    ] = None
 
 
 class Deployment(Result):
@@ -171,7 +172,7 @@ class ScaleArguments(DeploymentArguments):
     expected_current_replicas: Annotated[
         int | None, Field(ge=0, description="Refuse when there are not so many now")
     ] = None
-    dry_run: bool = False
+    dry_run: Annotated[bool, Field(description="Let the cluster judge it, change nothing")] = False
 
 
 class Scale(Result):
@@ -205,10 +206,16 @@ class LogArguments(Arguments):
     cluster: ClusterName = None
     namespace: Namespace = "default"
     pod_name: Name
-    container: Annotated[str | None, Field(pattern=_NAME)] = None
+    container: Annotated[
+        str | None, Field(pattern=_NAME, description="Needed when the pod has several")
+    ] = None
     previous: Annotated[bool, Field(description="Of the container before its restart")] = False
-    since_seconds: Annotated[int | None, Field(ge=1, le=30 * 86400)] = None
-    tail_lines: Annotated[int, Field(ge=1, le=2000)] = 100
+    since_seconds: Annotated[int | None, Field(ge=1, le=30 * 86400, description="How far back")] = (
+        None
+    )
+    tail_lines: Annotated[
+        int, Field(ge=1, le=2000, description="The newest; with grep, of those found")
+    ] = 100
     grep: Annotated[
         str | None,
         Field(min_length=1, max_length=256, description="Only lines with this text, in any case"),
