@@ -77,7 +77,9 @@ def pods_of_table(table: Mapping[str, Any], namespace: str | None) -> list[Pod]:
 
 
 def deployments_of_table(table: Mapping[str, Any], namespace: str | None) -> list[Deployment]:
-    """Return the deployments of a server-side table, which has a tenth of the bytes of the objects.
+    """Return the deployments of a server-side table.
+
+    Of one namespace it has a tenth of the bytes that the objects have.
 
     Args:
         namespace: theirs; None: each row's object tells.
