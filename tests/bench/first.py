@@ -4,7 +4,8 @@
 
 Starts real OPA, Redis (TLS), PostgreSQL (TLS), Prometheus and Nginx (TLS, HTTP/1.1 keep-alive) on
 loopback, `--workers` server processes of each kind behind the same Nginx, and one load generator on
-the same machine. Prints a table in Markdown. Rates are of the whole machine: compare the rows.
+the same machine. Prints two tables in Markdown. Rates are of the whole machine: compare the rows. The
+second table, CPU time by part, depends less on what else the machine does.
 """
 
 from __future__ import annotations
@@ -133,10 +134,23 @@ class Row:
     p50: float
     p99: float
     errors: int
+    cpu_us: dict[str, float]
+    """CPU time of one call by part of the stack, in microseconds."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Everything that was started."""
+
+    nginx: Nginx
+    authority: Authority
+    nodes: list[EchoNode]
+    parts: dict[str, list[Server]]
+    """The servers, by the name of their column in the table of CPU time."""
 
 
 @contextmanager
-def stack(workers: int) -> Iterator[tuple[Nginx, Authority, list[EchoNode]]]:
+def stack(workers: int) -> Iterator[Stack]:
     """Everything, started; stopped at the end."""
     directory = Path(tempfile.mkdtemp(prefix="emcp-bench-"))
     directory.chmod(0o755)
@@ -160,13 +174,14 @@ def stack(workers: int) -> Iterator[tuple[Nginx, Authority, list[EchoNode]]]:
         bundle = build_bundle(_policies(directory / "policies"), directory / "bundle.tar.gz")
         prometheus = started(Prometheus(directory / "prometheus"))
         alertmanager = started(Alertmanager(directory / "alertmanager"))
+        # A sidecar each, as on the hosts.
+        sidecars = [started(Opa(directory / f"opa{number}", bundle)) for number in range(workers)]
         nodes = [
             started(
                 EchoNode(
                     directory / f"node{number}",
                     name=f"node{number}",
-                    # A sidecar each, as on the hosts.
-                    policy=started(Opa(directory / f"opa{number}", bundle)).settings(timeout_s=5),
+                    policy=sidecar.settings(timeout_s=5),
                     counters=redis.settings(timeout_s=5),
                     database=database,
                     prometheus_url=prometheus.url,
@@ -174,7 +189,7 @@ def stack(workers: int) -> Iterator[tuple[Nginx, Authority, list[EchoNode]]]:
                     overrides={"public_url": "https://127.0.0.1", "log": {"level": "WARNING"}},
                 )
             )
-            for number in range(workers)
+            for number, sidecar in enumerate(sidecars)
         ]
         bare = [started(BareNode(directory / f"bare{number}")) for number in range(workers)]
         nginx = started(
@@ -185,7 +200,14 @@ def stack(workers: int) -> Iterator[tuple[Nginx, Authority, list[EchoNode]]]:
                 [server.port for server in bare],
             )
         )
-        yield nginx, authority, nodes
+        parts = {
+            "workers": [*nodes, *bare],
+            "OPA": sidecars,
+            "PostgreSQL": [postgres],
+            "Redis": [redis],
+            "Nginx": [nginx],
+        }
+        yield Stack(nginx, authority, nodes, parts)
 
 
 def _policies(directory: Path) -> Path:
@@ -215,6 +237,7 @@ async def measure(
     tokens: list[str],
     connections: int,
     seconds: float,
+    parts: dict[str, list[Server]],
 ) -> Row:
     """Send calls over `connections` connections for `seconds` and return what came back."""
     print(f"measuring {what} at {connections} …", file=sys.stderr)
@@ -262,22 +285,35 @@ async def measure(
                 latencies.append(time.perf_counter() - started)
                 errors += failed(response.status, answer)
 
+    async def spent() -> dict[str, float]:
+        await asyncio.sleep(warm_until - time.perf_counter())
+        before = {part: cpu_s(servers) for part, servers in parts.items()}
+        await asyncio.sleep(end - time.perf_counter())
+        return {part: cpu_s(servers) - before[part] for part, servers in parts.items()}
+
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        await asyncio.gather(*(connection(number, session) for number in range(connections)))
+        seconds_by_part, _ = await asyncio.gather(
+            spent(),
+            asyncio.gather(*(connection(number, session) for number in range(connections))),
+        )
     cuts = statistics.quantiles(latencies, n=100)
     return Row(
-        what, connections, len(latencies) / seconds, cuts[49] * 1000, cuts[98] * 1000, errors
+        what,
+        connections,
+        len(latencies) / seconds,
+        cuts[49] * 1000,
+        cuts[98] * 1000,
+        errors,
+        {part: used / len(latencies) * 1e6 for part, used in seconds_by_part.items()},
     )
 
 
-async def run(
-    nginx: Nginx, authority: Authority, nodes: list[EchoNode], seconds: float
-) -> list[Row]:
+async def run(started: Stack, seconds: float) -> list[Row]:
     """Measure every variant at 1 and at 100 connections."""
-    tls = ssl.create_default_context(cafile=str(authority.ca))
+    tls = ssl.create_default_context(cafile=str(started.authority.ca))
     tls.check_hostname = False
-    tokens = [nodes[0].token(f"user{number}") for number in range(20)]
-    origin = f"https://127.0.0.1:{nginx.port}"
+    tokens = [started.nodes[0].token(f"user{number}") for number in range(20)]
+    origin = f"https://127.0.0.1:{started.nginx.port}"
     variants: list[tuple[str, str, str, dict[str, Any]]] = [
         ("bare SDK, echo", f"{origin}/bare", "bench_echo", {"text": "hello"}),
         ("governed, echo", f"{origin}/mcp", "bench_echo", {"text": "hello"}),
@@ -293,10 +329,34 @@ async def run(
             tokens=tokens,
             connections=connections,
             seconds=seconds,
+            parts=started.parts,
         )
         for connections in (1, 100)
         for what, url, tool, arguments in variants
     ]
+
+
+def cpu_s(servers: list[Server]) -> float:
+    """Return the CPU time in seconds that the servers and their living children have used."""
+    ticks: dict[int, int] = {}
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            continue
+        # proc_pid_stat(5), from the third field on: the second, a name, may hold spaces.
+        fields = text.rpartition(")")[2].split()
+        pid = int(stat.parent.name)
+        children.setdefault(int(fields[1]), []).append(pid)
+        ticks[pid] = int(fields[11]) + int(fields[12])
+    left = [server._process.pid for server in servers if server._process is not None]
+    used = 0
+    while left:
+        pid = left.pop()
+        used += ticks.get(pid, 0)
+        left += children.get(pid, [])
+    return used / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mb(server: Server) -> float:
@@ -315,10 +375,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     print("starting the servers …", file=sys.stderr)
-    with stack(options.workers) as (nginx, authority, nodes):
-        rows = asyncio.run(run(nginx, authority, nodes, options.seconds))
-        memory = [memory_mb(node) for node in nodes]
-    print(f"{os.cpu_count()} CPUs, Python {platform.python_version()}, {options.workers} workers\n")
+    with stack(options.workers) as started:
+        rows = asyncio.run(run(started, options.seconds))
+        worker_mb = max(map(memory_mb, started.nodes))
+        opa_mb = max(map(memory_mb, started.parts["OPA"]))
+        columns = list(started.parts)
+    print(
+        f"{os.cpu_count()} CPUs, Python {platform.python_version()}, {options.workers} workers, "
+        f"load average {os.getloadavg()[0]:.1f} at the end\n"
+    )
     print("| variant | connections | calls/s | p50 ms | p99 ms | errors | rate / bare |")
     print("|---|---|---|---|---|---|---|")
     bare = {row.connections: row.rate for row in rows if row.what.startswith("bare")}
@@ -327,7 +392,13 @@ def main() -> None:
             f"| {row.what} | {row.connections} | {row.rate:.0f} | {row.p50:.1f} | {row.p99:.1f} "
             f"| {row.errors} | {row.rate / bare[row.connections]:.2f} |"
         )
-    print(f"\nMemory of a governed worker after the run: {max(memory):.0f} MB")
+    print("\nCPU time of one call, microseconds:\n")
+    print(f"| variant | connections | {' | '.join(columns)} | together |")
+    print("|---" * (len(columns) + 3) + "|")
+    for row in rows:
+        cells = " | ".join(f"{row.cpu_us[part]:.0f}" for part in columns)
+        print(f"| {row.what} | {row.connections} | {cells} | {sum(row.cpu_us.values()):.0f} |")
+    print(f"\nMemory after the run: a governed worker {worker_mb:.0f} MB, OPA {opa_mb:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -702,6 +702,7 @@ class Opa(Server):
             *(opa_program(), "run", "--server", "--config-file", str(self._config)),
             *("--addr", f"unix://{self.socket}", "--unix-socket-perm", "660"),
             *("--diagnostic-addr", f"127.0.0.1:{self._port}", "--authorization=basic"),
+            "--optimize-store-for-read-speed",
             *("--skip-version-check", "--log-level=error", str(self._authz)),
         ]
 
