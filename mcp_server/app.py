@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -252,6 +253,9 @@ async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> 
             loop.add_signal_handler(signal.SIGHUP, _reload, public, private)
             serving = asyncio.gather(public.serve(), private.serve())
             stopping = asyncio.create_task(stop.wait())
+            # What lives as long as the process is not searched for garbage again with every few calls.
+            gc.collect()
+            gc.freeze()
             telemetry.log.info("serving", node=settings.node, ready=node.monitor.latest.ready)
             parts: set[asyncio.Future[Any]] = {serving, stopping}
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
