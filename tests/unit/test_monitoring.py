@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import re
 
 import pytest
-from pydantic import ValidationError
 
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.monitoring.matchers import matchers_of
-from mcp_server.tools.monitoring.metrics import QueryMetricsArguments, _largest_first, _row
+from mcp_server.tools.monitoring.metrics import _largest_first, _row
 from mcp_server.tools.monitoring.names import names_in, near_names
-from mcp_server.tools.monitoring.paging import decode_cursor, encode_cursor
 from mcp_server.tools.monitoring.prometheus import TimeSeries, _answer
 from mcp_server.tools.monitoring.timerange import Window, evaluation, window
 
@@ -138,25 +135,3 @@ def test_a_native_histogram_is_counted_and_has_no_value() -> None:
 
     assert answer.notes == ("w", "i")
     assert (row.value, row.points, row.min, row.samples) == (None, 2, None, [])
-
-
-def test_a_cursor_fits_only_the_arguments_it_was_made_for() -> None:
-    first = QueryMetricsArguments(query="up")
-    cursor = encode_cursor(first, {"after": 5})
-
-    again = QueryMetricsArguments(query="up", limit=7, cursor=cursor)
-    assert decode_cursor(again, {"after": int}) == {
-        "of": decode_cursor(again, {"after": int})["of"],  # type: ignore[index]
-        "after": 5,
-    }
-    with pytest.raises(ToolError, match="belongs to other arguments"):
-        decode_cursor(QueryMetricsArguments(query="down", cursor=cursor), {"after": int})
-    nested = base64.urlsafe_b64encode(b"[" * 3000).decode()
-    for forged in ("x", "é", "W10=", nested):
-        with pytest.raises(ToolError, match="not one that this tool gave"):
-            decode_cursor(QueryMetricsArguments(query="up", cursor=forged), {"after": int})
-
-
-def test_a_cursor_has_a_longest_length() -> None:
-    with pytest.raises(ValidationError, match="at most 4096 characters"):
-        QueryMetricsArguments(query="up", cursor="x" * 4097)

@@ -19,7 +19,6 @@ from mcp_server.tools.catalog import (
     ToolContext,
 )
 from mcp_server.tools.cmdb.backend import NAME, CmdbBackend
-from mcp_server.tools.cmdb.cursor import InvalidCursor, decode_cursor, encode_cursor
 from mcp_server.tools.cmdb.model import (
     Asset,
     AssetPage,
@@ -32,6 +31,7 @@ from mcp_server.tools.cmdb.model import (
     Topology,
 )
 from mcp_server.tools.cmdb.topology import mermaid
+from mcp_server.tools.cursor import Cursor, fingerprint_of
 from mcp_server.tools.documents import Document
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, sent_bytes
 
@@ -57,6 +57,18 @@ def _storable(text: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_storable)]
+
+
+class _AfterAsset(Cursor):
+    """The last asset that was shown."""
+
+    id: Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_storable)]
+
+
+class _BeforeRecord(Cursor):
+    """The last change record that was shown."""
+
+    id: Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class QueryAssetsArguments(ListArguments):
@@ -299,15 +311,17 @@ class Cmdb:
     async def _query_assets(
         self, arguments: QueryAssetsArguments, context: ToolContext
     ) -> QueryAssetsResult:
+        listed = fingerprint_of(arguments)
+        after = None if arguments.cursor is None else _AfterAsset.decode(arguments.cursor, listed)
         page = await self._backend.query_assets(
             context.tenant,
             AssetQuery.model_validate(
                 arguments.model_dump(exclude={"limit", "cursor", "fields"}, exclude_none=True)
             ),
             limit=context.at_most(arguments.limit),
-            after=None if arguments.cursor is None else decode_cursor("asset", arguments.cursor),
+            after=None if after is None else after.id,
         )
-        return _assets(page)
+        return _assets(page, listed)
 
     async def _get_topology(
         self, arguments: TopologyArguments, context: ToolContext
@@ -347,16 +361,18 @@ class Cmdb:
     async def _get_changes(
         self, arguments: ChangeRecordsArguments, context: ToolContext
     ) -> ChangeRecordsResult:
+        listed = fingerprint_of(arguments)
+        last = None if arguments.cursor is None else _BeforeRecord.decode(arguments.cursor, listed)
         page = await self._backend.get_changes(
             context.tenant,
             arguments.asset_id,
             since=self._now() - _period(arguments.time_range),
             limit=context.at_most(arguments.limit),
-            before=None if arguments.cursor is None else _record_id(arguments.cursor),
+            before=None if last is None else last.id,
         )
 
         def cursor_after(rows: int) -> str:
-            return encode_cursor("change", str(page.items[rows - 1].id))
+            return _BeforeRecord(query=listed, id=page.items[rows - 1].id).encode()
 
         return ChangeRecordsResult(
             changes=[_change(record) for record in page.items],
@@ -369,7 +385,8 @@ class Cmdb:
         page = await self._backend.query_assets(
             context.tenant, AssetQuery(), limit=context.at_most(_RESOURCE_LIMIT)
         )
-        return _assets(page).model_dump_json()
+        # Its cursor goes on in cmdb_query_assets called without arguments.
+        return _assets(page, fingerprint_of(QueryAssetsArguments())).model_dump_json()
 
     async def _read_asset(self, context: ToolContext, parameters: Mapping[str, str]) -> str:
         asset = await self._backend.get_asset(context.tenant, parameters["id"])
@@ -397,9 +414,11 @@ class Cmdb:
         return [asset.id for asset in page.items]
 
 
-def _assets(page: AssetPage) -> QueryAssetsResult:
+def _assets(page: AssetPage, listed: str) -> QueryAssetsResult:
+    """Return a page of the list of that fingerprint."""
+
     def cursor_after(rows: int) -> str:
-        return encode_cursor("asset", page.items[rows - 1].id)
+        return _AfterAsset(query=listed, id=page.items[rows - 1].id).encode()
 
     return QueryAssetsResult(
         assets=[_row(asset) for asset in page.items],
@@ -411,13 +430,6 @@ def _assets(page: AssetPage) -> QueryAssetsResult:
 
 def _row(asset: Asset) -> AssetRow:
     return AssetRow.model_validate(asset.model_dump(mode="json"))
-
-
-def _record_id(cursor: str) -> int:
-    key = decode_cursor("change", cursor)
-    if not (key.isascii() and key.isdigit() and len(key) < 19):
-        raise InvalidCursor
-    return int(key)
 
 
 def _period(time_range: str) -> timedelta:

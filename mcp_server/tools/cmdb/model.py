@@ -73,7 +73,9 @@ class _Answer(BaseModel):
 class Asset(_Answer):
     """One configuration item."""
 
-    id: str = Field(description="Identifier, unique within the tenant")
+    id: str = Field(
+        min_length=1, max_length=256, description="Identifier, unique within the tenant"
+    )
     name: str = Field(description="Name, such as a host name")
     type: AssetType
     environment: Environment

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
+from mcp_server.tools.cursor import Cursor, fingerprint
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.model import Event, EventArguments, Events
-from mcp_server.tools.kubernetes.paging import Cursor, fingerprint
 from mcp_server.tools.kubernetes.reading import age
 
 __all__ = ["EventReader"]

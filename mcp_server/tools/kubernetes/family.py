@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
+from mcp_server.tools.cursor import fingerprint
 from mcp_server.tools.documents import Document
 from mcp_server.tools.kubernetes.cluster import TABLE, Cluster, Conflict, NotFound
 from mcp_server.tools.kubernetes.clusters import Clusters
@@ -34,7 +35,7 @@ from mcp_server.tools.kubernetes.model import (
     ScaleArguments,
 )
 from mcp_server.tools.kubernetes.namespaces import NamespaceReader
-from mcp_server.tools.kubernetes.paging import Page, Position, fingerprint
+from mcp_server.tools.kubernetes.paging import Page, Position
 from mcp_server.tools.kubernetes.reading import (
     deployments_of_table,
     pods_of_table,

@@ -2,55 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.cursor import Cursor
 
-__all__ = ["Cursor", "Page", "Position", "fingerprint"]
-
-
-class Cursor(BaseModel):
-    """Base of what a cursor says; callers get it as a text that they hand back.
-
-    Attributes:
-        query: fingerprint of what is listed; a cursor fits only the list that it came from.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    query: Annotated[str, Field(max_length=16)]
-
-    def encode(self) -> str:
-        """Return it as a cursor."""
-        text = self.model_dump_json(exclude_defaults=True)
-        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-    @classmethod
-    def decode(cls, cursor: str, query: str) -> Self:
-        """Return where `cursor` points to.
-
-        Raises:
-            ToolError: it is none of ours, or of another list.
-        """
-        try:
-            text = base64.b64decode(
-                cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True
-            )
-            position = cls.model_validate_json(text)
-        except (ValueError, ValidationError):
-            raise ToolError(
-                "this is not a cursor of this tool; leave it out to begin again"
-            ) from None
-        if position.query != query:
-            raise ToolError(
-                "the cursor belongs to a list with other arguments; keep them, or leave it out"
-            )
-        return position
+__all__ = ["Page", "Position"]
 
 
 # The most objects of one kind that anyone lists; a forged number does not make numbers without end.
@@ -154,8 +112,3 @@ class Page:
                 "version": "" if self._position.token else self._version,
             }
         ).encode()
-
-
-def fingerprint(*parts: str | None) -> str:
-    """Return a short text that tells apart what is listed."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

@@ -20,9 +20,9 @@ from pydantic import Field
 
 from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import ListArguments, ListResult, Result, Tool, ToolContext
+from mcp_server.tools.cursor import Cursor, bounded, fingerprint_of
 from mcp_server.tools.monitoring.alertmanager import Alertmanager, KnownAlert
 from mcp_server.tools.monitoring.matchers import matchers_of
-from mcp_server.tools.monitoring.paging import decode_cursor, encode_cursor
 from mcp_server.tools.monitoring.prometheus import Prometheus, PrometheusAlert
 from mcp_server.tools.text import table
 
@@ -42,6 +42,18 @@ class GetAlertsArguments(ListArguments):
     state: Annotated[State | None, Field(description="Default: all but pending")] = None
     matchers: Annotated[list[str] | None, Field(description='job="x"; also != =~ !~')] = None
     group_by: Annotated[str | None, Field(description="Also count by this label")] = None
+
+
+class _After(Cursor):
+    """The last alert that was shown.
+
+    Attributes:
+        since: how long it is active, RFC 3339 in UTC with microseconds, so that texts sort as times.
+    """
+
+    since: Annotated[str, Field(max_length=40)]
+    name: Annotated[str, Field(max_length=512)]
+    labels: Annotated[str, Field(max_length=512)]
 
 
 class Alert(Result):
@@ -96,7 +108,8 @@ class Alerts:
     async def _get_alerts(
         self, arguments: GetAlertsArguments, context: ToolContext
     ) -> GetAlertsResult:
-        place = decode_cursor(arguments, {"since": str, "name": str, "labels": str})
+        listed = fingerprint_of(arguments)
+        after = None if arguments.cursor is None else _After.decode(arguments.cursor, listed)
         matchers = matchers_of(arguments.matchers) if arguments.matchers else []
         alerts, silence = await self.current(matchers)
         if silence is not None and arguments.state in ("silenced", "inhibited"):
@@ -116,15 +129,15 @@ class Alerts:
         ]
         found.sort(key=_key)
         rest = found
-        if place is not None:
-            last = (place["since"], place["name"], place["labels"])
+        if after is not None:
+            last = (after.since, after.name, after.labels)
             rest = [alert for alert in found if _key(alert) > last]
         page = rest[: context.at_most(arguments.limit)]
         more = len(page) < len(rest)
 
         def cursor_after(rows: int) -> str:
             since, name, labels = _key(page[rows - 1])
-            return encode_cursor(arguments, {"since": since, "name": name, "labels": labels})
+            return _After(query=listed, since=since, name=name, labels=labels).encode()
 
         groups = None
         if arguments.group_by is not None:
@@ -235,7 +248,7 @@ def _alert(alert: PrometheusAlert | KnownAlert, state: str, known: list[KnownAle
 
 def _key(alert: Alert) -> tuple[str, str, str]:
     since = alert.active_since.astimezone(UTC).isoformat(timespec="microseconds")
-    return since, alert.name, str(sorted(alert.labels.items()))
+    return since, bounded(alert.name), bounded(str(sorted(alert.labels.items())))
 
 
 def _render_alerts(result: Mapping[str, Any]) -> str:

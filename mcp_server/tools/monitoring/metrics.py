@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mcp_server.tools.catalog import ListArguments, ListResult, Result, Tool, ToolContext, ToolError
+from mcp_server.tools.cursor import Cursor, bounded, fingerprint_of
 from mcp_server.tools.monitoring.names import names_in, near_names
-from mcp_server.tools.monitoring.paging import decode_cursor, encode_cursor
 from mcp_server.tools.monitoring.prometheus import Answer, Metadata, Prometheus, TimeSeries, finite
 from mcp_server.tools.monitoring.timerange import (
     MAX_POINTS,
@@ -27,6 +27,9 @@ __all__ = ["Metrics"]
 
 # What one range query may fetch: about 7 MB of JSON.
 _MAX_FETCHED_POINTS = 250_000
+# A cursor says when its list was asked for; that must not open times which the arguments do not name.
+_CURSOR_AGE_S = 3600
+_CLOCKS_DIFFER_S = 60
 _FAMILY_SUFFIXES = ("_bucket", "_count", "_sum", "_total", "_created")
 
 
@@ -39,6 +42,18 @@ class QueryMetricsArguments(ListArguments):
     end: str | None = None
     instant: bool = False
     samples: Annotated[bool, Field(description="Return points too")] = False
+
+
+class _Place(Cursor):
+    """Where in the answer of a query to go on.
+
+    Attributes:
+        end: when the first page was asked for (Unix seconds): what "now" means on all pages.
+        after: how many series were shown.
+    """
+
+    end: Annotated[float, Field(ge=0, lt=2**40, allow_inf_nan=False)]
+    after: Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Series(Result):
@@ -70,6 +85,12 @@ class ListMetricsArguments(ListArguments):
     """Arguments of `list_metrics`."""
 
     contains: Annotated[str | None, Field(max_length=256, description="Part of the name")] = None
+
+
+class _AfterName(Cursor):
+    """The last name that was shown."""
+
+    name: Annotated[str, Field(max_length=512)]
 
 
 class MetricRow(Result):
@@ -132,10 +153,14 @@ class Metrics:
     async def _query_metrics(
         self, arguments: QueryMetricsArguments, context: ToolContext
     ) -> QueryMetricsResult:
-        place = decode_cursor(arguments, {"end": float, "after": int})
+        listed = fingerprint_of(arguments)
         # A further page is one of the same evaluation, so that no series is missed or seen twice.
-        now = time.time() if place is None else place["end"]
-        first = 0 if place is None else place["after"]
+        now, first = time.time(), 0
+        if arguments.cursor is not None:
+            place = _Place.decode(arguments.cursor, listed)
+            if not now - _CURSOR_AGE_S <= place.end <= now + _CLOCKS_DIFFER_S:
+                raise ToolError("cursor: it is older than an hour; leave it out to begin again")
+            now, first = place.end, place.after
         asked = _asked(arguments, now=now)
         at_end = await self._prometheus.query(arguments.query, at=asked.end)
         step_s, answer = None, at_end
@@ -150,7 +175,7 @@ class Metrics:
         more = first + len(page) < len(found)
 
         def cursor_after(rows: int) -> str:
-            return encode_cursor(arguments, {"end": float(now), "after": first + rows})
+            return _Place(query=listed, end=now, after=first + rows).encode()
 
         return QueryMetricsResult(
             series=[_row(each, samples=arguments.samples) for each in page],
@@ -183,18 +208,21 @@ class Metrics:
     async def _list_metrics(
         self, arguments: ListMetricsArguments, context: ToolContext
     ) -> ListMetricsResult:
-        place = decode_cursor(arguments, {"after": str})
+        listed = fingerprint_of(arguments)
+        after = (
+            None if arguments.cursor is None else _AfterName.decode(arguments.cursor, listed).name
+        )
         known, metadata = await asyncio.gather(
             self._prometheus.metric_names(), self._prometheus.metadata()
         )
         part = (arguments.contains or "").lower()
         names = [name for name in known if part in name.lower()]
-        rest = names if place is None else [name for name in names if name > place["after"]]
+        rest = names if after is None else [name for name in names if bounded(name) > after]
         page = rest[: context.at_most(arguments.limit)]
         more = len(page) < len(rest)
 
         def cursor_after(rows: int) -> str:
-            return encode_cursor(arguments, {"after": page[rows - 1]})
+            return _AfterName(query=listed, name=bounded(page[rows - 1])).encode()
 
         near = [] if names else await asyncio.to_thread(near_names, part, known)
         return ListMetricsResult(

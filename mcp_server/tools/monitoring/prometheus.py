@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from mcp_server.settings import MonitoringSettings
 from mcp_server.tools.backend import BackendUnavailable, HttpBackend
 from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.cursor import bounded
 from mcp_server.tools.monitoring.timerange import Evaluation
 
 __all__ = [
@@ -154,7 +155,7 @@ class Prometheus:
 
     async def _read_names(self) -> Sequence[str]:
         body = await self._ask("/api/v1/label/__name__/values", {})
-        return tuple(sorted(body["data"]))
+        return tuple(sorted(body["data"], key=bounded))
 
     async def _read_metadata(self) -> Mapping[str, Metadata]:
         # Exporters may disagree about one name; the first is shown, as in Prometheus' own pages.

@@ -1,0 +1,100 @@
+"""Cursors of all families: they come back as they left, fit one list; forged ones are refused."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field, ValidationError
+
+from mcp_server.tools.catalog import ListArguments, ToolError
+from mcp_server.tools.cursor import Cursor, bounded, fingerprint_of
+
+NOT_OURS = "not a cursor of this tool"
+
+
+class After(Cursor):
+    """A place in a list of this test."""
+
+    id: Annotated[str, Field(min_length=1, max_length=512)]
+
+
+class Numbered(ListArguments):
+    """Arguments of a list of this test."""
+
+    name: str
+
+
+class Named(ListArguments):
+    """Arguments of another list."""
+
+    name: str
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=512))
+def test_a_cursor_gives_back_what_it_was_made_from(last: str) -> None:
+    assert After.decode(After(query="q", id=last).encode(), "q").id == last
+
+
+@given(st.text())
+def test_any_other_text_is_refused(text: str) -> None:
+    with pytest.raises(ToolError, match=NOT_OURS):
+        After.decode(text, "q")
+
+
+@pytest.mark.parametrize("cursor", ["", "!", "é", "a", "AA\n", "////", "\ud800"])
+def test_what_is_no_cursor_is_refused(cursor: str) -> None:
+    with pytest.raises(ToolError, match=NOT_OURS):
+        After.decode(cursor, "q")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "null",
+        "{}",
+        '{"query":"q"}',
+        '{"query":"q","id":""}',
+        '{"query":"q","id":7}',
+        '{"query":"q","id":"a","tenant":"other"}',
+        '{"query":["q"],"id":"a"}',
+        "[" * 3000,
+        '{"id":' * 500,
+    ],
+)
+def test_a_forged_cursor_is_refused(text: str) -> None:
+    cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    with pytest.raises(ToolError, match=NOT_OURS):
+        After.decode(cursor, "q")
+
+
+def test_a_cursor_fits_only_the_list_it_was_made_for() -> None:
+    first = Numbered(name="a")
+    cursor = After(query=fingerprint_of(first), id="7").encode()
+
+    for page in (Numbered(name="a", limit=7, cursor=cursor), Numbered(name="a", fields=["x"])):
+        assert After.decode(cursor, fingerprint_of(page)).id == "7"
+    for other in (Numbered(name="b"), Named(name="a")):
+        with pytest.raises(ToolError, match="a list with other arguments"):
+            After.decode(cursor, fingerprint_of(other))
+
+
+@given(st.text(max_size=5000))
+def test_keys_of_any_length_fit_a_cursor(key: str) -> None:
+    # Each character is up to four bytes of UTF-8, or six of JSON where it is a control character.
+    assert len(bounded(key)) <= 264
+    assert (bounded(key) == key) == (len(key) <= 200)
+
+
+def test_long_keys_with_the_same_beginning_stay_apart() -> None:
+    assert bounded("x" * 300 + "a") != bounded("x" * 300 + "b")
+
+
+def test_a_cursor_has_a_longest_length() -> None:
+    with pytest.raises(ValidationError, match="at most 4096 characters"):
+        Numbered(name="a", cursor="x" * 4097)
