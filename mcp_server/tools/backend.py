@@ -8,8 +8,9 @@ import math
 import re
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,8 @@ __all__ = [
     "Guard",
     "HttpBackend",
     "OutcomeUnknown",
+    "Probe",
+    "SlowAnswer",
     "one_request",
     "parsed",
     "read_answer",
@@ -82,6 +85,28 @@ class AnswerTooLarge(ToolError):
 
 class ConnectionBroken(aiohttp.ClientConnectionError):
     """The connection broke after a change was sent."""
+
+
+class SlowAnswer(ToolError):
+    """An answer did not come in time from a backend that is well: there is too much to do for it."""
+
+    def __init__(self, backend: str, timeout_s: float) -> None:
+        super().__init__(f"{backend} did not finish within {timeout_s:g} s")
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """How to tell an expensive request from a backend that is away: something else is asked besides.
+
+    Attributes:
+        path: what is asked; a good answer shows that the backend is there.
+        after_s: when, in seconds since the request was sent.
+        deadline_s: until when both answers are waited for.
+    """
+
+    path: str
+    after_s: float
+    deadline_s: float
 
 
 # What tells that the backend itself is in trouble; a refusal or a bad query does not.
@@ -199,6 +224,8 @@ class HttpBackend:
             and `ca` the system's authorities.
         bearer: sent as `Authorization: Bearer`; its file is read when the backend starts.
         timeout_s: deadline of one call in seconds, retries included.
+        excuse: returns what to raise for a server error (its status and its parsed body) that tells
+            of one request and not of the backend, or None.
     """
 
     def __init__(
@@ -210,12 +237,14 @@ class HttpBackend:
         ca: Path | None = None,
         bearer: Secret | None = None,
         timeout_s: float,
+        excuse: Callable[[int, Any], ToolError | None] = lambda _status, _body: None,
     ) -> None:
         self.name = name
         self._url = url.rstrip("/")
         self._tls = tls
         self._ca = ca
         self._bearer = bearer
+        self._excuse = excuse
         self._guard = Guard(name, timeout_s=timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
@@ -247,19 +276,36 @@ class HttpBackend:
             await self._session.close()
 
     async def get(
-        self, path: str, params: _Params = (), *, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        params: _Params = (),
+        *,
+        headers: Mapping[str, str] | None = None,
+        most_bytes: int = _MAX_ANSWER_BYTES,
+        probe: Probe | None = None,
     ) -> tuple[int, Any]:
         """GET `path` and return the status and the parsed JSON body (None when it is not JSON).
 
         A failed connection is tried once more.
 
+        Args:
+            probe: what to ask where the answer is late, so that one request which asks too much does
+                not count as an outage.
+
         Raises:
-            BackendUnavailable: no answer in time, or a server error.
-            ToolError: the answer is larger than 32 MiB, or says that we ask too often.
+            BackendUnavailable: no answer in time, or a server error that is not excused.
+            SlowAnswer: no answer before the deadline of the probe, which was answered.
+            AnswerTooLarge: the answer has more than `most_bytes`.
+            ToolError: the backend says that we ask too often, or what excuses a server error.
         """
-        return await self._guard.call(
-            lambda: self._exchange("GET", path, params=params, headers=headers), retry=True
-        )
+
+        async def ask() -> tuple[int, Any]:
+            exchange = self._exchange(
+                "GET", path, most_bytes=most_bytes, params=params, headers=headers
+            )
+            return await (exchange if probe is None else self._probed(exchange, probe))
+
+        return await self._guard.call(ask, retry=True)
 
     async def send(
         self,
@@ -286,25 +332,52 @@ class HttpBackend:
             find_out=find_out,
         )
 
-    async def _exchange(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
+    async def _probed(
+        self, exchange: Coroutine[Any, Any, tuple[int, Any]], probe: Probe
+    ) -> tuple[int, Any]:
+        """Return the answer; where it is late, find out whether the backend is there."""
+        asked = asyncio.create_task(exchange)
+        tasks = [asked]
+        try:
+            await asyncio.wait(tasks, timeout=probe.after_s)
+            if not asked.done():
+                tasks.append(asyncio.create_task(self._exchange("GET", probe.path)))
+                await asyncio.wait([asked], timeout=probe.deadline_s - probe.after_s)
+            if asked.done():
+                return asked.result()
+            if not tasks[1].done():
+                raise TimeoutError
+            tasks[1].result()
+            raise SlowAnswer(self.name, probe.deadline_s)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _exchange(
+        self, method: str, path: str, *, most_bytes: int = _MAX_ANSWER_BYTES, **options: Any
+    ) -> tuple[int, Any]:
         if self._session is None:
             raise RuntimeError(f"{self.name} was not started")
         async with self._session.request(
             method, self._url + path, allow_redirects=False, **options
         ) as response:
-            body = await read_answer(response, self.name)
+            body = await read_answer(response, self.name, most_bytes=most_bytes)
             if response.status == 429:
                 wait = response.headers.get("Retry-After", "")
                 when = f"in {wait} s" if _SECONDS.fullmatch(wait) else "later"
                 raise ToolError(
                     f"{self.name} limits our calls (HTTP 429); try again {when}", retryable=True
                 )
-            if response.status >= 500:
-                raise BackendUnavailable(self.name, f"it answered HTTP {response.status}")
             try:
-                return response.status, await parsed(body)
+                document = await parsed(body)
             except (ValueError, RecursionError):
-                return response.status, None
+                document = None
+            if response.status >= 500:
+                raise self._excuse(response.status, document) or BackendUnavailable(
+                    self.name, f"it answered HTTP {response.status}"
+                )
+            return response.status, document
 
 
 async def one_request(

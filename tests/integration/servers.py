@@ -788,6 +788,7 @@ class Prometheus(Server):
         rules: other alerts in the place of these.
         relabel: `alert_relabel_configs`.
         jobs: further scrape configurations.
+        flags: of the command line, such as `--query.max-samples=1000`.
     """
 
     def __init__(
@@ -798,8 +799,10 @@ class Prometheus(Server):
         rules: Sequence[Mapping[str, object]] | None = None,
         relabel: Sequence[Mapping[str, object]] = (),
         jobs: Sequence[Mapping[str, object]] = (),
+        flags: Sequence[str] = (),
     ) -> None:
         super().__init__(directory)
+        self._flags = flags
         self._alerts = rules or [_alert(each) for each in ("critical", "warning", "info")]
         self.data = directory / "data"
         self.port = free_port()
@@ -847,6 +850,7 @@ class Prometheus(Server):
             # An Alertmanager that was restarted has forgotten them.
             "--rules.alert.resend-delay=1s",
             "--log.level=warn",
+            *self._flags,
         ]
 
     def backfill(self, samples: str) -> None:

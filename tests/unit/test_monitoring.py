@@ -11,7 +11,13 @@ from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.monitoring.matchers import matchers_of
 from mcp_server.tools.monitoring.metrics import _largest_first, _row
 from mcp_server.tools.monitoring.names import names_in, near_names
-from mcp_server.tools.monitoring.prometheus import TimeSeries, _answer
+from mcp_server.tools.monitoring.prometheus import (
+    QueryRefused,
+    QueryTooExpensive,
+    TimeSeries,
+    _answer,
+    _of_one_request,
+)
 from mcp_server.tools.monitoring.timerange import Window, evaluation, window
 
 NOW = 1_800_000_000.0
@@ -135,3 +141,39 @@ def test_a_native_histogram_is_counted_and_has_no_value() -> None:
 
     assert answer.notes == ("w", "i")
     assert (row.value, row.points, row.min, row.samples) == (None, 2, None, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "error", "retryable"),
+    [
+        ("bad_data", "1:3: parse error", QueryRefused, False),
+        ("execution", "many-to-many matching", QueryRefused, False),
+        ("execution", "query processing would load too many samples", QueryTooExpensive, False),
+        ("timeout", "query timed out in expression evaluation", QueryTooExpensive, False),
+        ("timeout", "query timed out in query queue", ToolError, True),
+        ("canceled", "query was canceled in query execution", ToolError, True),
+        ("internal", "expanding series: read block", ToolError, True),
+    ],
+)
+def test_what_prometheus_says_of_one_query_is_no_outage(
+    kind: str, said: str, error: type[ToolError], retryable: bool
+) -> None:
+    found = _of_one_request({"status": "error", "errorType": kind, "error": said})
+
+    assert type(found) is error
+    assert said in str(found)
+    assert found.retryable is retryable
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "error", "errorType": "unavailable", "error": "TSDB not ready"},
+        {"status": "error", "errorType": "what comes next"},
+        {"status": "success"},
+        None,
+        "Service Unavailable",
+    ],
+)
+def test_anything_else_with_a_server_error_is_an_outage(body: object) -> None:
+    assert _of_one_request(body) is None

@@ -13,7 +13,16 @@ from pydantic import Field
 from mcp_server.tools.catalog import ListArguments, ListResult, Result, Tool, ToolContext, ToolError
 from mcp_server.tools.cursor import Cursor, bounded, fingerprint_of
 from mcp_server.tools.monitoring.names import names_in, near_names
-from mcp_server.tools.monitoring.prometheus import Answer, Metadata, Prometheus, TimeSeries, finite
+from mcp_server.tools.monitoring.prometheus import (
+    Answer,
+    AnswerTooLong,
+    Metadata,
+    Prometheus,
+    QueryRefused,
+    QueryTooExpensive,
+    TimeSeries,
+    finite,
+)
 from mcp_server.tools.monitoring.timerange import (
     MAX_POINTS,
     Window,
@@ -27,6 +36,8 @@ __all__ = ["Metrics"]
 
 # What one range query may fetch: about 7 MB of JSON.
 _MAX_FETCHED_POINTS = 250_000
+# At so many times of a range the series are counted before.
+_COUNTED_AT = 25
 # A cursor says when its list was asked for; that must not open times which the arguments do not name.
 _CURSOR_AGE_S = 3600
 _CLOCKS_DIFFER_S = 60
@@ -133,6 +144,8 @@ class Metrics:
                 source="Prometheus",
                 rows="series",
                 columns=("labels", "value", "points", "min", "max", "avg"),
+                # Up to three questions, each with the deadline of Prometheus.
+                timeout_s=30.0,
             ),
             Tool(
                 name="monitoring:list_metrics",
@@ -162,14 +175,11 @@ class Metrics:
                 raise ToolError("cursor: it is older than an hour; leave it out to begin again")
             now, first = place.end, place.after
         asked = _asked(arguments, now=now)
-        at_end = await self._prometheus.query(arguments.query, at=asked.end)
-        step_s, answer = None, at_end
-        if not arguments.instant:
-            # The points of many series add up; how many series there are, the end tells.
-            share = _MAX_FETCHED_POINTS // max(len(at_end.series), 1)
-            when = evaluation(asked, max_points=max(2, min(MAX_POINTS, share)))
-            step_s = when.step_s
-            answer = await self._prometheus.query_range(arguments.query, when)
+        step_s: float | None = None
+        if arguments.instant:
+            answer = await self._prometheus.query(arguments.query, at=asked.end)
+        else:
+            step_s, answer = await self._range(arguments.query, asked)
         found = sorted(answer.series, key=_largest_first)
         page = found[first : first + context.at_most(arguments.limit)]
         more = first + len(page) < len(found)
@@ -185,6 +195,41 @@ class Metrics:
             step_s=step_s,
             notes=(*_warnings(answer, found), *(await self._hints(arguments.query, found))),
         ).with_cursor(cursor_after)
+
+    async def _range(self, query: str, asked: Window) -> tuple[float, Answer]:
+        """Return the answer over a range and its step, which is longer where there are many series.
+
+        How many points come is not known before. It is estimated from how many series there are at
+        a time; where most of them live shortly, their labels make the answer larger than that. So
+        its bytes are bounded too, and where they are too many it is asked for with fewer points.
+        """
+        share = _MAX_FETCHED_POINTS // max(await self._most_at_once(query, asked), 1)
+        points = max(2, min(MAX_POINTS, share))
+        when = evaluation(asked, max_points=points)
+        try:
+            return when.step_s, await self._prometheus.query_range(query, when)
+        except AnswerTooLong:
+            fewer = evaluation(asked, max_points=max(2, points // 4))
+            if fewer == when:
+                raise
+        return fewer.step_s, await self._prometheus.query_range(query, fewer)
+
+    async def _most_at_once(self, query: str, asked: Window) -> int:
+        """Return how many series the query has at a time of the range, where it has the most."""
+        # On lines of its own: it may end in a comment.
+        counting = f"count(\n{query}\n)"
+        try:
+            counts = await self._prometheus.query_range(
+                counting, evaluation(asked, max_points=_COUNTED_AT)
+            )
+        except QueryTooExpensive:
+            raise
+        except QueryRefused:
+            # A scalar is one series; of what else is wrong the query itself tells better.
+            return 1
+        return max(
+            (int(value) for series in counts.series for _, value in series.points), default=0
+        )
 
     async def _hints(self, query: str, found: list[TimeSeries]) -> list[str]:
         """Return why a query may have found nothing, and what is near."""

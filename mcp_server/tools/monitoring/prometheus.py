@@ -11,33 +11,70 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from mcp_server.settings import MonitoringSettings
-from mcp_server.tools.backend import BackendUnavailable, HttpBackend
+from mcp_server.tools.backend import (
+    AnswerTooLarge,
+    BackendUnavailable,
+    HttpBackend,
+    Probe,
+    SlowAnswer,
+)
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.cursor import bounded
 from mcp_server.tools.monitoring.timerange import Evaluation
 
 __all__ = [
     "Answer",
+    "AnswerTooLong",
     "Metadata",
     "Prometheus",
     "PrometheusAlert",
     "QueryRefused",
+    "QueryTooExpensive",
     "TimeSeries",
     "finite",
 ]
 
 _NAMES_KEPT_S = 60.0
+# Of a query's answer: about 250,000 points.
+_MAX_QUERY_BYTES = 8 * 1024 * 1024
+# Shares of the deadline: when Prometheus itself gives up, and says why; when something cheap is asked
+# besides; when a query is given up that Prometheus did not.
+_EVALUATION, _PROBE, _GIVEN_UP = 0.8, 0.5, 0.9
+# Any Prometheus answers it at once, without looking at its data.
+_CHEAP = "/api/v1/status/buildinfo"
+_NARROW = (
+    "Ask for a shorter range or fewer series: more label matchers, shorter [durations], sum by (…), "
+    "topk(20, …), or what a recording rule has computed"
+)
 _KINDS_OF_VECTOR = ("vector", "matrix")
 
 _T = TypeVar("_T")
 
 
 class QueryRefused(ToolError):
-    """Prometheus says what is wrong with the query, and where; the caller can mend it."""
+    """A query that gives nothing, and why; the caller can mend it."""
+
+    _heading = "Prometheus refused the query"
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"Prometheus refused the query: {reason}")
+        super().__init__(f"{self._heading}: {reason}")
         self.reason = reason
+
+
+class QueryTooExpensive(QueryRefused):
+    """Prometheus is well, and the query asks too much of it."""
+
+    _heading = "the query asks too much of Prometheus"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}. {_NARROW}")
+
+
+class AnswerTooLong(QueryTooExpensive):
+    """Prometheus began to answer with more than is read of an answer."""
+
+    def __init__(self) -> None:
+        super().__init__(f"its answer has more than {_MAX_QUERY_BYTES // 2**20} MiB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +133,13 @@ class Prometheus:
             str(settings.prometheus_url),
             tls=settings.tls,
             timeout_s=settings.timeout_s,
+            excuse=lambda _, body: _of_one_request(body),
+        )
+        self._evaluation_s = _EVALUATION * settings.timeout_s
+        self._probe = Probe(
+            path=_CHEAP,
+            after_s=_PROBE * settings.timeout_s,
+            deadline_s=_GIVEN_UP * settings.timeout_s,
         )
         self._names = _Kept(self._read_names)
         self._metadata = _Kept(self._read_metadata)
@@ -113,15 +157,17 @@ class Prometheus:
 
         Raises:
             QueryRefused: it is not valid, or cannot be evaluated.
+            AnswerTooLong: there are too many series.
         """
         params = {"query": query} | ({} if at is None else {"time": f"{at:.3f}"})
-        return _answer(await self._ask("/api/v1/query", params))
+        return await self._evaluate("/api/v1/query", params)
 
     async def query_range(self, query: str, when: Evaluation) -> Answer:
         """Evaluate PromQL at every step of a range.
 
         Raises:
             QueryRefused: it is not valid, or cannot be evaluated.
+            AnswerTooLong: there are too many series, or too many points.
         """
         params = {
             "query": query,
@@ -129,7 +175,7 @@ class Prometheus:
             "end": f"{when.end:.3f}",
             "step": f"{when.step_s:g}",
         }
-        return _answer(await self._ask("/api/v1/query_range", params))
+        return await self._evaluate("/api/v1/query_range", params)
 
     async def alerts(self) -> list[PrometheusAlert]:
         """Return the alerts that are pending or firing."""
@@ -166,14 +212,59 @@ class Prometheus:
             if said
         }
 
+    async def _evaluate(self, path: str, params: Mapping[str, str]) -> Answer:
+        # Prometheus works on until its own timeout, also where nobody waits any more.
+        asked = {**params, "timeout": f"{self._evaluation_s:g}"}
+        try:
+            status, body = await self._http.get(
+                path, asked, most_bytes=_MAX_QUERY_BYTES, probe=self._probe
+            )
+        except SlowAnswer as error:
+            raise QueryTooExpensive(str(error)) from error
+        except AnswerTooLarge as error:
+            raise AnswerTooLong from error
+        return _answer(_successful(status, body))
+
     async def _ask(self, path: str, params: Mapping[str, str]) -> dict[str, Any]:
-        status, body = await self._http.get(path, params)
-        if isinstance(body, dict):
-            if body.get("status") == "success":
-                return body
-            if body.get("errorType") in ("bad_data", "execution"):
-                raise QueryRefused(str(body.get("error")))
-        raise BackendUnavailable("Prometheus", f"it answered HTTP {status}")
+        return _successful(*await self._http.get(path, params))
+
+
+def _successful(status: int, body: Any) -> dict[str, Any]:
+    """Return the body of an answer that is one.
+
+    Raises:
+        QueryRefused: the query is at fault; BackendUnavailable: Prometheus is.
+    """
+    if isinstance(body, dict) and body.get("status") == "success":
+        return body
+    raise _of_one_request(body) or BackendUnavailable("Prometheus", f"it answered HTTP {status}")
+
+
+def _of_one_request(body: Any) -> ToolError | None:
+    """Return what Prometheus says of one request, or None: it says nothing, or that it cannot work.
+
+    An error in Prometheus' own words comes from one that is there, whatever the HTTP status is: 503
+    also tells of a query that took too long. Only `unavailable` tells that no query works.
+    """
+    if not isinstance(body, dict) or body.get("status") != "error":
+        return None
+    said = str(body.get("error"))
+    error: ToolError | None = None
+    match body.get("errorType"):
+        case "timeout" if "queue" in said:
+            error = ToolError(
+                f"Prometheus is busy with other queries ({said}); try again in a minute",
+                retryable=True,
+            )
+        case "timeout":
+            error = QueryTooExpensive(said)
+        case "execution" if "too many samples" in said:
+            error = QueryTooExpensive(said)
+        case "bad_data" | "execution":
+            error = QueryRefused(said)
+        case "canceled" | "internal":
+            error = ToolError(f"Prometheus could not evaluate this: {said}", retryable=True)
+    return error
 
 
 class _Kept(Generic[_T]):

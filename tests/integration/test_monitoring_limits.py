@@ -1,0 +1,230 @@
+"""Queries that ask too much of a real Prometheus: refused one by one, while the others keep working."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from mcp_server.settings import MonitoringSettings
+from mcp_server.tools.backend import BackendUnavailable
+from mcp_server.tools.catalog import ToolContext, ToolError
+from mcp_server.tools.monitoring.family import Monitoring
+from mcp_server.tools.monitoring.prometheus import QueryTooExpensive
+from tests.integration.servers import Prometheus
+
+pytestmark = pytest.mark.anyio
+
+Query = Callable[..., Coroutine[Any, Any, Any]]
+
+# As many failures as open a circuit.
+OPENS = 5
+MINUTES = 60
+# A series of each minute that is gone in the next ones, with labels as Kubernetes has them, and one
+# whose many namesakes are gone when the range ends.
+PAST = (int(time.time()) - 4 * 3600) // 60 * 60
+EACH_MINUTE = 400
+CROWD = 20_000
+# Prometheus looks at its deadline between two steps of an operator, and nowhere in the second query.
+SLOW = "max_over_time((up + 0)[5h:1ms])"
+DEAF = "max_over_time(vector(1)[4h:1ms])"
+
+
+def _past() -> str:
+    labels = ",".join(f'label_{n}="{"x" * 60}"' for n in range(5))
+    churned = [
+        f'churned{{minute="{minute}",pod="pod-{n}",{labels}}} 1 {PAST + minute * 60}'
+        for minute in range(MINUTES)
+        for n in range(EACH_MINUTE)
+    ]
+    crowd = [
+        f'crowd{{n="{n}"}} {n} {PAST + minute * 60}' for n in range(CROWD) for minute in (0, 4, 8)
+    ]
+    crowd += [f'crowd{{n="last"}} 7 {PAST + minute * 60}' for minute in (12, 16, 20)]
+    return "\n".join(["# TYPE churned gauge", *churned, "# TYPE crowd gauge", *crowd, "# EOF\n"])
+
+
+@pytest.fixture(scope="module")
+def prometheus(workspace: Path) -> Iterator[Prometheus]:
+    server = Prometheus(workspace / "prometheus-past")
+    server.backfill(_past())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def narrow(workspace: Path) -> Iterator[Prometheus]:
+    """A Prometheus that evaluates one query at a time, and loads 20 million samples at most."""
+    server = Prometheus(
+        workspace / "prometheus-narrow",
+        flags=["--query.max-concurrency=1", "--query.max-samples=20000000"],
+    )
+    server.start()
+    yield server
+    server.stop()
+
+
+@asynccontextmanager
+async def asking(url: str, *, timeout_s: float) -> AsyncIterator[Query]:
+    """Give what calls `query_metrics` over the Prometheus at `url`."""
+    settings = MonitoringSettings.model_validate(
+        {
+            "prometheus_url": url,
+            "alertmanager_url": "http://127.0.0.1:9",
+            "timeout_s": timeout_s,
+        }
+    )
+    family = Monitoring(settings)
+    (tool,) = [each for each in family.tools() if each.name.endswith(":query_metrics")]
+
+    async def query(text: str, **arguments: Any) -> Any:
+        parsed = tool.parse({"query": text, **arguments})
+        return await tool.run(parsed, ToolContext(user="u", tenant="t"))
+
+    await family.start()
+    try:
+        yield query
+    finally:
+        await family.stop()
+
+
+@asynccontextmanager
+async def playing(answer: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """Give the address of a server that answers everything with `answer`."""
+    application = web.Application()
+    application.add_routes([web.get("/api/v1/{call:.+}", answer)])
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_queries_that_time_out_are_refused_and_the_next_one_is_answered(
+    narrow: Prometheus,
+) -> None:
+    async with asking(narrow.url, timeout_s=2) as query:
+        for _ in range(OPENS):
+            with pytest.raises(
+                QueryTooExpensive, match=r"(timed out in expression evaluation|did not finish)"
+            ) as refused:
+                await query(SLOW, instant=True)
+            assert refused.value.retryable is False
+
+        # At once: there is one place for queries, and Prometheus left the last one off by itself.
+        assert (await query("up", instant=True)).total == 1
+
+
+async def test_a_query_of_too_many_samples_is_told_what_helps(narrow: Prometheus) -> None:
+    async with asking(narrow.url, timeout_s=10) as query:
+        with pytest.raises(
+            QueryTooExpensive, match=r"too many samples.*\. Ask for a shorter range"
+        ):
+            await query("max_over_time(vector(1)[20h:1ms])", instant=True)
+
+        assert (await query("up")).total == 1
+
+
+async def test_a_query_that_waits_for_others_says_so(narrow: Prometheus) -> None:
+    async with asking(narrow.url, timeout_s=6) as hog, asking(narrow.url, timeout_s=3) as query:
+        hogging = asyncio.create_task(hog(SLOW, instant=True))
+        await asyncio.sleep(0.3)
+        with pytest.raises(ToolError, match="busy with other queries") as refused:
+            await query("up", instant=True)
+        assert refused.value.retryable is True
+        with suppress(QueryTooExpensive):  # where the machine is slow
+            await hogging
+
+        assert (await query("up", instant=True)).total == 1
+
+
+async def test_a_query_that_heeds_no_timeout_is_too_expensive(prometheus: Prometheus) -> None:
+    async with asking(prometheus.url, timeout_s=3) as query:
+        with pytest.raises(QueryTooExpensive, match=r"did not finish within 2\.7 s"):
+            await query(DEAF, instant=True)
+
+
+async def test_queries_without_an_answer_do_not_shut_out_others() -> None:
+    """Prometheus is played: the real one would need minutes of this machine's processors."""
+
+    async def answer(request: web.Request) -> web.Response:
+        if "slow" in request.query.get("query", ""):
+            await asyncio.sleep(60)
+        return web.json_response(
+            {"status": "success", "data": {"resultType": "vector", "result": []}}
+        )
+
+    async with playing(answer) as url, asking(url, timeout_s=1) as query:
+        for _ in range(OPENS):
+            with pytest.raises(QueryTooExpensive, match=r"did not finish within 0\.9 s"):
+                await query("slow", instant=True)
+
+        assert (await query("1 > 2", instant=True)).total == 0
+
+
+async def test_a_prometheus_that_answers_nothing_is_asked_five_times(
+    prometheus: Prometheus,
+) -> None:
+    async with asking(prometheus.url, timeout_s=2) as query:
+        with prometheus.paused():
+            await asyncio.sleep(0.2)  # until no thread of it runs
+            for _ in range(OPENS):
+                with pytest.raises(BackendUnavailable, match="no answer within"):
+                    await query("up", instant=True)
+            with pytest.raises(BackendUnavailable, match="the last calls failed"):
+                await query("up", instant=True)
+
+
+async def test_series_that_are_gone_at_the_end_count(prometheus: Prometheus) -> None:
+    async with asking(prometheus.url, timeout_s=10) as query:
+        at_end = await query("crowd", instant=True, end=str(PAST + 1200))
+        found = await query("crowd", start=str(PAST), end=str(PAST + 1200), limit=1)
+
+    assert (at_end.total, found.total) == (1, CROWD + 1)
+    # One series alone would come with a point every five seconds.
+    assert found.step_s == 120
+
+
+async def test_many_series_that_live_shortly_come_with_fewer_points(
+    prometheus: Prometheus,
+) -> None:
+    async with asking(prometheus.url, timeout_s=10) as query:
+        found = await query("churned", start=str(PAST), end=str(PAST + 1800), limit=1)
+
+    assert found.total == 31 * EACH_MINUTE
+    assert found.step_s == 120
+
+
+async def test_an_answer_that_stays_too_long_is_refused_with_what_helps(
+    prometheus: Prometheus,
+) -> None:
+    everything = f'last_over_time({{__name__="churned"}}[{MINUTES}m])'
+    async with asking(prometheus.url, timeout_s=10) as query:
+        for arguments in ({"instant": True}, {"start": str(PAST)}):
+            with pytest.raises(
+                QueryTooExpensive, match=r"more than 8 MiB\. Ask for a shorter range or fewer"
+            ):
+                await query(everything, end=str(PAST + MINUTES * 60), **arguments)
+
+
+@pytest.mark.parametrize("text", ["5", "time() # seconds", "sum(up) # a comment", "-up"])
+async def test_every_kind_of_expression_has_a_range(prometheus: Prometheus, text: str) -> None:
+    async with asking(prometheus.url, timeout_s=10) as query:
+        found = await query(text)
+
+    assert (found.total, found.step_s) == (1, 1.0)
+
+
+async def test_a_fault_is_told_where_it_stands_in_the_query(prometheus: Prometheus) -> None:
+    async with asking(prometheus.url, timeout_s=10) as query:
+        with pytest.raises(ToolError, match=r"1:4: parse error"):
+            await query("up }")
