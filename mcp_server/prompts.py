@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mcp_server.gate import Answer, Call, Caller, Gate
+from mcp_server.gate import Answer, Call, Caller, Gate, Refused
 from mcp_server.policy import Obligations, Resource
-from mcp_server.resources import Completion
+from mcp_server.resources import Completion, Resources
 from mcp_server.tools.catalog import Catalog, InvalidArguments
 
 __all__ = ["PROMPTS", "Prompt", "PromptArguments", "Prompts", "Rendered", "Step"]
@@ -49,6 +49,8 @@ class Prompt:
             leads to is decided by itself.
         task: what is to be found out, in one sentence.
         result: what the answer is to hold.
+        completed_by: for arguments that name things: the template that knows them, and what it calls
+            them.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Prompt:
     task: str
     steps: tuple[Step, ...]
     result: str
+    completed_by: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def required(self) -> frozenset[str]:
@@ -173,13 +176,29 @@ class Prompts:
         return await gate.perform_or_fail(caller, call, work)
 
     async def complete(
-        self, gate: Gate, caller: Caller, name: str, argument: str, text: str
+        self,
+        gate: Gate,
+        caller: Caller,
+        name: str,
+        argument: str,
+        text: str,
+        *,
+        given: Mapping[str, str],
+        resources: Resources,
     ) -> Completion:
         """Return values for an argument that begin with `text`.
+
+        Things of a backend are judged once more, as what they are: whoever may not read their names
+        elsewhere gets none here.
+
+        Args:
+            given: the values of other arguments, as far as the client knows them.
+            resources: who knows the things that arguments name.
 
         Raises:
             InvalidArguments: the prompt, which the caller may have, has no such argument.
             Refused, Limited, NodeUnavailable: as `get`.
+            ToolError: the backend could not be asked.
         """
         prompt = self._prompts.get(name)
         call = Call(
@@ -197,7 +216,17 @@ class Prompts:
                 )
             return Completion.of(choice for choice in choices if choice.startswith(text))
 
-        return (await gate.perform_or_fail(caller, call, work)).value
+        chosen = (await gate.perform_or_fail(caller, call, work)).value
+        source = None if prompt is None else prompt.completed_by.get(argument)
+        if source is None:
+            return chosen
+        uri, parameter = source
+        try:
+            return await resources.complete(gate, caller, uri, parameter, text, given=given)
+        except Refused as refusal:
+            if refusal.retryable:
+                raise
+            return chosen
 
 
 def _values(annotation: Any) -> Iterator[Any]:
@@ -259,6 +288,9 @@ class ReviewAssetArguments(PromptArguments):
     )
 
 
+_NAMESPACES = "enterprise://k8s/{cluster}/namespaces"
+_ASSET_ID = ("enterprise://cmdb/assets/{id}", "id")
+
 PROMPTS: tuple[Prompt, ...] = (
     Prompt(
         name="triage_alert",
@@ -309,6 +341,7 @@ PROMPTS: tuple[Prompt, ...] = (
         ),
         result="Answer with one of: healthy, in progress, stuck, failing; then the evidence, the cause "
         "if something is wrong, and whether to wait, mend or take it back.",
+        completed_by={"cluster": (_NAMESPACES, "cluster"), "namespace": (_NAMESPACES, "namespace")},
     ),
     Prompt(
         name="explain_dependencies",
@@ -328,6 +361,7 @@ PROMPTS: tuple[Prompt, ...] = (
         ),
         result="Answer with: what it needs and why; who is hit when it fails; single points of failure; "
         "assets that are inactive or in maintenance.",
+        completed_by={"service": _ASSET_ID},
     ),
     Prompt(
         name="review_asset",
@@ -342,5 +376,6 @@ PROMPTS: tuple[Prompt, ...] = (
             Step("monitoring:get_alerts", "alerts that began after a change."),
         ),
         result="Answer with a timeline of the changes, what each was for, and what looks unfinished.",
+        completed_by={"asset_id": _ASSET_ID},
     ),
 )

@@ -150,7 +150,7 @@ class Resources:
         )
 
         async def work(obligations: Obligations) -> Completion:
-            if document is None or parameter not in document.parameters:
+            if document is None or parameter not in (*document.parameters, document.lists):
                 known = ", ".join(document.parameters) if document else ""
                 raise InvalidArguments(
                     f"{parameter[:64]}: unknown parameter; known parameters: {known or 'none'}"
@@ -158,7 +158,7 @@ class Resources:
             if document.complete is None:
                 return Completion.of(())
             return Completion.of(
-                await document.complete(parameter, text, tool_context(caller, obligations))
+                await document.complete(parameter, text, given, tool_context(caller, obligations))
             )
 
         try:

@@ -12,6 +12,8 @@ from mcp_server.tools.catalog import Scope, ToolContext
 
 __all__ = ["Document"]
 
+Complete = Callable[[str, str, Mapping[str, str], ToolContext], Awaitable[list[str]]]
+
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -26,8 +28,9 @@ class Document:
         read: returns the document as JSON text, given the values of the parameters; raises ToolError.
         source: where text in it comes from, such as `the CMDB`.
         complete: values that a parameter may have and that begin with the given text: gets the
-            parameter's name, the text and the caller. Callers get the first 100; one more tells
-            them that there are more.
+            parameter's name, the text, the values of the other parameters that are known, and the
+            caller. Callers get the first 100; one more tells them that there are more.
+        lists: what the document itself lists, such as `namespace`, where `complete` knows that too.
         scope: which parameters name the resource that the policy judges.
     """
 
@@ -38,7 +41,8 @@ class Document:
     permission: str
     read: Callable[[ToolContext, Mapping[str, str]], Awaitable[str]]
     source: str
-    complete: Callable[[str, str, ToolContext], Awaitable[list[str]]] | None = None
+    complete: Complete | None = None
+    lists: str | None = None
     scope: Scope = field(default_factory=Scope)
     mime_type: str = "application/json"
 

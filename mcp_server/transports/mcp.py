@@ -231,12 +231,18 @@ class McpDoor:
     ) -> types.CompleteResult:
         caller, argument = self._caller_of(ctx), params.argument
         try:
+            given = (params.context.arguments if params.context else None) or {}
             if isinstance(params.ref, types.PromptReference):
                 found = await self._prompts.complete(
-                    self._gate, caller, params.ref.name, argument.name, argument.value
+                    self._gate,
+                    caller,
+                    params.ref.name,
+                    argument.name,
+                    argument.value,
+                    given=given,
+                    resources=self._resources,
                 )
             else:
-                given = (params.context.arguments if params.context else None) or {}
                 found = await self._resources.complete(
                     self._gate, caller, params.ref.uri, argument.name, argument.value, given=given
                 )

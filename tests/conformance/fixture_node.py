@@ -124,7 +124,9 @@ async def _read_template(_context: ToolContext, parameters: Mapping[str, str]) -
     return json.dumps({"id": parameters["id"], "templateTest": True})
 
 
-async def _complete(_parameter: str, text: str, _context: ToolContext) -> list[str]:
+async def _complete(
+    _parameter: str, text: str, _given: Mapping[str, str], _context: ToolContext
+) -> list[str]:
     return [f"{text}{number}" for number in range(101)]
 
 

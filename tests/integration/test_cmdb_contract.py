@@ -662,7 +662,7 @@ class TestDocuments:
 
         async def completed(text: str, tenant: str) -> list[str]:
             assert template.complete is not None
-            return await template.complete("id", text, ToolContext(user="a", tenant=tenant))
+            return await template.complete("id", text, {}, ToolContext(user="a", tenant=tenant))
 
         assert await completed("ap", "default") == ["api", "app1", "app2"]
         assert await completed("ap", "other") == ["apple"]

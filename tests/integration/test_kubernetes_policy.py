@@ -147,6 +147,36 @@ async def test_an_admin_reads_the_namespaces_of_a_cluster(
     assert completion["result"]["completion"]["values"] == ["main"]
 
 
+@pytest.mark.parametrize(
+    ("role", "argument", "text", "values"),
+    [
+        ("mcp:admin", "cluster", "ma", ["main"]),
+        ("mcp:admin", "namespace", "produ", ["production"]),
+        ("mcp:operator", "namespace", "produ", []),
+    ],
+)
+async def test_a_prompt_completes_only_what_the_caller_may_list(
+    kubernetes_node: McpNode,
+    redis_server: RedisServer,
+    role: str,
+    argument: str,
+    text: str,
+    values: list[str],
+) -> None:
+    redis_server.cli("flushall")
+    async with caller(kubernetes_node, role) as client:
+        answer = await client.request(
+            "completion/complete",
+            {
+                "ref": {"type": "ref/prompt", "name": "review_rollout"},
+                "argument": {"name": argument, "value": text},
+                "context": {"arguments": {"cluster": "main"}},
+            },
+        )
+
+    assert answer["result"]["completion"]["values"] == values
+
+
 @pytest.mark.parametrize("role", ["mcp:viewer", "mcp:operator"])
 async def test_others_do_not_learn_that_there_is_a_list_of_namespaces(
     kubernetes_node: McpNode, redis_server: RedisServer, role: str

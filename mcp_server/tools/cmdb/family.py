@@ -405,7 +405,9 @@ class Cmdb:
             }
         )
 
-    async def _complete(self, _parameter: str, text: str, context: ToolContext) -> list[str]:
+    async def _complete(
+        self, _parameter: str, text: str, _given: Mapping[str, str], context: ToolContext
+    ) -> list[str]:
         if "\0" in text:
             return []
         page = await self._backend.query_assets(

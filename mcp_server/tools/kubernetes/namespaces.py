@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from mcp_server.tools.catalog import Scope, ToolContext
 from mcp_server.tools.documents import Document
+from mcp_server.tools.kubernetes.cluster import Cluster
 from mcp_server.tools.kubernetes.clusters import Clusters
 
 __all__ = ["NamespaceReader"]
@@ -31,6 +33,7 @@ class NamespaceReader:
                 permission="k8s:get",
                 read=self._read,
                 complete=self._complete,
+                lists="namespace",
                 source="Kubernetes",
                 scope=Scope(cluster="cluster", cluster_wide=True),
             )
@@ -38,13 +41,7 @@ class NamespaceReader:
 
     async def _read(self, context: ToolContext, parameters: Mapping[str, str]) -> str:
         cluster = self._clusters.find(parameters["cluster"])
-        document = await cluster.get(
-            "/api/v1/namespaces",
-            {},
-            context,
-            what="list of namespaces",
-            query={"limit": str(context.at_most(_MAX_NAMESPACES))},
-        )
+        document = await self._list(cluster, context, context.at_most(_MAX_NAMESPACES))
         return json.dumps(
             {
                 "cluster": cluster.name,
@@ -59,5 +56,21 @@ class NamespaceReader:
             }
         )
 
-    async def _complete(self, _: str, text: str, __: ToolContext) -> list[str]:
-        return [name for name in self._clusters.names if name.startswith(text)]
+    async def _list(self, cluster: Cluster, context: ToolContext, most: int) -> dict[str, Any]:
+        return await cluster.get(
+            "/api/v1/namespaces",
+            {},
+            context,
+            what="list of namespaces",
+            query={"limit": str(most)},
+        )
+
+    async def _complete(
+        self, name: str, text: str, given: Mapping[str, str], context: ToolContext
+    ) -> list[str]:
+        if name == "cluster":
+            return [cluster for cluster in self._clusters.names if cluster.startswith(text)]
+        cluster = self._clusters.find(given.get("cluster"))
+        document = await self._list(cluster, context, _MAX_NAMESPACES)
+        names = (item["metadata"]["name"] for item in document["items"])
+        return [each for each in names if each.startswith(text)]

@@ -223,7 +223,9 @@ class Dashboards:
             }
         )
 
-    async def _complete(self, _name: str, text: str, _context: ToolContext) -> list[str]:
+    async def _complete(
+        self, _name: str, text: str, _given: Mapping[str, str], _context: ToolContext
+    ) -> list[str]:
         found = await self._grafana.dashboards(_COMPLETED)
         return sorted(each.uid for each in found if each.uid.startswith(text))
 
