@@ -26,6 +26,16 @@ OWN_KEYS = (
     "/etc/enterprise-mcp/tls/",
     "/etc/ssl/private/ssl-cert-snakeoil.key",
 )
+# Whose group may read which service's key; nginx reads its own as root.
+_KEY_READERS = {
+    "alertmanager": "prometheus",
+    "mcp-server": "mcp-server",
+    "nginx": "root",
+    "node-exporter": "prometheus",
+    "postgres": "postgres",
+    "prometheus": "prometheus",
+    "redis": "redis",
+}
 # A credential of a running unit is a file in a file system of its own, for the unit's account only.
 CREDENTIALS = "/run/credentials/"
 SECRETS = [
@@ -79,8 +89,8 @@ def test_private_keys_are_for_their_service(host: Shell) -> None:
 
     assert keys
     for key in map(host.file, keys):
-        assert key.mode in (0o600, 0o640), key.path
-        assert key.mode == 0o600 or key.group != "root" or key.user == "root", key.path
+        reader = _KEY_READERS[PurePosixPath(key.path).parent.name]
+        assert (key.mode, key.user, key.group) == (0o640, "root", reader), key.path
         assert "PRIVATE KEY" in key.content_string
 
 
