@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any, Generic, Literal, TypeVar
 
+from mcp_types.methods import SPEC_CLIENT_METHODS
+
 from mcp_server import telemetry
 from mcp_server.audit.record import AuditReason, AuditRecord, Phase
 from mcp_server.audit.store import AuditStore, AuditUnavailable
@@ -50,6 +52,7 @@ __all__ = [
     "Gate",
     "Limited",
     "NodeUnavailable",
+    "OutcomeNotRecorded",
     "Progress",
     "Refused",
     "ToolAnswer",
@@ -62,6 +65,10 @@ Progress = Callable[[float, float | None, str], Awaitable[None]]
 
 _NODE_CANNOT_DECIDE = "this node cannot decide at the moment; the call was not made, try again"
 _NOT_RECORDED = "the call cannot be recorded at the moment, so it gets no answer; try again"
+_CHANGE_NOT_RECORDED = (
+    "the change may have been made, and its outcome cannot be recorded at the moment; look before you "
+    "try again"
+)
 _NO_COUNTERS = "rate limits cannot be counted at the moment; the call was not made, try again"
 
 
@@ -124,7 +131,7 @@ class ToolAnswer:
 
 
 class Refused(Exception):
-    """The policy did not allow the call (or nothing could be asked); nothing was done.
+    """The policy did not allow the call (or nothing could be asked or recorded); nothing was changed.
 
     Attributes:
         reasons: for the client: what happened and what would help.
@@ -148,6 +155,13 @@ class Limited(Refused):
         super().__init__(admission.reasons, retryable=True, revision=admission.revision)
         self.retry_after_ms = admission.retry_after_ms
         self.quota = tuple(admission.quota)
+
+
+class OutcomeNotRecorded(Refused):
+    """A change was tried and its outcome could not be recorded: unlike other refusals, it may be made.
+
+    Its intent is in the audit log. It is not retryable: whoever repeats it may make it twice.
+    """
 
 
 class NodeUnavailable(Refused):
@@ -207,6 +221,7 @@ class Gate:
 
         Raises:
             Refused: denied; Limited: a rate limit is used up; NodeUnavailable: OPA does not answer.
+            OutcomeNotRecorded: a change was tried, and the audit log went away meanwhile.
             TimeoutError: the work took longer than its deadline.
         """
         passage = self._enter(caller, call)
@@ -236,6 +251,9 @@ class Gate:
             raise
         except NodeUnavailable:
             outcome = "unavailable"
+            raise
+        except OutcomeNotRecorded:
+            outcome = "not_recorded"
             raise
         except Refused:
             outcome = "denied"
@@ -505,14 +523,43 @@ class Gate:
         try:
             await self._audit.commit(self._record(passage, Phase.INTENT))
         except AuditUnavailable as error:
-            raise self._not_recorded(error) from error
+            if _allowed_unrecorded(passage):
+                self._go_on_unrecorded(passage, error)
+                return
+            telemetry.log.error("audit_unavailable", error=str(error))
+            raise Refused(
+                [_own_reason("audit_unavailable", _NOT_RECORDED)], retryable=True
+            ) from error
 
     async def _record_outcome(self, passage: _Passage, outcome: str) -> None:
         try:
             # Shielded: a cancelled request that ran has its row all the same.
             await asyncio.shield(self._audit.commit(self._record(passage, Phase.OUTCOME, outcome)))
         except AuditUnavailable as error:
-            raise self._not_recorded(error) from error
+            if _allowed_unrecorded(passage):
+                self._go_on_unrecorded(passage, error)
+                return
+            telemetry.log.error("audit_unavailable", error=str(error))
+            if passage.call.changes:
+                raise OutcomeNotRecorded(
+                    [
+                        Reason(
+                            code="outcome_not_recorded",
+                            message=_CHANGE_NOT_RECORDED,
+                            rule="",
+                            solution="Read what it is now; the audit log holds the intent.",
+                        )
+                    ]
+                ) from error
+            raise Refused(
+                [_own_reason("audit_unavailable", _NOT_RECORDED)], retryable=True
+            ) from error
+
+    def _go_on_unrecorded(self, passage: _Passage, error: AuditUnavailable) -> None:
+        telemetry.UNRECORDED.inc()
+        telemetry.log.warning(
+            "request_not_recorded", request_id=passage.caller.request_id, error=str(error)
+        )
 
     async def _record_refusal(self, passage: _Passage, outcome: str) -> None:
         if not self._audit.healthy:
@@ -553,19 +600,16 @@ class Gate:
             [_own_reason("policy_unavailable", _NODE_CANNOT_DECIDE)], retryable=True
         )
 
-    def _not_recorded(self, error: AuditUnavailable) -> Refused:
-        telemetry.log.error("audit_unavailable", error=str(error))
-        return Refused([_own_reason("audit_unavailable", _NOT_RECORDED)], retryable=True)
-
     def _observe(self, passage: _Passage, outcome: str) -> None:
         duration_s = time.perf_counter() - passage.started
-        method = passage.call.method
+        # A client writes what it likes as a method: each would be a series of its own.
+        method = passage.call.method if passage.call.method in SPEC_CLIENT_METHODS else "other"
         telemetry.REQUESTS.labels(method, outcome).inc()
         telemetry.REQUEST_SECONDS.labels(method).observe(duration_s)
         telemetry.log.info(
             "request",
             request_id=passage.caller.request_id,
-            method=method,
+            method=passage.call.method,
             tool=passage.call.tool,
             user=passage.caller.subject.id,
             tenant=passage.caller.subject.tenant,
@@ -596,6 +640,11 @@ def tool_context(
         await progress(done, total, redact_text(message))
 
     return dataclasses.replace(context, progress=report)
+
+
+def _allowed_unrecorded(passage: _Passage) -> bool:
+    """Tell whether the policy let the call pass although it was told that nothing can be recorded."""
+    return passage.effect == "allow" and passage.question.context.audit == "down"
 
 
 def _own_reason(code: str, message: str) -> Reason:

@@ -99,4 +99,9 @@ class Monitor:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(_INTERVAL_S)
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # noqa: BLE001 - whatever it was, what was seen last is not known to hold
+                telemetry.log.exception("readiness_unknown")
+                self.latest = Readiness()
+                telemetry.READY.set(0)

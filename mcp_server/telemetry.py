@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
-    "AUDIT_EVENTS",
+    "AUTHENTICATION_FAILURES",
     "DECISIONS",
     "DECISION_SECONDS",
     "INFLIGHT",
@@ -17,6 +17,7 @@ __all__ = [
     "REQUESTS",
     "REQUEST_SECONDS",
     "REVISION",
+    "UNRECORDED",
     "configure_logs",
     "log",
     "publish_revision",
@@ -37,7 +38,12 @@ DECISIONS = Counter(
 DECISION_SECONDS = Histogram(
     "mcp_decision_seconds", "Time OPA took to answer", ["entry"], buckets=_BUCKETS
 )
-AUDIT_EVENTS = Counter("mcp_audit_events", "Audit rows by result", ["result"])
+AUTHENTICATION_FAILURES = Counter(
+    "mcp_authentication_failures", "Requests that got 401, by the error code of RFC 6750", ["error"]
+)
+UNRECORDED = Counter(
+    "mcp_requests_not_recorded", "Audit rows left out because the policy allows it while it is down"
+)
 READY = Gauge("mcp_ready", "1 when the node can decide, count and audit")
 INFLIGHT = Gauge("mcp_inflight_requests", "Requests in progress")
 REVISION = Gauge("mcp_policy_revision_info", "1 for the policy revision in force", ["revision"])

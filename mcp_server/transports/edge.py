@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mcp_server import telemetry
 from mcp_server.gate import Caller
 from mcp_server.identity import AuthenticationError, TokenVerifier
 from mcp_server.transports import strict_json
@@ -92,6 +93,7 @@ class Edge:
         try:
             caller = self._caller(scope, headers)
         except AuthenticationError as error:
+            telemetry.AUTHENTICATION_FAILURES.labels(error.code or "no_token").inc()
             await challenge(error, self._public_origin)(scope, receive, send)
             return
         state = EdgeState(caller)

@@ -10,12 +10,25 @@ from mcp.server.lowlevel import Server
 from mcp.server.streamable_http import check_accept_headers
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types import INVALID_REQUEST
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from mcp_server.transports.edge import EdgeState
 
 __all__ = ["McpEndpoint"]
+
+
+_NOT_ALLOWED = JSONResponse(
+    {
+        "jsonrpc": "2.0",
+        "id": None,
+        "error": {"code": INVALID_REQUEST, "message": "/mcp takes POST; there are no sessions"},
+    },
+    status_code=405,
+    headers={"Allow": "POST"},
+)
 
 
 class McpEndpoint:
@@ -52,7 +65,14 @@ class McpEndpoint:
             yield
 
     async def handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one HTTP request."""
+        """Serve one HTTP request.
+
+        Only POST: without sessions, what GET would open is a stream that nothing is ever sent on, and
+        that no decision was made about; there is no session to DELETE.
+        """
+        if scope["method"] != "POST":
+            await _NOT_ALLOWED(scope, receive, send)
+            return
         sessions = self._streams if _wants_progress(scope) else self._documents
         await sessions.handle_request(scope, receive, send)
 

@@ -12,9 +12,19 @@ from mcp.server.context import CallNext, HandlerResult
 from mcp.server.lowlevel import Server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 from mcp.shared.exceptions import MCPError
+from mcp_types.methods import SPEC_CLIENT_METHODS
 
 from mcp_server import __version__
-from mcp_server.gate import Call, Caller, Gate, Limited, NodeUnavailable, Progress, Refused
+from mcp_server.gate import (
+    Call,
+    Caller,
+    Gate,
+    Limited,
+    NodeUnavailable,
+    OutcomeNotRecorded,
+    Progress,
+    Refused,
+)
 from mcp_server.policy import Obligations, Resource, Visible
 from mcp_server.prompts import Prompt, Prompts
 from mcp_server.resources import Resources
@@ -32,6 +42,7 @@ UNAVAILABLE = -32012
 UNTRUSTED_SOURCE = "enterprise-mcp/untrusted-source"
 
 _LIST_TTL_MS = 60_000
+_MAX_METHOD = 128
 _HANDLERS_ASK = ("tools/call", "resources/read", "prompts/get", "completion/complete")
 # What the policy answers for a thing that is hidden or absent, and for a method that is not offered.
 # The specification's code for an absent one serves for both; methods not named here have no handler.
@@ -100,7 +111,8 @@ class McpDoor:
         # A notification has no handler here, so there is nothing to permit.
         if ctx.request_id is None or ctx.method in _HANDLERS_ASK:
             return await call_next(ctx)
-        call = Call(method=ctx.method, resource=Resource("server", self.server.name))
+        method = ctx.method if ctx.method in SPEC_CLIENT_METHODS else ctx.method[:_MAX_METHOD]
+        call = Call(method=method, resource=Resource("server", self.server.name))
         if ctx.method == "subscriptions/listen":
             # A stream lasts; what is decided and recorded is that it opens.
             await self._perform(ctx, call, _nothing)
@@ -326,6 +338,8 @@ class McpDoor:
             code = RATE_LIMITED
             data["retry_after_ms"] = refusal.retry_after_ms
             data["quota"] = [quota.model_dump() for quota in refusal.quota]
+        elif isinstance(refusal, OutcomeNotRecorded):
+            code = UNAVAILABLE
         elif any(reason.code in _ABSENT for reason in refusal.reasons):
             code = _ABSENT_CODES.get(ctx.method, types.METHOD_NOT_FOUND)
         return MCPError(code, str(refusal), data)

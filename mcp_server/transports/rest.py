@@ -17,6 +17,7 @@ from mcp_server.gate import (
     Gate,
     Limited,
     NodeUnavailable,
+    OutcomeNotRecorded,
     Refused,
     ToolAnswer,
 )
@@ -157,6 +158,8 @@ def _refused(refusal: Refused, state: EdgeState) -> Response:
     if isinstance(refusal, NodeUnavailable):
         state.node_unavailable = True  # the edge adds Retry-After
         return _error(503, "unavailable", str(refusal), **details)
+    if isinstance(refusal, OutcomeNotRecorded):
+        return _error(502, "outcome_not_recorded", str(refusal), **details)
     if refusal.retryable:
         headers = {"Retry-After": str(RETRY_AFTER_S)}
         # Not 503: the load balancer takes that for a fault of this node and asks the others.

@@ -176,7 +176,36 @@ class TestRefusals:
     async def test_an_unknown_method_is_not_found(self, legacy: LegacyClient) -> None:
         answer = await legacy.request("tools/destroy")
 
-        assert "error" in answer
+        assert answer["error"]["code"] == -32601
+        assert answer["error"]["data"]["reasons"][0]["code"] == "method_unknown"
+
+    async def test_made_up_methods_are_one_series_of_the_metrics(
+        self, node: McpNode, legacy: LegacyClient, node_owner: asyncpg.Connection
+    ) -> None:
+        for number in range(3):
+            await legacy.request(f"made/up{number}" + "x" * 500)
+
+        async with httpx2.AsyncClient() as http:
+            metrics = (await http.get(f"http://127.0.0.1:{node.telemetry_port}/metrics")).text
+        recorded = await node_owner.fetchval(
+            "SELECT max(length(method)) FROM audit.events WHERE method LIKE 'made/up%'"
+        )
+        assert "made/up" not in metrics
+        assert 'mcp_requests_total{method="other",outcome="denied"}' in metrics
+        assert recorded == 128
+
+    @pytest.mark.parametrize("verb", ["GET", "DELETE", "PUT"])
+    @pytest.mark.parametrize("version", ["2025-06-18", "2026-07-28"])
+    async def test_there_is_no_stream_without_a_decision(
+        self, node: McpNode, verb: str, version: str
+    ) -> None:
+        headers = {"Accept": "text/event-stream", "MCP-Protocol-Version": version}
+        async with node.http(node.token()) as http:
+            answer = await http.request(verb, "/mcp", headers=headers)
+
+        assert answer.status_code == 405
+        assert answer.headers["allow"] == "POST"
+        assert "POST" in answer.json()["error"]["message"]
 
     async def test_the_101st_call_of_an_hour_is_limited(self, node: McpNode) -> None:
         async with node.http(node.token()) as http:

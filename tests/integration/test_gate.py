@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import uuid
@@ -16,7 +17,7 @@ import yaml
 
 from mcp_server.audit.store import AuditStore
 from mcp_server.database import Database
-from mcp_server.gate import Caller, Gate, Refused
+from mcp_server.gate import Caller, Gate, OutcomeNotRecorded, Refused
 from mcp_server.identity import Subject
 from mcp_server.policy import Counters, PolicyEngine
 from mcp_server.tools.catalog import Arguments, Catalog, Result, Scope, Tool, ToolContext, ToolError
@@ -124,6 +125,15 @@ async def rows(owner: asyncpg.Connection) -> list[tuple[str, str, str | None]]:
     return [(row["phase"], row["effect"], row["outcome"]) for row in found]
 
 
+async def until_down(audit: AuditStore) -> None:
+    """Wait until the store knows that PostgreSQL is away."""
+    for _ in range(200):
+        if not audit.healthy:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the audit store still believes in PostgreSQL")
+
+
 async def test_the_intent_is_committed_before_the_change_is_made(
     bench: Bench, owner: asyncpg.Connection
 ) -> None:
@@ -194,6 +204,62 @@ async def test_no_change_is_made_that_cannot_be_recorded(
     assert ran == []
     assert caught.value.retryable
     assert caught.value.reasons[0].code == "audit_unavailable"
+
+
+async def test_a_change_whose_outcome_cannot_be_recorded_is_not_called_retryable(
+    bench: Bench, postgres: PostgresServer
+) -> None:
+    frozen = contextlib.ExitStack()
+
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        frozen.enter_context(postgres.paused())
+        return ScaleResult(replicas=arguments.replicas)
+
+    gate = bench.gate(scale_tool(run))
+    with frozen, pytest.raises(OutcomeNotRecorded) as caught:
+        await gate.call_tool(
+            caller(), "k8s_scale_deployment", {"namespace": "staging", "replicas": 1}
+        )
+
+    assert not caught.value.retryable
+    assert caught.value.reasons[0].code == "outcome_not_recorded"
+    assert "may have been made" in str(caught.value)
+
+
+async def test_a_policy_that_allows_unrecorded_calls_is_followed(
+    workspace: Path, bench: Bench, postgres: PostgresServer
+) -> None:
+    tree = workspace / "unrecorded"
+    shutil.copytree(workspace / "scaling", tree)
+    (tree / "config/stores/data.yaml").write_text(
+        "{counters: {when_down: deny}, audit: {when_down: allow}}"
+    )
+    opa = Opa(workspace / "opa-unrecorded", build_bundle(tree, workspace / "unrecorded.tar.gz"))
+    opa.start()
+    lenient = PolicyEngine(opa.settings(timeout_s=5))
+    await lenient.start()
+    ran: list[int] = []
+
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        ran.append(arguments.replicas)
+        return ScaleResult(replicas=arguments.replicas)
+
+    tool = scale_tool(run)
+    gate = Bench(lenient, bench.counters, bench.audit).gate(tool)
+    call = {"namespace": "staging", "replicas": 1}
+    try:
+        with postgres.stopped():
+            await until_down(bench.audit)
+            answer = await gate.call_tool(caller(), tool.wire_name, call)
+            with pytest.raises(Refused) as refused:
+                await bench.gate(tool).call_tool(caller(), tool.wire_name, call)
+    finally:
+        await lenient.stop()
+        opa.stop()
+
+    assert answer.value.structured is not None
+    assert ran == [1]
+    assert refused.value.reasons[0].code == "audit_unavailable"
 
 
 async def test_the_words_of_a_failed_tool_are_marked_as_data_and_without_secrets(

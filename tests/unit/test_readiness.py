@@ -1,0 +1,59 @@
+"""What is known of a node when looking at its parts goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from mcp_server import readiness
+from mcp_server.policy.documents import Canary
+from mcp_server.readiness import Monitor
+
+pytestmark = pytest.mark.anyio
+
+
+class _Parts:
+    """All parts at once: they are well, but the policy is what the test says."""
+
+    healthy = True
+
+    def __init__(self) -> None:
+        self.fault: Exception | None = None
+
+    async def canary(self) -> Canary:
+        if self.fault is not None:
+            raise self.fault
+        return Canary(version=1, allow_ok=True, deny_ok=True, revision="r1")
+
+    async def probe(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def _nothing() -> None:
+    return None
+
+
+async def test_a_look_that_fails_unexpectedly_is_not_ready_and_not_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(readiness, "_INTERVAL_S", 0.01)
+    parts: Any = _Parts()
+    monitor = Monitor(policy=parts, counters=parts, audit=parts, on_new_revision=_nothing)
+    await monitor.start()
+    seen = [monitor.latest.ready]
+    try:
+        for fault in (KeyError("surprise"), None):
+            parts.fault = fault
+            await asyncio.sleep(0.2)
+            seen.append(monitor.latest.ready)
+    finally:
+        await monitor.stop()
+
+    assert seen == [True, False, True]
