@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import INVALID_REQUEST
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from mcp_server.transports.edge import EdgeState
@@ -20,15 +20,24 @@ from mcp_server.transports.edge import EdgeState
 __all__ = ["McpEndpoint"]
 
 
-_NOT_ALLOWED = JSONResponse(
-    {
-        "jsonrpc": "2.0",
-        "id": None,
-        "error": {"code": INVALID_REQUEST, "message": "/mcp takes POST; there are no sessions"},
-    },
-    status_code=405,
-    headers={"Allow": "POST"},
-)
+def _error(status: int, message: str, *, to: Any = None, **headers: str) -> Response:
+    answered = to.get("id") if isinstance(to, dict) else None
+    return JSONResponse(
+        {
+            "jsonrpc": "2.0",
+            "id": answered if _is_id(answered) else None,
+            "error": {"code": INVALID_REQUEST, "message": message},
+        },
+        status_code=status,
+        headers=headers,
+    )
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+_NOT_ALLOWED = _error(405, "/mcp takes POST; there are no sessions", Allow="POST")
 
 
 class McpEndpoint:
@@ -73,8 +82,48 @@ class McpEndpoint:
         if scope["method"] != "POST":
             await _NOT_ALLOWED(scope, receive, send)
             return
+        document = EdgeState.of(scope).document
+        if (fault := _fault(document)) is not None:
+            await _error(400, fault, to=document)(scope, receive, send)
+            return
         sessions = self._streams if _wants_progress(scope) else self._documents
         await sessions.handle_request(scope, receive, send)
+
+
+# What a message must be (JSON-RPC 2.0, sections 4 and 5), each with what is said where it is not.
+_RULES: tuple[tuple[Callable[[dict[str, Any]], bool], str], ...] = (
+    (
+        lambda message: message.get("jsonrpc") == "2.0",
+        'the message must have the member "jsonrpc" with the value "2.0"',
+    ),
+    (
+        lambda message: "id" not in message or _is_id(message["id"]),
+        'the member "id" must be a string or an integer; a notification has none',
+    ),
+    (
+        lambda message: not message.keys().isdisjoint(("method", "result", "error")),
+        'the message must have the member "method"',
+    ),
+    (
+        lambda message: isinstance(message.get("method", ""), str),
+        'the member "method" must be a string',
+    ),
+    (
+        lambda message: isinstance(message.get("params", {}), dict),
+        'the member "params" must be an object',
+    ),
+)
+
+
+def _fault(document: Any) -> str | None:
+    """Return what keeps a body from being one message of JSON-RPC 2.0, if anything."""
+    if isinstance(document, list):
+        return (
+            "the body is a batch, which MCP no longer has; send each message in a POST of its own"
+        )
+    if not isinstance(document, dict):
+        return "the body must be a JSON-RPC message: an object"
+    return next((fault for holds, fault in _RULES if not holds(document)), None)
 
 
 def _wants_progress(scope: Scope) -> bool:

@@ -304,6 +304,54 @@ class TestBodies:
         assert response.status_code == 400
         assert said in response.json()["error"]["message"]
 
+    @pytest.mark.parametrize("version", ["2025-06-18", "2026-07-28"])
+    @pytest.mark.parametrize(
+        ("message", "said"),
+        [
+            ([], "is a batch"),
+            ([{"jsonrpc": "2.0", "id": 1, "method": "ping"}], "is a batch"),
+            ("ping", "an object"),
+            (b"null", "an object"),
+            ({}, '"jsonrpc" with the value "2.0"'),
+            ({"jsonrpc": "1.0", "id": 1, "method": "ping"}, '"jsonrpc" with the value "2.0"'),
+            ({"jsonrpc": "2.0", "id": 1}, 'have the member "method"'),
+            ({"jsonrpc": "2.0", "id": 1, "method": 7}, '"method" must be a string'),
+            (
+                {"jsonrpc": "2.0", "id": None, "method": "ping"},
+                '"id" must be a string or an integer',
+            ),
+            (
+                {"jsonrpc": "2.0", "id": True, "method": "ping"},
+                '"id" must be a string or an integer',
+            ),
+            (
+                {"jsonrpc": "2.0", "id": 1.5, "method": "ping"},
+                '"id" must be a string or an integer',
+            ),
+            (
+                {"jsonrpc": "2.0", "id": 1, "method": "ping", "params": []},
+                '"params" must be an object',
+            ),
+        ],
+    )
+    async def test_a_body_that_is_no_message_is_refused_by_what_is_wrong(
+        self, node: McpNode, version: str, message: Any, said: str
+    ) -> None:
+        async with node.http(node.token()) as http:
+            answer = await rpc(http, message, **{"MCP-Protocol-Version": version})
+
+        error = answer.json()["error"]
+        assert answer.status_code == 400
+        assert error["code"] == -32600
+        assert said in error["message"]
+
+    async def test_a_refused_message_is_answered_by_its_id(self, node: McpNode) -> None:
+        async with node.http(node.token()) as http:
+            answer = await rpc(http, {"jsonrpc": "2.0", "id": "a-7", "method": "ping", "params": 1})
+
+        assert answer.status_code == 400
+        assert answer.json()["id"] == "a-7"
+
     async def test_a_body_of_10_mb_is_refused(self, node: McpNode) -> None:
         async with node.http(node.token()) as http:
             response = await rpc(http, b'{"x": "' + b"a" * 10_000_000 + b'"}')

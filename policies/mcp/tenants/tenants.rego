@@ -10,7 +10,7 @@ import data.mcp.reasons
 # description: An empty list of served tenants means every tenant that an accepted token names.
 ok if {
 	_served
-	not input.subject.properties.tenant in data.config.tenants.suspended
+	_active
 }
 
 # METADATA
@@ -50,3 +50,11 @@ deny contains reasons.because(rego.metadata.chain(), []) if not ok
 _served if data.config.tenants.served == []
 
 _served if input.subject.properties.tenant in data.config.tenants.served
+
+# Every comparison must hold, so a suspension list that is missing or is no list serves nobody.
+_active if {
+	is_array(data.config.tenants.suspended)
+	every suspended in data.config.tenants.suspended {
+		suspended != input.subject.properties.tenant
+	}
+}

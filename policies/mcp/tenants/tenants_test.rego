@@ -21,6 +21,13 @@ test_a_suspended_tenant_is_refused if {
 	_refused(["default"], ["default"])
 }
 
+test_nobody_is_served_while_the_suspensions_are_not_known if {
+	_refused([], null)
+	_refused([], {})
+	reasons := tenants.deny with input as fixtures.request([], "ping") with data.config as {"tenants": {"served": []}}
+	count(reasons) == 1
+}
+
 test_a_resource_of_no_known_tenant_is_everyones if {
 	tenants.own with input as fixtures.request([], "ping")
 }
