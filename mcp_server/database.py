@@ -19,8 +19,6 @@ from mcp_server.tls import client_context
 
 __all__ = ["Database", "DatabaseUnavailable", "connect"]
 
-_HEALTH_DEADLINE_S = 2.0
-
 # What means "the database cannot serve us now", as against "this statement is wrong". OSError
 # covers refused connections, TLS failures and timeouts; InterfaceError a connection that closed.
 _UNAVAILABLE = (
@@ -153,18 +151,6 @@ class Database:
                 await transaction.commit()
         except TimeoutError as error:
             raise _unavailable(self._settings, error) from error
-
-    async def healthy(self) -> bool:
-        """Whether PostgreSQL answers a statement within two seconds."""
-        try:
-            async with (
-                asyncio.timeout(min(self._settings.timeout_s, _HEALTH_DEADLINE_S)),
-                self.connection() as connection,
-            ):
-                await connection.execute("SELECT 1")
-        except (DatabaseUnavailable, TimeoutError):
-            return False
-        return True
 
 
 async def connect(

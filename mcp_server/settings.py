@@ -335,11 +335,6 @@ class Settings(_Model):
         """The origin clients see, without a trailing slash: `https://mcp.example.com`."""
         return str(self.public_url).rstrip("/")
 
-    @property
-    def mcp_url(self) -> str:
-        """The MCP endpoint as clients name it (the OAuth resource identifier, RFC 8707)."""
-        return f"{self.public_origin}/mcp"
-
 
 def load_settings(path: Path) -> Settings:
     """Read and check the configuration file.

@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from mcp_server.database import Database, DatabaseUnavailable
 from mcp_server.settings import CountersSettings, DatabaseSettings, PolicySettings, Secret
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "RedisServer",
     "Server",
     "ServerFailed",
+    "answers",
     "build_bundle",
 ]
 
@@ -55,6 +57,16 @@ _OPA_VERSION = "1.22.2"
 # The signal at the death of the parent is one at the death of the thread that started the child:
 # all are started by one thread that lives as long as the tests.
 _SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
+
+
+async def answers(database: Database) -> bool:
+    """Tell whether a statement over the pool is answered now."""
+    try:
+        async with database.connection() as connection:
+            await connection.execute("SELECT 1")
+    except DatabaseUnavailable:
+        return False
+    return True
 
 
 class ServerFailed(Exception):

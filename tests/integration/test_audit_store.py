@@ -25,7 +25,7 @@ from mcp_server.audit.record import COLUMNS
 from mcp_server.database import Database
 from mcp_server.redaction import redact_arguments
 from mcp_server.settings import DatabaseSettings
-from tests.integration.servers import PostgresServer
+from tests.integration.servers import PostgresServer, answers
 
 pytestmark = pytest.mark.anyio
 
@@ -273,12 +273,12 @@ async def test_a_store_started_without_postgresql_works_when_it_comes(
         await database.start()
         await store.start()
         assert not store.healthy
-        assert not await database.healthy()
+        assert not await answers(database)
         with pytest.raises(AuditUnavailable, match="refuses connections"):
             await store.commit(_record())
 
     await _until(lambda: store.healthy, 5)
     await store.commit(_record())
-    assert await database.healthy()
+    assert await answers(database)
     await store.stop()
     await database.stop()

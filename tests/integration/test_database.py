@@ -11,7 +11,7 @@ import pytest
 
 from mcp_server.database import Database, DatabaseUnavailable
 from mcp_server.settings import DatabaseSettings
-from tests.integration.servers import Authority
+from tests.integration.servers import Authority, answers
 
 pytestmark = pytest.mark.anyio
 
@@ -69,7 +69,7 @@ async def test_a_slow_statement_ends_at_the_deadline(database: Database) -> None
             await connection.execute("SELECT pg_sleep(30)")
 
     assert time.monotonic() - started < 10  # the deadline and not the statement's end
-    assert await database.healthy()
+    assert await answers(database)
 
 
 async def test_many_short_statements_share_one_deadline(database: Database) -> None:
@@ -97,7 +97,7 @@ async def test_waiting_for_a_connection_ends_at_the_deadline(
             async with database.connection():
                 pass
 
-    assert await database.healthy()
+    assert await answers(database)
     await database.stop()
 
 
@@ -117,7 +117,7 @@ async def test_a_cancelled_call_gives_its_connection_back(
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert await database.healthy()
+    assert await answers(database)
     await database.stop()
 
 
@@ -128,7 +128,7 @@ async def test_a_fault_of_the_statement_rolls_back_and_is_not_called_unavailable
         async with database.transaction() as connection:
             await connection.execute("SELECT 1/0")
 
-    assert await database.healthy()
+    assert await answers(database)
 
 
 async def test_an_error_of_the_caller_rolls_back(database: Database) -> None:

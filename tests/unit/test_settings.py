@@ -29,7 +29,7 @@ def test_the_least_configuration_has_safe_defaults(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path, MINIMAL))
 
     assert settings.listen.host == "127.0.0.1"
-    assert settings.mcp_url == "https://mcp.example.com/mcp"
+    assert settings.public_origin == "https://mcp.example.com"
     assert settings.tools.monitoring is None
     assert settings.identity.jwt.algorithms == ("HS256",)
 
