@@ -6,7 +6,9 @@ fake_ansible_playbook stands for the runs that make and remove hosts: that those
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -189,3 +191,26 @@ class TestDemo:
         assert "usage: scripts/demo [--down]" in done.stderr
         assert not asked.exists()
         assert (lab / ".lab").exists()
+
+
+def test_two_preparations_of_one_machine_wait_for_each_other(tmp_path: Path) -> None:
+    cache = tmp_path / "enterprise-mcp"
+    cache.mkdir()
+    with (cache / "bootstrap.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = subprocess.Popen(
+            [ROOT / "scripts/bootstrap", "--wrong"],
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        assert "another bootstrap is running" in first
+        assert process.poll() is None
+
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        _, rest = process.communicate(timeout=60)
+
+    assert process.returncode == 2
+    assert "unknown option --wrong" in rest
