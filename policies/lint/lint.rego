@@ -2,25 +2,25 @@
 # title: Checks of the policy data
 # description: >-
 #   Not a part of the bundle: `scripts/policy lint` asks for `findings` before anything is shipped. Each finding names the file,
-#   the path in it, what is wrong and what is accepted. An error stops the publishing, a warning does not.
+#   the path in it, what is wrong and what is accepted, and nothing is published.
 package lint
 
 # METADATA
 # title: Everything that is wrong with data.config
-# description: Objects with severity, file, path and message.
+# description: Objects with file, path and message.
 # entrypoint: true
-findings contains _error(area, [], message) if {
+findings contains _finding(area, [], message) if {
 	some area, _ in data.config
 	not data.schemas[area]
 	message := sprintf("is not a part of the policy data; accepted are %s", [_list(_areas)])
 }
 
-findings contains _error(area, [], "is missing") if {
+findings contains _finding(area, [], "is missing") if {
 	some area in _areas
 	not data.config[area]
 }
 
-findings contains _error(area, _fields(flaw.field), _explain(area, flaw)) if {
+findings contains _finding(area, _fields(flaw.field), _explain(area, flaw)) if {
 	some area in _areas
 	[_, flaws] := json.match_schema(data.config[area], data.schemas[area])
 	some flaw in flaws
@@ -48,21 +48,21 @@ findings contains _unknown_permission("catalog", [kind, name, "permission"], ent
 	not entry.permission in _permissions
 }
 
-findings contains _error("namespaces", path, message) if {
+findings contains _finding("namespaces", path, message) if {
 	some [path, roles] in _namespace_roles
 	some role in roles
 	not data.config.roles[role]
 	message := sprintf("unknown role %q; accepted are %s", [role, _list(object.keys(data.config.roles))])
 }
 
-findings contains _error("network", ["allow", i], message) if {
+findings contains _finding("network", ["allow", i], message) if {
 	some i, block in data.config.network.allow
 	is_string(block)
 	not net.cidr_is_valid(block)
 	message := sprintf("%q is not a CIDR block; accepted are blocks such as 10.20.0.0/16, 192.0.2.7/32 or 2001:db8::/32", [block])
 }
 
-findings contains _error("network", ["allow", i], message) if {
+findings contains _finding("network", ["allow", i], message) if {
 	some i, block in data.config.network.allow
 	is_string(block)
 	net.cidr_is_valid(block)
@@ -71,18 +71,18 @@ findings contains _error("network", ["allow", i], message) if {
 	message := sprintf("%q has bits beyond its prefix; write %q, or a longer prefix", [block, canonical])
 }
 
-findings contains _warning("limits", ["tool", name], message) if {
+findings contains _finding("limits", ["tool", name], message) if {
+	limited := _permissions | object.keys(data.config.catalog.tools)
 	some name, _ in data.config.limits.tool
-	not name in _permissions
-	not data.config.catalog.tools[name]
-	message := "names neither a permission nor a tool of the catalogue: this limit applies to nothing"
+	not name in limited
+	message := sprintf("limits nothing: there is no such tool or permission; accepted are %s", [_list(limited)])
 }
 
-findings contains _warning("obligations", ["tool", name], message) if {
+findings contains _finding("obligations", ["tool", name], message) if {
+	obliged := object.keys(data.config.catalog.tools) | object.keys(data.config.catalog.resources)
 	some name, _ in data.config.obligations.tool
-	not data.config.catalog.tools[name]
-	not data.config.catalog.resources[name]
-	message := "names neither a tool nor a resource of the catalogue: these obligations apply to nothing"
+	not name in obliged
+	message := sprintf("obliges nothing: there is no such tool or resource; accepted are %s", [_list(obliged)])
 }
 
 _areas := object.keys(data.schemas) - {"input", "batch"}
@@ -97,16 +97,11 @@ _namespace_roles contains [[name, "roles"], data.config.namespaces[name].roles] 
 	some name in ["unlisted", "cluster_wide"]
 }
 
-_unknown_permission(area, path, permission) := _error(area, path, message) if {
+_unknown_permission(area, path, permission) := _finding(area, path, message) if {
 	message := sprintf("unknown permission %q; accepted are %s", [permission, _list(_permissions)])
 }
 
-_error(area, path, message) := _finding("error", area, path, message)
-
-_warning(area, path, message) := _finding("warning", area, path, message)
-
-_finding(severity, area, path, message) := {
-	"severity": severity,
+_finding(area, path, message) := {
 	"file": sprintf("policies/config/%s/data.yaml", [area]),
 	"path": concat(".", [sprintf("%v", [part]) | some part in array.concat([area], path)]),
 	"message": message,

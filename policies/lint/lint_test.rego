@@ -29,9 +29,8 @@ _findings(changes) := findings if {
 	findings := lint.findings with data.config as config
 }
 
-_found(changes, severity, file, path, text) if {
+_found(changes, file, path, text) if {
 	some finding in _findings(changes)
-	finding.severity == severity
 	finding.file == file
 	finding.path == path
 	contains(finding.message, text)
@@ -44,7 +43,7 @@ test_complete_data_has_no_findings if _findings([]) == set()
 test_a_cidr_with_a_typing_error_is_named_with_what_is_accepted if {
 	every block in ["10.0.0.0/33", "10.0.0/8", "10.0.0.1", "10.0.0.0/8 ", "2001:db8::/129"] {
 		_found(
-			_replace("/network/allow", ["10.0.0.0/8", block]), "error",
+			_replace("/network/allow", ["10.0.0.0/8", block]),
 			"policies/config/network/data.yaml", "network.allow.1", "is not a CIDR block; accepted are blocks such as",
 		)
 	}
@@ -52,7 +51,7 @@ test_a_cidr_with_a_typing_error_is_named_with_what_is_accepted if {
 
 test_a_cidr_with_bits_beyond_its_prefix_is_named_with_the_right_one if {
 	_found(
-		_replace("/network/allow", ["10.20.30.40/16"]), "error",
+		_replace("/network/allow", ["10.20.30.40/16"]),
 		"policies/config/network/data.yaml", "network.allow.0", "write \"10.20.0.0/16\"",
 	)
 }
@@ -66,28 +65,28 @@ test_valid_blocks_pass if {
 
 test_an_unknown_permission_in_a_role_is_named if {
 	_found(
-		_replace("/roles/mcp:viewer/permissions", ["tools:read", "tools:raed"]), "error",
+		_replace("/roles/mcp:viewer/permissions", ["tools:read", "tools:raed"]),
 		"policies/config/roles/data.yaml", "roles.mcp:viewer.permissions.1", "unknown permission \"tools:raed\"; accepted are k8s:get,",
 	)
 }
 
 test_an_unknown_permission_of_a_method_is_named if {
 	_found(
-		_replace("/methods/ping/permission", "pong"), "error",
+		_replace("/methods/ping/permission", "pong"),
 		"policies/config/methods/data.yaml", "methods.ping.permission", "unknown permission \"pong\"",
 	)
 }
 
 test_an_unknown_permission_granted_to_read_is_named if {
 	_found(
-		_replace("/namespaces/grants_to_read", ["k8s:gte"]), "error",
+		_replace("/namespaces/grants_to_read", ["k8s:gte"]),
 		"policies/config/namespaces/data.yaml", "namespaces.grants_to_read.0", "unknown permission \"k8s:gte\"",
 	)
 }
 
 test_an_unknown_permission_in_the_catalogue_is_named if {
 	_found(
-		_replace("/catalog/tools/k8s:get_pods/permission", "k8s:list"), "error",
+		_replace("/catalog/tools/k8s:get_pods/permission", "k8s:list"),
 		"policies/config/catalog/data.yaml", "catalog.tools.k8s:get_pods.permission", "unknown permission \"k8s:list\"",
 	)
 }
@@ -95,63 +94,63 @@ test_an_unknown_permission_in_the_catalogue_is_named if {
 test_an_unknown_role_in_a_namespace_is_named if {
 	accepted := "unknown role \"mcp:root\"; accepted are mcp:admin, mcp:operator, mcp:viewer"
 	file := "policies/config/namespaces/data.yaml"
-	_found(_replace("/namespaces/listed/staging/roles", ["mcp:root"]), "error", file, "namespaces.listed.staging.roles", accepted)
-	_found(_replace("/namespaces/unlisted/roles", ["mcp:root"]), "error", file, "namespaces.unlisted.roles", accepted)
-	_found(_replace("/namespaces/cluster_wide/roles", ["mcp:root"]), "error", file, "namespaces.cluster_wide.roles", accepted)
+	_found(_replace("/namespaces/listed/staging/roles", ["mcp:root"]), file, "namespaces.listed.staging.roles", accepted)
+	_found(_replace("/namespaces/unlisted/roles", ["mcp:root"]), file, "namespaces.unlisted.roles", accepted)
+	_found(_replace("/namespaces/cluster_wide/roles", ["mcp:root"]), file, "namespaces.cluster_wide.roles", accepted)
 }
 
 test_a_limit_that_is_not_a_positive_integer_is_named if {
 	file := "policies/config/limits/data.yaml"
-	_found(_replace("/limits/user/limit", 0), "error", file, "limits.user.limit", "greater than or equal to 1")
-	_found(_replace("/limits/user/limit", -5), "error", file, "limits.user.limit", "greater than or equal to 1")
-	_found(_replace("/limits/user/limit", 1.5), "error", file, "limits.user.limit", "integer")
-	_found(_replace("/limits/global/window_s", "1h"), "error", file, "limits.global.window_s", "Expected: integer")
-	_found(_replace("/limits/tool/k8s:scale/per", "team"), "error", file, "limits.tool.k8s:scale.per", "\"everyone\", \"tenant\", \"user\"")
+	_found(_replace("/limits/user/limit", 0), file, "limits.user.limit", "greater than or equal to 1")
+	_found(_replace("/limits/user/limit", -5), file, "limits.user.limit", "greater than or equal to 1")
+	_found(_replace("/limits/user/limit", 1.5), file, "limits.user.limit", "integer")
+	_found(_replace("/limits/global/window_s", "1h"), file, "limits.global.window_s", "Expected: integer")
+	_found(_replace("/limits/tool/k8s:scale/per", "team"), file, "limits.tool.k8s:scale.per", "\"everyone\", \"tenant\", \"user\"")
 }
 
 test_an_unknown_key_is_named_with_the_accepted_ones if {
 	_found(
-		_replace("/limits/tenant", {}), "error",
+		_replace("/limits/tenant", {}),
 		"policies/config/limits/data.yaml", "limits", "property tenant is not allowed; accepted are global, tool, user",
 	)
 	_found(
-		_replace("/limits/user/limt", 1), "error",
+		_replace("/limits/user/limt", 1),
 		"policies/config/limits/data.yaml", "limits.user", "property limt is not allowed; accepted are limit, window_s",
 	)
 	_found(
-		_replace("/limits/tool/k8s:scale/limt", 1), "error",
+		_replace("/limits/tool/k8s:scale/limt", 1),
 		"policies/config/limits/data.yaml", "limits.tool.k8s:scale", "accepted are limit, per, window_s",
 	)
 }
 
 test_a_missing_part_is_named if {
 	_found(
-		[{"op": "remove", "path": "/tenants"}], "error",
+		[{"op": "remove", "path": "/tenants"}],
 		"policies/config/tenants/data.yaml", "tenants", "is missing",
 	)
 	_found(
-		[{"op": "remove", "path": "/limits/user"}], "error",
+		[{"op": "remove", "path": "/limits/user"}],
 		"policies/config/limits/data.yaml", "limits", "user is required",
 	)
 }
 
 test_an_unknown_part_is_named if {
 	_found(
-		_replace("/netwrok", {"allow": []}), "error",
+		_replace("/netwrok", {"allow": []}),
 		"policies/config/netwrok/data.yaml", "netwrok", "is not a part of the policy data; accepted are catalog,",
 	)
 }
 
-test_a_limit_of_an_unknown_tool_is_a_warning if {
+test_a_limit_of_an_unknown_tool_is_refused if {
 	_found(
-		_replace("/limits/tool/k8s:sacle", {"limit": 1, "window_s": 1, "per": "user"}), "warning",
-		"policies/config/limits/data.yaml", "limits.tool.k8s:sacle", "applies to nothing",
+		_replace("/limits/tool/k8s:sacle", {"limit": 1, "window_s": 1, "per": "user"}),
+		"policies/config/limits/data.yaml", "limits.tool.k8s:sacle", "limits nothing: there is no such tool or permission; accepted are cmdb:get_change_records, ",
 	)
 }
 
-test_obligations_of_an_unknown_tool_are_a_warning if {
+test_obligations_of_an_unknown_tool_are_refused if {
 	_found(
-		_replace("/obligations/tool/absent", {"timeout_s": 1}), "warning",
-		"policies/config/obligations/data.yaml", "obligations.tool.absent", "apply to nothing",
+		_replace("/obligations/tool/absent", {"timeout_s": 1}),
+		"policies/config/obligations/data.yaml", "obligations.tool.absent", "obliges nothing: there is no such tool or resource; accepted are cmdb:get_change_records, ",
 	)
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -93,7 +94,40 @@ class TestMerging:
             "e": 2,
         }
 
-    @pytest.mark.parametrize("text", ["[1]", "limits", "{1: 2}", "{a: [}"])
+    def test_null_takes_a_key_away(self, policy: ModuleType) -> None:
+        base = {"tool": {"k8s:scale": {"limit": 1}, "k8s:restart": {"limit": 2}}, "a": {"b": None}}
+        assert policy.merged(base, {"tool": {"k8s:restart": None, "absent": None}}) == {
+            "tool": {"k8s:scale": {"limit": 1}},
+            "a": {"b": None},
+        }
+
+    @pytest.mark.parametrize(
+        ("overrides", "said"),
+        [
+            ({"../../mcp/limits": {"a": 1}}, "../../mcp/limits is not a part of the policy data"),
+            ({"limts": {"user": {}}}, "accepted are catalog, limits, methods, "),
+            ({"input": {"a": 1}}, "input is not a part of the policy data"),
+            ({"limits": [1]}, "opa_policy_data_overrides.limits must be a mapping"),
+            ({"limits": None}, "opa_policy_data_overrides.limits must be a mapping"),
+        ],
+    )
+    def test_overrides_of_something_else_are_refused_before_anything_is_written(
+        self, policy: ModuleType, overrides: dict[str, Any], said: str
+    ) -> None:
+        with (
+            pytest.raises(policy.Refused, match=re.escape(said)),
+            policy.tree_with(ROOT / "policies", overrides, policy.opa_binary(None)),
+        ):
+            pass
+
+    def test_a_limit_can_be_taken_away(self, policy: ModuleType) -> None:
+        overrides = policy.read_overrides("{limits: {tool: {'k8s:restart': null}}}")
+        with policy.tree_with(ROOT / "policies", overrides, policy.opa_binary(None)) as tree:
+            tree.lint()
+            file = tree.folder / "config" / "limits" / "data.yaml"
+            assert "k8s:restart" not in yaml.safe_load(file.read_text())["tool"]
+
+    @pytest.mark.parametrize("text", ["[1]", "limits", "{1: 2}", "{a: [}", "{a: {b: 1, b: 2}}"])
     def test_overrides_that_are_no_mapping_are_refused(self, policy: ModuleType, text: str) -> None:
         with pytest.raises(policy.Refused, match="overrides of the policy data"):
             policy.read_overrides(text)
@@ -102,7 +136,10 @@ class TestMerging:
         overrides = policy.read_overrides("{network: {allow: [10.0.0.0/33]}}")
         with (
             policy.tree_with(ROOT / "policies", overrides, policy.opa_binary(None)) as tree,
-            pytest.raises(policy.Refused, match=r"network\.allow\.0.*not a CIDR block"),
+            pytest.raises(
+                policy.Refused,
+                match=r"data\.yaml with opa_policy_data_overrides\.network: network\.allow\.0.*CIDR",
+            ),
         ):
             tree.lint()
 
@@ -135,6 +172,63 @@ class TestRefusals:
         (tree.folder / "config" / "limits" / "data.yaml").write_text("user: {limit: 3\n")
         with pytest.raises(policy.Refused, match=r"policies/config/limits/data\.yaml"):
             tree.lint()
+
+    def test_a_key_that_stands_twice_is_refused(self, policy: ModuleType, tree: Any) -> None:
+        file = tree.folder / "config" / "roles" / "data.yaml"
+        file.write_text(file.read_text() + 'mcp:viewer: {permissions: ["*"]}\n')
+        with pytest.raises(
+            policy.Refused, match=r"policies/config/roles/data\.yaml.*'mcp:viewer' stands twice"
+        ):
+            tree.lint()
+
+    def test_a_limit_for_a_name_that_does_not_exist_is_refused(
+        self, policy: ModuleType, tree: Any
+    ) -> None:
+        file = tree.folder / "config" / "limits" / "data.yaml"
+        file.write_text(file.read_text().replace("k8s:restart", "k8s:restrat"))
+        with pytest.raises(policy.Refused, match=r"limits\.tool\.k8s:restrat: limits nothing"):
+            tree.lint()
+
+    @pytest.mark.parametrize(
+        ("place", "text", "said"),
+        [
+            ("config/limits/acme.yaml", "tool: {}", "policies/config/PART/data.yaml"),
+            ("config/limits/data.json", "{}", "policies/config/PART/data.yaml"),
+            ("config/data.yaml", "limits: {}", "policies/config/PART/data.yaml"),
+            ("more.yml", "config: {limits: {}}", "policies/config/PART/data.yaml"),
+            ("mcp/limits/data.yaml", "{}", "policies/config/PART/data.yaml"),
+            ("mcp/limits/more.rego", "package mcp.limit\n", "its package must be mcp.limits"),
+            ("mcp/more_test.rego", "package mcp\n", "the package of a test ends with _test"),
+            ("lint/more.rego", "package mcp.limits\n", "its package must be lint"),
+            ("more/more.rego", "package more\n", "rules stand in policies/mcp/PACKAGE"),
+        ],
+    )
+    def test_what_would_be_checked_and_not_shipped_is_refused(
+        self, policy: ModuleType, tree: Any, place: str, text: str, said: str
+    ) -> None:
+        tree.check_places()
+        (tree.folder / place).parent.mkdir(exist_ok=True)
+        (tree.folder / place).write_text(text)
+
+        with pytest.raises(policy.Refused, match=re.escape(f"policies/{place}: ")) as caught:
+            tree.check_places()
+        assert said in str(caught.value)
+
+    def test_rules_that_ask_a_clock_are_refused(self, policy: ModuleType, tree: Any) -> None:
+        file = tree.folder / "mcp" / "tenants" / "tenants.rego"
+        file.write_text(file.read_text() + "x := time.now_ns()\n")
+        with pytest.raises(policy.Refused, match=r"undefined function time\.now_ns"):
+            tree.check_types()
+
+    def test_data_by_which_nobody_may_do_anything_is_refused_before_it_is_packed(
+        self, policy: ModuleType
+    ) -> None:
+        nobody = {"roles": {role: {"permissions": []} for role in shipped("roles")}}
+        with (
+            policy.tree_with(ROOT / "policies", nobody, policy.opa_binary(None)) as tree,
+            pytest.raises(policy.Refused, match=r"canary decision fails.*every role"),
+        ):
+            tree.sing()
 
 
 class TestRevision:
@@ -172,3 +266,24 @@ class TestRevision:
         content = policy.content_hash(tree.folder)
         changed = policy.revision_of(tree.folder, content, overridden=False)
         assert changed == f"{clean}-dirty.{content[:8]}"
+
+
+def test_the_package_of_the_documentation_fits(
+    policy: ModuleType, tree: Any, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "policy-authoring.md").read_text()
+    files = re.findall(r"`(policies/[^`]+)`:\n\n```\w+\n(.*?)```", page, re.DOTALL)
+    assert len(files) == 4
+    for name, text in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (changes,) = re.findall(r"```diff\n(.*?)```", page, re.DOTALL)
+    subprocess.run(["git", "apply"], cwd=tmp_path, input=changes, text=True, check=True)
+    said: list[str] = []
+
+    policy.full_check(tree, said.append)
+
+    before = sum(
+        text.read_text().count("\ntest_") for text in (ROOT / "policies").rglob("*_test.rego")
+    )
+    assert said == [f"{before + 3} tests of the policies passed; coverage 100%"]

@@ -144,8 +144,8 @@ _windows_of_tools contains charge if {
 # METADATA
 # title: The policy tells right from wrong
 # description: >-
-#   Asked without input, by readiness checks and after publishing. Somebody with every role may list the tools;
-#   somebody without a role may not call a tool that does not exist.
+#   Asked without input, by readiness checks and before and after publishing. Somebody with every role may list the tools and
+#   call one of them; somebody without a role may not call a tool that does not exist. Its time is noon of a working day.
 # entrypoint: true
 canary := {
 	"version": _version,
@@ -198,9 +198,23 @@ _objections := limits.deny | limits.limited if not limits.within
 default _canary_allows := false
 
 _canary_allows if {
-	request := _canary_request(object.keys(data.config.roles), {"name": "tools/list"}, {"type": "server", "id": "server"})
-	answer := decide with input as request
+	_canary_permitted({"name": "tools/list"}, {"type": "server", "id": "server"})
+	some id, entry in data.config.catalog.tools
+	_anywhere(entry.scope)
+	_canary_permitted({"name": "tools/call"}, {"type": "tool", "id": id})
+}
+
+_canary_permitted(action, resource) if {
+	answer := decide with input as _canary_request(object.keys(data.config.roles), action, resource)
 	answer.effect == "allow"
+}
+
+# No argument says where the call works.
+_anywhere(scope) if {
+	not scope.cluster_wide
+	every place in ["namespace", "cluster", "asset"] {
+		scope[place] == null
+	}
 }
 
 default _canary_denies := false
@@ -218,7 +232,15 @@ _canary_request(roles, action, resource) := {
 	"subject": {"type": "service", "id": "canary", "properties": {"tenant": _canary_tenant, "roles": roles}},
 	"action": action,
 	"resource": resource,
-	"context": {"ip": _canary_address, "counters": "up", "audit": "up"},
+	"context": {
+		"ip": _canary_address,
+		"time": "2026-01-07T12:00:00Z",
+		"node": "canary",
+		"request_id": "canary",
+		"transport": "mcp",
+		"counters": "up",
+		"audit": "up",
+	},
 }
 
 # The canary speaks for the first tenant served and from the first network allowed, so that neither list trips it.

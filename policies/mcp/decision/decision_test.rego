@@ -291,6 +291,20 @@ test_the_canary_is_silent_when_no_role_may_list_tools if {
 	not answer.allow_ok
 }
 
+test_the_canary_is_silent_when_no_role_may_call_a_tool if {
+	config := json.patch(fixtures.config, [
+		{"op": "replace", "path": "/roles", "value": {"mcp:viewer": {"permissions": ["tools:read"]}}},
+		{"op": "replace", "path": "/methods/tools~1call/permission", "value": "tools:execute"},
+	])
+	answer := decision.canary with data.config as config
+	not answer.allow_ok
+}
+
+test_the_canary_is_silent_when_calls_cannot_be_decided if {
+	answer := decision.canary with data.config as object.remove(fixtures.config, ["limits"])
+	not answer.allow_ok
+}
+
 test_the_canary_is_silent_when_absent_tools_are_not_refused_as_such if {
 	config := object.union(fixtures.config, {"methods": {"tools/call": {"kinds": []}}})
 	answer := decision.canary with data.config as config
