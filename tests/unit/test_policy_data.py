@@ -223,7 +223,7 @@ class TestRefusals:
     def test_data_by_which_nobody_may_do_anything_is_refused_before_it_is_packed(
         self, policy: ModuleType
     ) -> None:
-        nobody = {"roles": {role: {"permissions": []} for role in shipped("roles")}}
+        nobody: dict[str, Any] = {"roles": {role: {"permissions": []} for role in shipped("roles")}}
         with (
             policy.tree_with(ROOT / "policies", nobody, policy.opa_binary(None)) as tree,
             pytest.raises(policy.Refused, match=r"canary decision fails.*every role"),
