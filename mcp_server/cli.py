@@ -382,21 +382,40 @@ def _netbox_rules(environment: str | None, roles: tuple[str, ...]) -> NetBoxRule
 
 @main.command()
 @_config_option
-@click.option("--timeout", type=float, default=5.0, show_default=True, help="Seconds.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Seconds for one answer.",
+)
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Ask again until the answer is good, for so long.  [default: ask once]",
+)
+@click.option("--revision", help="Good only when the node decides by this policy revision.")
 @_plain_errors
-def probe(config: Path, timeout: float) -> None:
+def probe(*, config: Path, timeout: float, wait_s: float, revision: str | None) -> None:
     """Ask the running node of this host how it is; print JSON; status 0 when it is ready."""
-    from mcp_server.probe import ProbeFailed  # noqa: PLC0415
-    from mcp_server.probe import probe as probe_node  # noqa: PLC0415
+    from mcp_server.probe import ProbeFailed, shortcoming, wait_until_good  # noqa: PLC0415
 
     settings = load_settings(config)
     try:
-        answer = asyncio.run(probe_node(settings.telemetry, timeout_s=timeout))
+        answer = asyncio.run(
+            wait_until_good(settings.telemetry, wait_s=wait_s, timeout_s=timeout, revision=revision)
+        )
+        fault = shortcoming(answer, revision)
     except ProbeFailed as error:
-        click.echo(json.dumps({"ready": False, "error": str(error)}))
-        sys.exit(1)
+        fault = f"none, {error}"
+        answer = {"ready": False, "error": str(error)}
     click.echo(json.dumps(answer, sort_keys=True))
-    sys.exit(0 if answer.get("ready") is True else 1)
+    if fault is not None:
+        waited = f" after {wait_s:g} s" if wait_s else ""
+        _fail(f"not ready{waited}. Last answer: {fault}")
 
 
 @config.command("schema")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -10,7 +13,9 @@ import aiohttp
 from mcp_server.settings import TelemetrySettings
 from mcp_server.tls import client_context
 
-__all__ = ["ProbeFailed", "probe"]
+__all__ = ["ProbeFailed", "probe", "shortcoming", "wait_until_good"]
+
+_INTERVAL_S = 0.25
 
 
 class ProbeFailed(Exception):
@@ -47,3 +52,50 @@ async def probe(settings: TelemetrySettings, *, timeout_s: float) -> dict[str, A
     if not isinstance(answer, dict):
         raise ProbeFailed(f"{url}: the answer is not a JSON object")
     return answer
+
+
+def shortcoming(answer: Mapping[str, Any], revision: str | None = None) -> str | None:
+    """Return why an answer of `probe` is not good enough, in words, or None when it is.
+
+    Args:
+        revision: the policy revision that the node has to decide by; None: any.
+    """
+    if answer.get("draining") is True:
+        return "it is draining"
+    if answer.get("ready") is not True:
+        checks = answer.get("checks")
+        states = checks if isinstance(checks, dict) else {}
+        down = [f"{name} is {state}" for name, state in states.items() if state != "up"]
+        return ", ".join(down) or "it is not ready"
+    decides_by = answer.get("policy_revision")
+    if revision is not None and decides_by != revision:
+        return f"it decides by the policies {decides_by or 'of no revision'} and not by {revision}"
+    return None
+
+
+async def wait_until_good(
+    settings: TelemetrySettings, *, wait_s: float, timeout_s: float, revision: str | None = None
+) -> dict[str, Any]:
+    """Ask again and again until the answer has no shortcoming, and return the last answer.
+
+    After `wait_s` it is returned as it is, for `shortcoming` to say what is wrong with it.
+
+    Args:
+        wait_s: seconds after which no further question is asked; 0 asks once.
+        timeout_s: deadline of one question in seconds.
+        revision: as for `shortcoming`.
+
+    Raises:
+        ProbeFailed: there was no answer to the last question.
+    """
+    until = time.monotonic() + wait_s
+    while True:
+        last = time.monotonic() + _INTERVAL_S > until
+        try:
+            answer = await probe(settings, timeout_s=timeout_s)
+            if last or shortcoming(answer, revision) is None:
+                return answer
+        except ProbeFailed:
+            if last:
+                raise
+        await asyncio.sleep(_INTERVAL_S)

@@ -24,9 +24,10 @@ import httpx2
 
 from mcp_server.identity import mint_token
 
-__all__ = ["ROOT", "Host", "Installation", "Playbook", "describe", "eventually"]
+__all__ = ["PROBE", "ROOT", "Host", "Installation", "Playbook", "describe", "eventually"]
 
 ROOT = Path(__file__).resolve().parents[2]
+PROBE = "/opt/mcp_server/current/bin/mcpctl probe --config=/etc/mcp_server/config.yaml"
 _numbers = itertools.count(1)
 _Answer = TypeVar("_Answer")
 
@@ -201,19 +202,13 @@ class Installation:
 
     def node_status(self, host: Host) -> dict[str, Any]:
         """Return what the node says of itself (mcpctl probe)."""
-        command = (
-            "MCP_CONFIG_PATH=/etc/mcp_server/config.yaml /opt/mcp_server/current/bin/mcpctl probe"
-        )
-        status: dict[str, Any] = json.loads(host.run(command, check=False))
+        status: dict[str, Any] = json.loads(host.run(PROBE, check=False))
         return status
 
     def wait_until_ready(self, deadline_s: float = 60) -> None:
         """Wait until every node says that it can do its work."""
-        until = time.monotonic() + deadline_s
         for host in self.members("mcp_servers"):
-            while not (status := self.node_status(host)).get("ready"):
-                assert time.monotonic() < until, f"{host.name} did not get ready: {status}"
-                time.sleep(0.3)
+            host.run(f"{PROBE} --wait {deadline_s:g}")
 
     def wait_until_not_ready(self, deadline_s: float = 60) -> None:
         """Wait until every node has noticed that it cannot do its work."""
