@@ -16,7 +16,7 @@ import click
 import yaml
 
 from mcp_server import __version__
-from mcp_server.settings import Settings, SettingsError, load_settings
+from mcp_server.settings import MAX_LIFETIME_S, Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
     from mcp_server.tools.cmdb.importer import NetBoxRules
@@ -135,7 +135,19 @@ def stdio(config: Path, token_file: Path) -> None:
     help="File with the shared secret.",
 )
 @click.option(
-    "--ttl", type=click.IntRange(1, 86400), default=3600, show_default=True, help="Seconds."
+    "--ttl",
+    type=click.IntRange(1, MAX_LIFETIME_S),
+    default=3600,
+    show_default=True,
+    help="Lifetime in seconds.",
+)
+@click.option(
+    "--max-lifetime",
+    "max_lifetime_s",
+    type=click.IntRange(60, MAX_LIFETIME_S),
+    default=3600,
+    show_default=True,
+    help="The value of identity.jwt.max_lifetime_s.",
 )
 @_plain_errors
 def token(
@@ -147,6 +159,7 @@ def token(
     audience: str,
     secret_file: Path,
     ttl: int,
+    max_lifetime_s: int,
 ) -> None:
     """Print a signed token, and nothing else; one that a server would refuse is an error."""
     from mcp_server.identity import (  # noqa: PLC0415
@@ -156,10 +169,18 @@ def token(
     )
     from mcp_server.settings import JwtSettings, Secret  # noqa: PLC0415
 
+    if ttl > max_lifetime_s:
+        _fail(
+            f"--ttl {ttl} is longer than the {max_lifetime_s} seconds that a server accepts "
+            "(identity.jwt.max_lifetime_s); ask for less, or give the server's value as --max-lifetime"
+        )
     source = Secret(file=secret_file)
     secret = source.reveal()
+    settings = JwtSettings(
+        secret=source, issuer=issuer, audience=audience, max_lifetime_s=max_lifetime_s
+    )
     # Refuses a short secret before anything is signed with it.
-    verifier = JwtVerifier(JwtSettings(secret=source, issuer=issuer, audience=audience), secret)
+    verifier = JwtVerifier(settings, secret)
     minted = mint_token(
         secret=secret,
         issuer=issuer,

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 __all__ = [
+    "MAX_LIFETIME_S",
     "ClusterSettings",
     "CmdbSettings",
     "CountersSettings",
@@ -44,6 +45,9 @@ __all__ = [
     "ToolsSettings",
     "load_settings",
 ]
+
+# The most that identity.jwt.max_lifetime_s can be set to: a day.
+MAX_LIFETIME_S = 86_400
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=300)]
@@ -134,6 +138,9 @@ class JwtSettings(_Model):
     audience: str
     algorithms: tuple[Literal["HS256"], ...] = ("HS256",)
     leeway_s: Annotated[float, Field(ge=0, le=300)] = 30
+    max_lifetime_s: Annotated[int, Field(ge=60, le=MAX_LIFETIME_S)] = 3600
+    """The longest time from iat to exp. A token cannot be taken back, so one that is stolen is good for
+    what is left of it; longer ones are refused, whoever signed them."""
 
 
 class IdentitySettings(_Model):

@@ -60,7 +60,14 @@ class JwtVerifier:
             del self._verified[token]
         if len(token) > _MAX_TOKEN_BYTES:
             raise AuthenticationError(f"the token is longer than {_MAX_TOKEN_BYTES} bytes")
-        subject = _subject(self._claims(token))
+        claims = self._claims(token)
+        lifetime_s = float(claims["exp"]) - float(claims["iat"])
+        if lifetime_s > self._settings.max_lifetime_s:
+            raise AuthenticationError(
+                f"the token is made for {lifetime_s:.0f} seconds (from iat to exp); "
+                f"accepted are up to {self._settings.max_lifetime_s}"
+            )
+        subject = _subject(claims)
         self._verified[token] = subject
         if len(self._verified) > _CACHE_SIZE:
             self._verified.popitem(last=False)

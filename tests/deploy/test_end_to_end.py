@@ -191,11 +191,13 @@ class TestBadInput:
         ("claims", "said"),
         [
             ({"ttl_s": 60, "now": time.time() - 3600}, "has expired"),
+            ({"ttl_s": 3601}, "made for 3601 seconds (from iat to exp); accepted are up to 3600"),
+            ({"now": time.time() + 120}, "not valid yet"),
             ({"audience": "https://elsewhere.test/mcp"}, "another audience"),
             ({"issuer": "https://elsewhere.test"}, "issuer"),
             ({"secret": "another-secret-0123456789abcdefghijk"}, "signature"),
         ],
-        ids=["expired", "audience", "issuer", "signature"],
+        ids=["expired", "lifetime", "future", "audience", "issuer", "signature"],
     )
     async def test_a_token_that_is_not_for_us_is_refused(
         self, installation: Installation, claims: dict[str, Any], said: str

@@ -8,7 +8,9 @@ from typing import Any
 
 import jwt
 import pytest
+from click.testing import CliRunner, Result
 
+from mcp_server.cli import main
 from mcp_server.identity import AuthenticationError, JwtVerifier, mint_token
 from mcp_server.settings import JwtSettings, Secret, SettingsError
 
@@ -35,6 +37,13 @@ def mint(**different: Any) -> str:
         "tenant": "t",
     }
     return mint_token(**{**values, **different})
+
+
+def run_token(folder: Path, *options: str) -> Result:
+    (folder / "secret").write_text(SECRET)
+    named = ["--user=alice", "--role=r1", "--issuer=iss", "--audience=aud"]
+    secret = f"--secret-file={folder / 'secret'}"
+    return CliRunner().invoke(main, ["token", *named, secret, *options])
 
 
 def test_a_good_token_is_a_subject(verifier: JwtVerifier) -> None:
@@ -74,6 +83,73 @@ def test_a_claim_of_the_wrong_form_is_named(
 
     with pytest.raises(AuthenticationError, match=said):
         verifier.verify(token)
+
+
+@pytest.mark.parametrize("ttl_s", [1, 3600])
+def test_a_token_is_accepted_up_to_the_longest_lifetime(verifier: JwtVerifier, ttl_s: int) -> None:
+    assert verifier.verify(mint(ttl_s=ttl_s)).id == "alice"
+
+
+@pytest.mark.parametrize("issued_before_s", [0, 7000])
+def test_a_token_that_was_made_for_longer_is_refused_however_little_is_left(
+    verifier: JwtVerifier, issued_before_s: int
+) -> None:
+    token = mint(ttl_s=7200, now=time.time() - issued_before_s)
+
+    with pytest.raises(AuthenticationError, match=r"made for 7200 seconds .* up to 3600"):
+        verifier.verify(token)
+
+
+def test_the_longest_lifetime_is_a_setting(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    settings = JwtSettings(
+        secret=Secret(file=tmp_path / "secret"), issuer="iss", audience="aud", max_lifetime_s=600
+    )
+    verifier = JwtVerifier(settings)
+
+    assert verifier.verify(mint(ttl_s=600)).id == "alice"
+    with pytest.raises(AuthenticationError, match="up to 600"):
+        verifier.verify(mint(ttl_s=601))
+
+
+def test_a_token_from_the_future_is_refused_beyond_the_leeway(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    settings = JwtSettings(
+        secret=Secret(file=tmp_path / "secret"), issuer="iss", audience="aud", leeway_s=30
+    )
+    verifier = JwtVerifier(settings)
+
+    assert verifier.verify(mint(now=time.time() + 10)).id == "alice"
+    with pytest.raises(AuthenticationError, match="not valid yet; check the clocks"):
+        verifier.verify(mint(now=time.time() + 60))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--ttl", "3601"), "--ttl 3601 is longer than the 3600 seconds that a server accepts"),
+        (
+            ("--ttl", "601", "--max-lifetime", "600"),
+            "--ttl 601 is longer than the 600 seconds that a server accepts",
+        ),
+        (("--ttl", "86401"), "86401 is not in the range 1<=x<=86400"),
+    ],
+)
+def test_the_command_makes_no_token_that_a_server_would_refuse(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    result = run_token(tmp_path, *options)
+
+    assert result.exit_code != 0
+    assert said in result.stderr
+    assert result.stdout == ""
+
+
+def test_the_command_makes_longer_tokens_for_a_server_that_accepts_them(tmp_path: Path) -> None:
+    result = run_token(tmp_path, "--ttl", "7200", "--max-lifetime", "7200")
+
+    claims = jwt.decode(result.stdout.strip(), SECRET, algorithms=["HS256"], audience="aud")
+    assert claims["exp"] - claims["iat"] == 7200
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "eyJ.eyJ.x", "a" * 9000])

@@ -10,10 +10,11 @@ import yaml
 
 from mcp_server.settings import Secret, SettingsError, load_settings
 
+JWT = {"secret": {"file": "/s"}, "issuer": "i", "audience": "a"}
 MINIMAL: dict[str, Any] = {
     "node": "mcp1",
     "public_url": "https://mcp.example.com",
-    "identity": {"jwt": {"secret": {"file": "/s"}, "issuer": "i", "audience": "a"}},
+    "identity": {"jwt": JWT},
     "counters": {"url": "redis://localhost"},
     "database": {"host": "localhost"},
 }
@@ -32,6 +33,7 @@ def test_the_least_configuration_has_safe_defaults(tmp_path: Path) -> None:
     assert settings.public_origin == "https://mcp.example.com"
     assert settings.tools.monitoring is None
     assert settings.identity.jwt.algorithms == ("HS256",)
+    assert settings.identity.jwt.max_lifetime_s == 3600
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,14 @@ def test_the_least_configuration_has_safe_defaults(tmp_path: Path) -> None:
         ({"listen": {"port": 70000}}, "listen.port: Input should be less than or equal to 65535"),
         ({"listen": {"host": "mcp1"}}, "listen.host: "),
         ({"public_url": "not a url"}, "public_url: "),
+        (
+            {"identity": {"jwt": {**JWT, "max_lifetime_s": 59}}},
+            "identity.jwt.max_lifetime_s: Input should be greater than or equal to 60",
+        ),
+        (
+            {"identity": {"jwt": {**JWT, "max_lifetime_s": 86401}}},
+            "identity.jwt.max_lifetime_s: Input should be less than or equal to 86400",
+        ),
         ({"policy": {"timeout_s": 0}}, "policy.timeout_s: Input should be greater than 0"),
         (
             {"tools": {"monitoring": {"prometheus_ulr": "x"}}},
