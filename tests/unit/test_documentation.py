@@ -76,6 +76,26 @@ def test_every_path_that_is_named_exists(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_every_package_to_install_has_the_version_that_is_tested(document: Path) -> None:
+    lock = (ROOT / "requirements/dev.lock").read_text()
+    tested = set(re.findall(r"^[\w.-]+==[\w.!+-]+", lock, re.MULTILINE))
+
+    asked = {
+        word
+        for command in commands((ROOT / document).read_text())
+        for words in re.findall(r"\bpip3? install (.+)", command)
+        for word in words.split()
+        if not word.startswith("-")
+    }
+
+    assert asked - tested == set()
+
+
+def test_the_readme_says_what_a_client_needs() -> None:
+    assert "pip install mcp==" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_every_make_target_that_is_named_exists(document: Path) -> None:
     text = (ROOT / document).read_text()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
