@@ -395,7 +395,7 @@ def test_a_body_that_is_too_large_reaches_no_node(gateway: Gateway) -> None:
 def test_a_flood_from_one_address_is_answered_with_a_time_to_wait(gateway: Gateway) -> None:
     statuses = set()
     for _ in range(400):
-        answer = gateway.client.get("/health/live")
+        answer = gateway.client.get("/health/live?access_token=secret-of-a-flood")
         statuses.add(answer.status_code)
         if answer.status_code == 429:
             break
@@ -403,6 +403,11 @@ def test_a_flood_from_one_address_is_answered_with_a_time_to_wait(gateway: Gatew
     assert statuses == {200, 429}
     assert answer.headers["retry-after"] == "1"
     assert answer.json()["error"]["code"] == "too_many_requests"
+    gateway.nginx.stop()
+    entry = json.loads((gateway.nginx.directory / "access.log").read_text().splitlines()[-1])
+    assert (entry["status"], entry["path"]) == (429, "/health/live")
+    for log in ("access.log", "error.log"):
+        assert "secret-of-a-flood" not in (gateway.nginx.directory / log).read_text()
 
 
 def test_the_access_log_has_no_query_and_no_token(gateway: Gateway) -> None:
