@@ -42,6 +42,7 @@ from mcp_server.policy.documents import (
 from mcp_server.policy.obligations import mask_fields
 from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable
 from mcp_server.redaction import redact_arguments, redact_text, redact_value
+from mcp_server.tools.backend import OutcomeUnknown
 from mcp_server.tools.catalog import Catalog, InvalidArguments, Tool, ToolContext, ToolError
 from mcp_server.tools.presentation import marked, present
 
@@ -345,14 +346,11 @@ class Gate:
                 caller, call, work, outcome_of=lambda a: "tool_error" if a.is_error else "ok"
             )
         except TimeoutError:
-            late = ToolAnswer(
-                f"{tool.wire_name} did not end within its deadline; nothing more is known of it",
-                None,
-                tool.source,
-                is_error=True,
-                retryable=tool.idempotent,
+            late = _late(tool)
+            return Answer(
+                ToolAnswer(str(late), None, tool.source, is_error=True, retryable=late.retryable),
+                (),
             )
-            return Answer(late, ())
 
     async def visible(self, caller: Caller, method: str) -> Visible:
         """Return what could be allowed to the caller with some arguments.
@@ -649,6 +647,14 @@ def _allowed_unrecorded(passage: _Passage) -> bool:
 
 def _own_reason(code: str, message: str) -> Reason:
     return Reason(code=code, message=message, rule="", solution="Try again in a few seconds.")
+
+
+def _late(tool: Tool[Any, Any]) -> ToolError:
+    """Return what a caller is told of a tool that its deadline cut off, wherever it was then."""
+    why = "did not end within its deadline"
+    if tool.read_only:
+        return ToolError(f"{tool.wire_name} {why}", retryable=True)
+    return OutcomeUnknown(tool.wire_name, why, find_out=tool.find_out)
 
 
 def _outcome_of(value: object) -> str:

@@ -152,6 +152,8 @@ class Tool(Generic[ArgumentsT, ResultT]):
         columns: the fields of a row that the table shows.
         source: where text in the result comes from, such as `Kubernetes`; it is marked as untrusted.
         read_only, destructive, idempotent: the hints of the MCP specification; they must be true.
+        find_out: of a tool that changes something, how a caller learns whether a change was made that
+            gave no answer, such as `look at the replicas`.
         timeout_s: the deadline of one call in seconds, which an obligation may shorten.
     """
 
@@ -169,6 +171,7 @@ class Tool(Generic[ArgumentsT, ResultT]):
     columns: tuple[str, ...] = ()
     destructive: bool = False
     idempotent: bool = True
+    find_out: str = ""
     scope: Scope = field(default_factory=Scope)
     timeout_s: float = 15.0
 
@@ -184,6 +187,8 @@ class Tool(Generic[ArgumentsT, ResultT]):
             )
         if not declared:
             raise TypeError(f"{self.name}: the declaration of its result is not complete")
+        if not self.read_only and not self.find_out:
+            raise TypeError(f"{self.name}: it changes something and does not say how to find out")
 
     @cached_property
     def row_fields(self) -> tuple[str, ...]:

@@ -285,7 +285,7 @@ async def test_a_change_that_failed_is_not_tried_again(rest: Rest, tools: Tools)
     rest.service.interfere = interfere
     name, arguments = CALLS[2]
 
-    with pytest.raises(OutcomeUnknown, match="look at the asset and its change records"):
+    with pytest.raises(OutcomeUnknown, match="look with cmdb_get_change_records"):
         await tools.call(name, **arguments)
 
     assert len(rest.service.requests) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import shutil
 import uuid
@@ -55,6 +56,7 @@ def scale_tool(run: Run, *, timeout_s: float = 5) -> Tool[ScaleArguments, ScaleR
         read_only=False,
         source="a test",
         idempotent=True,
+        find_out="look at the replicas",
         scope=Scope(namespace="namespace"),
         timeout_s=timeout_s,
     )
@@ -279,8 +281,13 @@ async def test_the_words_of_a_failed_tool_are_marked_as_data_and_without_secrets
     assert last == f"{first[: first.index(' ')]} end"
 
 
-async def test_a_late_tool_is_ended_and_recorded(bench: Bench, owner: asyncpg.Connection) -> None:
+async def test_a_change_that_is_late_is_ended_and_said_to_be_unknown_but_not_retryable(
+    bench: Bench, owner: asyncpg.Connection
+) -> None:
+    made: list[int] = []
+
     async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        made.append(arguments.replicas)
         await asyncio.sleep(60)
         return ScaleResult(replicas=arguments.replicas)
 
@@ -289,9 +296,32 @@ async def test_a_late_tool_is_ended_and_recorded(bench: Bench, owner: asyncpg.Co
         caller(), "k8s_scale_deployment", {"namespace": "staging", "replicas": 1}
     )
 
+    assert made == [1]
     assert answer.value.is_error
-    assert "deadline" in answer.value.text
-    assert (await rows(owner))[-1] == ("outcome", "allow", "timeout")
+    assert not answer.value.retryable
+    assert answer.value.text == (
+        "it is not known whether the change was made: k8s_scale_deployment did not end within its "
+        "deadline; before you try again, look at the replicas"
+    )
+    assert await rows(owner) == [("intent", "allow", None), ("outcome", "allow", "timeout")]
+
+
+async def test_a_read_that_is_late_is_ended_and_may_be_repeated(
+    bench: Bench, owner: asyncpg.Connection
+) -> None:
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        await asyncio.sleep(60)
+        return ScaleResult(replicas=arguments.replicas)
+
+    tool = dataclasses.replace(scale_tool(run, timeout_s=0.2), read_only=True)
+    answer = await bench.gate(tool).call_tool(
+        caller(), "k8s_scale_deployment", {"namespace": "staging", "replicas": 1}
+    )
+
+    assert answer.value.is_error
+    assert answer.value.retryable
+    assert answer.value.text == "k8s_scale_deployment did not end within its deadline"
+    assert await rows(owner) == [("outcome", "allow", "timeout")]
 
 
 async def test_a_cancelled_call_has_its_row(bench: Bench, owner: asyncpg.Connection) -> None:

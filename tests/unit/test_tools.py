@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mcp_server.catalog_document import catalog_document
+from mcp_server.catalog_document import catalog_document, every_tool
 from mcp_server.policy.obligations import MASK, mask_fields
 from mcp_server.tools.catalog import Arguments, Catalog, Result, Tool, ToolContext
 from mcp_server.tools.text import table
@@ -51,6 +51,13 @@ def test_two_tools_cannot_share_a_name_on_the_wire() -> None:
 
     with pytest.raises(ValueError, match="share a name"):
         Catalog([tool, dataclasses.replace(tool, name="a_b")])
+
+
+def test_a_tool_that_changes_something_says_how_to_find_out_whether_it_did() -> None:
+    tool = next(iter(every_tool()))
+
+    with pytest.raises(TypeError, match="does not say how to find out"):
+        dataclasses.replace(tool, read_only=False)
 
 
 def test_a_table_cannot_be_forged_from_inside_a_cell() -> None:

@@ -18,6 +18,7 @@ from mcp_server.tools.cmdb.model import (
 )
 
 __all__ = [
+    "FIND_OUT",
     "MOST_NODES",
     "NAME",
     "AssetChanged",
@@ -27,6 +28,9 @@ __all__ = [
 
 NAME = "CMDB"
 """How messages call it."""
+
+FIND_OUT = "look with cmdb_get_change_records whether it is recorded"
+"""How a caller learns whether a status was set."""
 
 MOST_NODES = 10_000
 """Assets that a topology finds at most; the search ends there."""

@@ -18,7 +18,7 @@ from mcp_server.tools.catalog import (
     Tool,
     ToolContext,
 )
-from mcp_server.tools.cmdb.backend import NAME, CmdbBackend
+from mcp_server.tools.cmdb.backend import FIND_OUT, NAME, CmdbBackend
 from mcp_server.tools.cmdb.model import (
     Asset,
     AssetPage,
@@ -264,6 +264,7 @@ class Cmdb:
                 read_only=False,
                 # It replaces a value, which the specification of MCP counts as destructive.
                 destructive=True,
+                find_out=FIND_OUT,
                 scope=Scope(asset="asset_id"),
                 source=_SOURCE,
             ),

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mcp_server.settings import CmdbSettings
 from mcp_server.tools.backend import HttpBackend
 from mcp_server.tools.catalog import ToolError
-from mcp_server.tools.cmdb.backend import NAME, AssetChanged, AssetNotFound
+from mcp_server.tools.cmdb.backend import FIND_OUT, NAME, AssetChanged, AssetNotFound
 from mcp_server.tools.cmdb.model import (
     Asset,
     AssetPage,
@@ -149,7 +149,7 @@ class RestCmdb:
                 mode="json", exclude={"expected_version"}, exclude_none=True
             ),
             headers=headers,
-            find_out="look at the asset and its change records",
+            find_out=FIND_OUT,
         )
         if _not_found(status, body):
             raise AssetNotFound(asset_id)

@@ -23,7 +23,7 @@ from mcp_server.tools.catalog import ToolContext, ToolError
 if TYPE_CHECKING:
     from mcp_server.tools.kubernetes.connection import Connection
 
-__all__ = ["TABLE", "Cluster", "Conflict", "NodeUnavailable", "NotAllowed", "NotFound"]
+__all__ = ["FIND_OUT", "TABLE", "Cluster", "Conflict", "NodeUnavailable", "NotAllowed", "NotFound"]
 
 _AUTH = ["BearerToken"]
 _MAX_SAID = 300
@@ -31,11 +31,12 @@ _MAX_ANSWER_BYTES = 8 * 1024 * 1024
 _MAX_REFUSAL_BYTES = 256 * 1024
 # Of the deadline of a call: what a node may take, so that the API server is not blamed for it.
 _SHARE_OF_A_NODE = 0.9
-_FIND_OUT = "look with k8s_get_deployments and k8s_get_rollout_status"
 # Why it refuses a state that is not there yet, which no cursor of ours names.
 _STATE_UNKNOWN = "ResourceVersionTooLarge"
 # So the API server begins its message where a webhook that must judge a change does not answer.
 _WEBHOOK_FAILED = "Internal error occurred: failed calling webhook"
+FIND_OUT = "look with k8s_get_deployments and k8s_get_rollout_status"
+"""How a caller learns whether a change of a deployment was made."""
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 """Accept header with which the API server prints objects as it does for kubectl."""
 
@@ -149,7 +150,7 @@ class Cluster:
                 verb, path, parameters, context, what=what, query=query, body=body
             ),
             retry=dry_run,
-            find_out=_FIND_OUT,
+            find_out=FIND_OUT,
         )
 
     @asynccontextmanager

@@ -15,7 +15,7 @@ from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
 from mcp_server.tools.cursor import fingerprint
 from mcp_server.tools.documents import Document
-from mcp_server.tools.kubernetes.cluster import TABLE, Cluster, Conflict, NotFound
+from mcp_server.tools.kubernetes.cluster import FIND_OUT, TABLE, Cluster, Conflict, NotFound
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.events import EventReader
 from mcp_server.tools.kubernetes.health import ServiceReader
@@ -144,6 +144,7 @@ class Kubernetes:
                 render=_render_scale,
                 read_only=False,
                 destructive=True,
+                find_out=FIND_OUT,
                 source="Kubernetes",
                 scope=one,
             ),
@@ -158,6 +159,7 @@ class Kubernetes:
                 render=_render_restart,
                 read_only=False,
                 destructive=True,
+                find_out=FIND_OUT,
                 idempotent=False,
                 source="Kubernetes",
                 scope=one,

@@ -13,7 +13,13 @@ from pydantic import Field
 from mcp_server.settings import GrafanaSettings
 from mcp_server.tools.catalog import Arguments, Result, Tool, ToolContext, ToolError
 from mcp_server.tools.documents import Document
-from mcp_server.tools.monitoring.grafana import Folder, FoundDashboard, Grafana, StoredDashboard
+from mcp_server.tools.monitoring.grafana import (
+    FIND_OUT,
+    Folder,
+    FoundDashboard,
+    Grafana,
+    StoredDashboard,
+)
 from mcp_server.tools.monitoring.panels import Panel, dashboard_model
 from mcp_server.tools.monitoring.prometheus import Prometheus, QueryRefused
 
@@ -77,6 +83,7 @@ class Dashboards:
                 read_only=False,
                 destructive=True,
                 idempotent=False,
+                find_out=FIND_OUT,
                 source="Grafana",
                 timeout_s=30.0,
             )

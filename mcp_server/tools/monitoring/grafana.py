@@ -16,7 +16,10 @@ from mcp_server.settings import GrafanaSettings
 from mcp_server.tools.backend import BackendUnavailable, HttpBackend
 from mcp_server.tools.catalog import ToolError
 
-__all__ = ["Folder", "FoundDashboard", "Grafana", "SavedDashboard", "StoredDashboard"]
+__all__ = ["FIND_OUT", "Folder", "FoundDashboard", "Grafana", "SavedDashboard", "StoredDashboard"]
+
+FIND_OUT = "look for its title in enterprise://monitoring/dashboards"
+"""How a caller learns whether a dashboard was saved."""
 
 _PAGE = 5000
 _MOST_PAGES = 10
@@ -183,7 +186,7 @@ class Grafana:
             "POST",
             "/api/dashboards/db",
             json_body=command,
-            find_out="look for its title among Grafana's dashboards",
+            find_out=FIND_OUT,
         )
         saved = _answered(status, body, dict, "save the dashboard")
         return SavedDashboard(saved["uid"], self._absolute(saved["url"]), saved["version"])
