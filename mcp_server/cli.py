@@ -337,6 +337,7 @@ def cmdb_import(
     from mcp_server.tools.cmdb.importer import (  # noqa: PLC0415
         Format,
         ImportReport,
+        ImportUnknown,
         InvalidImport,
         Source,
         read_sources,
@@ -379,7 +380,7 @@ def cmdb_import(
     except InvalidImport as error:
         count = len(error.faults)
         _fail(f"nothing was imported: {count} fault{'s' * (count > 1)}\n{error}")
-    except DatabaseUnavailable as error:
+    except (DatabaseUnavailable, ImportUnknown) as error:
         _fail(error)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         _fail(f"nothing was imported: the database ended it: {str(error) or type(error).__name__}")

@@ -17,7 +17,7 @@ import asyncpg
 from mcp_server.settings import DatabaseSettings
 from mcp_server.tls import client_context
 
-__all__ = ["Database", "DatabaseUnavailable", "connect"]
+__all__ = ["CommitUnknown", "Database", "DatabaseUnavailable", "commit_refused", "connect"]
 
 # What means "the database cannot serve us now", as against "this statement is wrong". OSError
 # covers refused connections, TLS failures and timeouts; InterfaceError a connection that closed.
@@ -40,6 +40,10 @@ _NO_SCHEMA = (
 
 class DatabaseUnavailable(Exception):
     """PostgreSQL cannot serve the call now; the message tells a person where and why."""
+
+
+class CommitUnknown(DatabaseUnavailable):
+    """A commit was sent, and nothing tells whether it was made."""
 
 
 class Database:
@@ -135,8 +139,10 @@ class Database:
         a call.
 
         Raises:
-            DatabaseUnavailable: as for `connection`, or the deadline passed.
+            DatabaseUnavailable: as for `connection`, or the deadline passed; nothing is committed.
+            CommitUnknown: the connection was lost, or the deadline passed, during the commit.
         """
+        committing = False
         try:
             async with asyncio.timeout(self._settings.timeout_s), self.connection() as connection:
                 transaction = connection.transaction(readonly=readonly, isolation=isolation)
@@ -148,9 +154,15 @@ class Database:
                 except Exception:
                     await transaction.rollback()
                     raise
+                committing = True
                 await transaction.commit()
         except TimeoutError as error:
-            raise _unavailable(self._settings, error) from error
+            why = _unavailable(self._settings, error)
+            raise (CommitUnknown(str(why)) if committing else why) from error
+        except DatabaseUnavailable as error:
+            if committing and not commit_refused(error.__cause__):
+                raise CommitUnknown(str(error)) from error
+            raise
 
 
 async def connect(
@@ -183,6 +195,15 @@ async def connect(
         return await asyncpg.connect(**arguments)
     except _UNAVAILABLE as error:
         raise _unavailable(settings, error) from error
+
+
+def commit_refused(error: BaseException | None) -> bool:
+    """Tell whether an error of a commit is PostgreSQL's word that it was not made.
+
+    An ERROR is the answer to the commit, and ends the transaction. FATAL ends the connection, at
+    whatever point, and without an answer nothing is known at all.
+    """
+    return isinstance(error, asyncpg.PostgresError) and error.severity_en == "ERROR"
 
 
 def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:

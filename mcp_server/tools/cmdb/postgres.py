@@ -10,9 +10,9 @@ from typing import Any
 
 import asyncpg
 
-from mcp_server.database import Database, DatabaseUnavailable
-from mcp_server.tools.backend import BackendUnavailable
-from mcp_server.tools.cmdb.backend import MOST_NODES, NAME, AssetChanged, AssetNotFound
+from mcp_server.database import CommitUnknown, Database, DatabaseUnavailable
+from mcp_server.tools.backend import BackendUnavailable, OutcomeUnknown
+from mcp_server.tools.cmdb.backend import FIND_OUT, MOST_NODES, NAME, AssetChanged, AssetNotFound
 from mcp_server.tools.cmdb.model import (
     Asset,
     AssetPage,
@@ -259,6 +259,10 @@ class PostgresCmdb:
             async with self._database.transaction() as connection:
                 await _enter(connection, tenant)
                 yield connection
+        except CommitUnknown as error:
+            raise OutcomeUnknown(
+                NAME, "lost its database while it wrote", find_out=FIND_OUT
+            ) from error
         except DatabaseUnavailable as error:
             raise _unavailable() from error
 

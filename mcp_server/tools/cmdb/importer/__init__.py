@@ -18,6 +18,7 @@ from mcp_server.tools.cmdb.importer.writing import (
     AssetDifference,
     Counts,
     ImportReport,
+    ImportUnknown,
     report_text,
     write_import,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Counts",
     "Format",
     "ImportReport",
+    "ImportUnknown",
     "ImportedAsset",
     "ImportedRelation",
     "InvalidImport",

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import asyncpg
 from pydantic import BaseModel, ConfigDict
 
+from mcp_server.database import commit_refused
 from mcp_server.tools.cmdb.importer.records import (
     CmdbImport,
     ImportedAsset,
@@ -19,7 +20,14 @@ from mcp_server.tools.cmdb.importer.records import (
 )
 from mcp_server.tools.cmdb.model import Asset
 
-__all__ = ["AssetDifference", "Counts", "ImportReport", "report_text", "write_import"]
+__all__ = [
+    "AssetDifference",
+    "Counts",
+    "ImportReport",
+    "ImportUnknown",
+    "report_text",
+    "write_import",
+]
 
 _FIELDS = ("name", "type", "environment", "status", "ip_address", "owner", "attributes")
 """What an import sets; the rest of a row follows from it."""
@@ -119,6 +127,16 @@ class ImportReport(_Report):
     new_relations: tuple[dict[str, str], ...]
 
 
+class ImportUnknown(Exception):
+    """The database went away during the commit; the same import may be made again."""
+
+    def __init__(self, why: Exception) -> None:
+        super().__init__(
+            "it is not known whether it was imported: the database ended it during the commit "
+            f"({str(why) or type(why).__name__}); import it again: what is the same is left alone"
+        )
+
+
 @dataclass(frozen=True)
 class _Change:
     """A new state of an asset; without `before`, a new asset."""
@@ -159,6 +177,7 @@ async def write_import(
 
     Raises:
         InvalidImport: relations name assets that exist neither in the import nor in the CMDB.
+        ImportUnknown: the database went away during the commit.
     """
     author = _Author(user, reason, request_id)
     differences: list[AssetDifference] = []
@@ -168,23 +187,32 @@ async def write_import(
     tenants = {asset.tenant for asset in content.assets} | {
         placed.relation.tenant for placed in content.relations
     }
-    async with connection.transaction(**isolation):
-        for tenant in sorted(tenants):
-            await connection.execute(_ENTER, tenant)
-            if not dry_run:
-                await connection.execute(_LOCK, tenant)
-            assets = [asset for asset in content.assets if asset.tenant == tenant]
-            relations = [placed for placed in content.relations if placed.relation.tenant == tenant]
-            changes = await _changes(connection, assets, lock=not dry_run)
-            if not dry_run:
-                await _write(connection, tenant, changes, author)
-            differences += [_difference(tenant, change) for change in changes]
-            unknown = await _unknown(connection, assets, relations, lock=not dry_run)
-            faults += _unknown_ends(relations, unknown)
-            if not unknown:
-                new_relations += await _relate(connection, tenant, relations, dry_run=dry_run)
-        if faults:
-            raise InvalidImport(faults)
+    committing = False
+    try:
+        async with connection.transaction(**isolation):
+            for tenant in sorted(tenants):
+                await connection.execute(_ENTER, tenant)
+                if not dry_run:
+                    await connection.execute(_LOCK, tenant)
+                assets = [asset for asset in content.assets if asset.tenant == tenant]
+                relations = [
+                    placed for placed in content.relations if placed.relation.tenant == tenant
+                ]
+                changes = await _changes(connection, assets, lock=not dry_run)
+                if not dry_run:
+                    await _write(connection, tenant, changes, author)
+                differences += [_difference(tenant, change) for change in changes]
+                unknown = await _unknown(connection, assets, relations, lock=not dry_run)
+                faults += _unknown_ends(relations, unknown)
+                if not unknown:
+                    new_relations += await _relate(connection, tenant, relations, dry_run=dry_run)
+            if faults:
+                raise InvalidImport(faults)
+            committing = not dry_run
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        if committing and not commit_refused(error):
+            raise ImportUnknown(error) from error
+        raise
     created = sum(difference.action == "created" for difference in differences)
     return ImportReport(
         dry_run=dry_run,
