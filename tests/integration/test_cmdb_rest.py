@@ -261,8 +261,46 @@ async def test_an_answer_to_another_question_is_refused(
 ) -> None:
     change_answers(rest, change)
 
-    with pytest.raises(ToolError, match=f"which was refused: {fault}$"):
+    with pytest.raises(ToolError, match=f"which was refused: {fault}(;|$)"):
         await tools.call(name, **arguments)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: web.Response(status=200, text="<html>"),
+        lambda: web.Response(status=201, text="{}"),
+        lambda: web.Response(status=204),
+        lambda: web.json_response({"tenant": "default", "before": None}),
+        lambda: web.json_response({"tenant": "other"}),
+    ],
+)
+async def test_a_change_that_was_answered_with_success_and_nonsense_is_called_unknown(
+    rest: Rest, tools: Tools, answer: Callable[[], web.Response]
+) -> None:
+    answer_instead(rest, answer)
+    name, arguments = CALLS[2]
+
+    with pytest.raises(
+        OutcomeUnknown, match=r"was made: CMDB gave an answer.*look with cmdb_get_change_records"
+    ) as told:
+        await tools.call(name, **arguments)
+
+    assert not told.value.retryable
+    assert len(rest.service.requests) == 1
+
+
+@pytest.mark.parametrize("status", [307, 404, 412, 418])
+async def test_a_change_that_was_answered_with_a_refusal_and_nonsense_is_not_called_unknown(
+    rest: Rest, tools: Tools, status: int
+) -> None:
+    answer_instead(rest, lambda: web.Response(status=status, text="<html>"))
+    name, arguments = CALLS[2]
+
+    with pytest.raises(ToolError, match=r"^the CMDB gave an answer that its contract") as told:
+        await tools.call(name, **arguments)
+
+    assert not isinstance(told.value, OutcomeUnknown)
 
 
 async def test_a_404_of_something_in_between_is_not_taken_for_a_missing_asset(

@@ -6,13 +6,16 @@ import json
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from aiohttp import web
 
 from mcp_server.settings import GrafanaSettings
+from mcp_server.tools.backend import OutcomeUnknown
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.monitoring.grafana import Folder, Grafana
 from mcp_server.tools.monitoring.panels import Panel, dashboard_model
@@ -24,7 +27,7 @@ from tests.integration.fake_grafana import (
     FakeGrafana,
 )
 from tests.integration.nodes import LegacyClient, McpNode, modern_client
-from tests.integration.servers import RedisServer
+from tests.integration.servers import RedisServer, free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -77,6 +80,19 @@ async def operator(
     redis_server.cli("flushall")
     async with drawing_node.http(drawing_node.token(roles=["mcp:operator"])) as http:
         yield LegacyClient(http)
+
+
+@asynccontextmanager
+async def _serving(app: web.Application) -> AsyncIterator[str]:
+    """Serve an application for the length of the block, and give its URL."""
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
 
 
 def _text(answer: dict[str, Any]) -> str:
@@ -458,6 +474,39 @@ class TestClient:
     ) -> None:
         with grafana.paused(), pytest.raises(ToolError, match="is not known") as caught:
             await client.save(self._model(), folder=None, message="")
+
+        assert not caught.value.retryable
+
+    @pytest.mark.parametrize(
+        ("status", "text"),
+        [
+            (200, "<html>logged in</html>"),
+            (200, "null"),
+            (200, '{"status": "success"}'),
+            (200, '{"uid": "a", "url": "/d/a", "version": "1"}'),
+            (202, '{"uid": "a"}'),
+            (204, ""),
+        ],
+    )
+    async def test_an_answer_that_does_not_say_what_was_saved_leaves_it_unknown(
+        self, workspace: Path, grafana: FakeGrafana, status: int, text: str
+    ) -> None:
+        """So something between Grafana and this server may answer."""
+
+        async def answer(_: web.Request) -> web.Response:
+            return web.Response(status=status, text=text, content_type="application/json")
+
+        app = web.Application()
+        app.router.add_post("/api/dashboards/db", answer)
+        async with _serving(app) as url:
+            settings = _settings(workspace, grafana, url=url)
+            client = Grafana(GrafanaSettings.model_validate(settings))
+            await client.start()
+            try:
+                with pytest.raises(OutcomeUnknown, match="look for its title") as caught:
+                    await client.save(self._model(), folder=None, message="")
+            finally:
+                await client.stop()
 
         assert not caught.value.retryable
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mcp_server.settings import CmdbSettings
-from mcp_server.tools.backend import HttpBackend
+from mcp_server.tools.backend import HttpBackend, OutcomeUnknown
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.cmdb.backend import FIND_OUT, NAME, AssetChanged, AssetNotFound
 from mcp_server.tools.cmdb.model import (
@@ -59,6 +59,14 @@ class _StatusAnswer(_Tenanted, StatusChanged):
 
 class _ChangePageAnswer(_Tenanted, ChangePage):
     pass
+
+
+class _BrokenAnswer(ToolError):
+    """An answer does not fit the contract, or not what was asked."""
+
+    def __init__(self, fault: str) -> None:
+        self.why = f"gave an answer that its contract does not allow, which was refused: {fault}"
+        super().__init__(f"the {NAME} {self.why}")
 
 
 _AnswerT = TypeVar("_AnswerT", bound=_Tenanted)
@@ -157,9 +165,14 @@ class RestCmdb:
             asset = _answer(_AssetAnswer, tenant, 200, body).asset
             _require(asset.id == asset_id, "another asset than asked for")
             raise AssetChanged(asset)
-        done = _answer(_StatusAnswer, tenant, status, body)
-        _require(done.before.id == asset_id == done.after.id, "another asset than asked for")
-        _require(done.after.status == change.status, "another status than asked for")
+        try:
+            done = _answer(_StatusAnswer, tenant, status, body)
+            _require(done.before.id == asset_id == done.after.id, "another asset than asked for")
+            _require(done.after.status == change.status, "another status than asked for")
+        except _BrokenAnswer as error:
+            if 200 <= status < 300:
+                raise OutcomeUnknown(NAME, error.why, find_out=FIND_OUT) from error
+            raise
         return StatusChanged(before=done.before, after=done.after, change_id=done.change_id)
 
     async def get_changes(
@@ -220,7 +233,7 @@ def _answer(model: type[_AnswerT], tenant: str, status: int, body: Any) -> _Answ
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in fault["loc"]) or "the body"
-        raise _broken(f"{where}: {fault['msg']}") from None
+        raise _BrokenAnswer(f"{where}: {fault['msg']}") from None
     _require(answer.tenant == tenant, "data of another tenant")
     return answer
 
@@ -243,7 +256,7 @@ def _refuse(status: int, body: Any) -> NoReturn:
         )
     if status in (400, 409, 422):
         raise ToolError(f"the {NAME} refuses this (HTTP {status}): {_message(body)}")
-    raise _broken(f"HTTP {status}")
+    raise _BrokenAnswer(f"HTTP {status}")
 
 
 def _message(body: Any) -> str:
@@ -256,10 +269,4 @@ def _message(body: Any) -> str:
 
 def _require(holds: bool, otherwise: str) -> None:
     if not holds:
-        raise _broken(otherwise)
-
-
-def _broken(what: str) -> ToolError:
-    return ToolError(
-        f"the {NAME} gave an answer that its contract does not allow, which was refused: {what}"
-    )
+        raise _BrokenAnswer(otherwise)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urljoin
 
 from mcp_server.settings import GrafanaSettings
-from mcp_server.tools.backend import BackendUnavailable, HttpBackend
+from mcp_server.tools.backend import BackendUnavailable, HttpBackend, OutcomeUnknown
 from mcp_server.tools.catalog import ToolError
 
 __all__ = ["FIND_OUT", "Folder", "FoundDashboard", "Grafana", "SavedDashboard", "StoredDashboard"]
@@ -188,8 +188,12 @@ class Grafana:
             json_body=command,
             find_out=FIND_OUT,
         )
-        saved = _answered(status, body, dict, "save the dashboard")
-        return SavedDashboard(saved["uid"], self._absolute(saved["url"]), saved["version"])
+        if not 200 <= status < 300:
+            _answered(status, body, dict, "save the dashboard")
+        match body:
+            case {"uid": str(uid), "url": str(url), "version": int(version)}:
+                return SavedDashboard(uid, self._absolute(url), version)
+        raise OutcomeUnknown("Grafana", "did not say what it saved", find_out=FIND_OUT)
 
     async def _search(
         self, kind: _Kind, *, query: str | None = None, most: int = _PAGE * _MOST_PAGES
