@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from mcp_server.database import Database
+from mcp_server.settings import DatabaseSettings
 from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.cmdb.importer import Counts
 from mcp_server.tools.cmdb.model import AssetQuery, AssetStatus, StatusChange
@@ -101,6 +102,128 @@ async def test_the_tenant_does_not_outlive_its_transaction(
         left = await connection.fetchval("SELECT count(*) FROM cmdb.assets")
 
     assert left == 0
+
+
+TABLES = pytest.mark.parametrize("table", ["assets", "relations", "changes"])
+
+
+async def _two_tenants(owner: asyncpg.Connection) -> None:
+    """Give the tenants `one` and `two` two assets, a relation and two change records each."""
+    for tenant in ("one", "two"):
+        await import_rows(
+            owner,
+            [_row("a"), _row("b", type="database")],
+            [{"from": "a", "to": "b", "type": "uses"}],
+            tenant=tenant,
+        )
+
+
+@TABLES
+@pytest.mark.parametrize(
+    ("condition", "own"),
+    [
+        ("", True),
+        ("WHERE tenant = 'two'", False),
+        ("WHERE tenant <> current_setting('mcp.tenant')", False),
+        # Were it evaluated for rows of the other tenant, its failure would tell that they are there.
+        ("WHERE 1 / CASE tenant WHEN 'two' THEN 0 ELSE 1 END = 1", True),
+    ],
+)
+async def test_raw_sql_of_the_server_reads_no_row_of_another_tenant(
+    owner: asyncpg.Connection,
+    server_role: asyncpg.Connection,
+    database_settings: DatabaseSettings,
+    postgres: PostgresServer,
+    table: str,
+    condition: str,
+    own: bool,
+) -> None:
+    await _two_tenants(owner)
+    there = postgres.psql(
+        f"SELECT DISTINCT tenant FROM cmdb.{table} ORDER BY 1", database=database_settings.name
+    )
+    await server_role.execute("SELECT set_config('mcp.tenant', 'one', false)")
+
+    seen = await server_role.fetch(f"SELECT tenant FROM cmdb.{table} {condition}")
+
+    assert there.split() == ["one", "two"]
+    assert {row["tenant"] for row in seen} == ({"one"} if own else set())
+
+
+@TABLES
+@pytest.mark.parametrize("tenant", [None, "", "on", "one ", "ONE", "%", "one,two"])
+async def test_raw_sql_of_the_server_reads_nothing_without_an_exact_tenant(
+    owner: asyncpg.Connection, server_role: asyncpg.Connection, table: str, tenant: str | None
+) -> None:
+    await _two_tenants(owner)
+    if tenant is not None:
+        await server_role.execute("SELECT set_config('mcp.tenant', $1, false)", tenant)
+
+    assert await server_role.fetch(f"TABLE cmdb.{table}") == []
+
+
+@TABLES
+async def test_the_server_cannot_switch_the_separation_off(
+    owner: asyncpg.Connection, server_role: asyncpg.Connection, table: str
+) -> None:
+    await _two_tenants(owner)
+    await server_role.execute("SET row_security = off")
+
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+        await server_role.fetch(f"TABLE cmdb.{table}")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE cmdb.assets SET status = 'inactive' WHERE tenant = 'two'",
+        "UPDATE cmdb.assets SET status = 'inactive' WHERE tenant <> 'one'",
+        (
+            "UPDATE cmdb.assets SET status = 'inactive' FROM cmdb.relations "
+            "WHERE assets.id = from_id AND assets.tenant = 'two'"
+        ),
+    ],
+)
+async def test_raw_sql_of_the_server_changes_no_row_of_another_tenant(
+    owner: asyncpg.Connection, server_role: asyncpg.Connection, statement: str
+) -> None:
+    await _two_tenants(owner)
+    await server_role.execute("SELECT set_config('mcp.tenant', 'one', false)")
+
+    assert await server_role.execute(statement) == "UPDATE 0"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE cmdb.changes SET reason = ''",
+        "UPDATE cmdb.changes SET tenant = 'one'",
+        "DELETE FROM cmdb.changes",
+        "TRUNCATE cmdb.changes",
+    ],
+)
+@pytest.mark.parametrize("tenant", ["one", "two"])
+async def test_the_server_rewrites_no_history_of_its_tenant_either(
+    owner: asyncpg.Connection,
+    server_role: asyncpg.Connection,
+    database_settings: DatabaseSettings,
+    postgres: PostgresServer,
+    tenant: str,
+    statement: str,
+) -> None:
+    await _two_tenants(owner)
+    everything = (
+        "SELECT md5(string_agg(t::text, '|' ORDER BY tenant, change_id)) FROM cmdb.changes t"
+    )
+    before = postgres.psql(everything, database=database_settings.name)
+    await server_role.execute("SELECT set_config('mcp.tenant', $1, false)", tenant)
+
+    with pytest.raises(
+        asyncpg.InsufficientPrivilegeError, match="permission denied for table changes"
+    ):
+        await server_role.execute(statement)
+
+    assert postgres.psql(everything, database=database_settings.name) == before
 
 
 async def test_without_a_tenant_even_the_owner_sees_nothing(owner: asyncpg.Connection) -> None:

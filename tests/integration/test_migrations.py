@@ -123,6 +123,74 @@ async def test_the_server_is_refused_what_it_need_not_do(
         await server_role.execute(statement)
 
 
+async def test_the_server_has_exactly_the_privileges_it_needs(owner: asyncpg.Connection) -> None:
+    tables = await owner.fetch(
+        """
+        SELECT table_schema || '.' || table_name, privilege_type, '*'
+        FROM information_schema.table_privileges WHERE grantee IN ('mcp_server', 'PUBLIC')
+            AND table_schema NOT IN ('pg_catalog', 'information_schema')
+        UNION ALL
+        SELECT table_schema || '.' || table_name, privilege_type, column_name
+        FROM information_schema.column_privileges AS of_column
+        WHERE grantee IN ('mcp_server', 'PUBLIC')
+            AND table_schema NOT IN ('pg_catalog', 'information_schema')
+            AND NOT EXISTS (
+                SELECT FROM information_schema.table_privileges AS of_table
+                WHERE (of_table.table_schema, of_table.table_name, of_table.privilege_type)
+                    = (of_column.table_schema, of_column.table_name, of_column.privilege_type)
+                AND of_table.grantee = of_column.grantee)
+        """
+    )
+    functions = await owner.fetch(
+        """
+        SELECT pg_proc.oid::regprocedure::text FROM pg_proc
+        WHERE pronamespace IN ('audit'::regnamespace, 'cmdb'::regnamespace)
+            AND has_function_privilege('mcp_server', pg_proc.oid, 'EXECUTE')
+        """
+    )
+
+    assert sorted(map(tuple, tables)) == [
+        ("audit.events", "INSERT", "*"),
+        ("audit.events", "SELECT", "*"),
+        ("cmdb.assets", "SELECT", "*"),
+        ("cmdb.assets", "UPDATE", "last_updated"),
+        ("cmdb.assets", "UPDATE", "status"),
+        ("cmdb.changes", "INSERT", "*"),
+        ("cmdb.changes", "SELECT", "*"),
+        ("cmdb.relations", "SELECT", "*"),
+        ("configuration.schema_version", "SELECT", "*"),
+    ]
+    assert functions == []
+
+
+async def test_the_server_can_become_nobody_else_and_passes_no_row_level_security(
+    owner: asyncpg.Connection,
+) -> None:
+    role = await owner.fetchrow(
+        "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication, "
+        "(SELECT count(*) FROM pg_auth_members WHERE member = pg_roles.oid) AS memberships, "
+        "(SELECT count(*) FROM pg_class WHERE relowner = pg_roles.oid) AS tables "
+        "FROM pg_roles WHERE rolname = 'mcp_server'"
+    )
+
+    assert not any(dict(role).values()), dict(role)
+
+
+async def test_every_table_of_the_cmdb_is_separated_by_tenant_for_its_owner_too(
+    owner: asyncpg.Connection,
+) -> None:
+    tables = await owner.fetch(
+        "SELECT relname, relrowsecurity AND relforcerowsecurity AS separated, "
+        "(SELECT array_agg(polname::text) FROM pg_policy WHERE polrelid = pg_class.oid) AS rules "
+        "FROM pg_class WHERE relnamespace = 'cmdb'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') "
+        "ORDER BY relname"
+    )
+
+    assert [tuple(table) for table in tables] == [
+        (name, True, ["tenant"]) for name in ("assets", "changes", "relations")
+    ]
+
+
 async def test_the_server_inserts_and_reads_audit_rows(server_role: asyncpg.Connection) -> None:
     event = uuid4()
 
