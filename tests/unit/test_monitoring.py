@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.monitoring.matchers import matchers_of
 from mcp_server.tools.monitoring.metrics import _largest_first, _row
-from mcp_server.tools.monitoring.names import names_in, near_names
+from mcp_server.tools.monitoring.names import NearNames, names_in, near_names
 from mcp_server.tools.monitoring.prometheus import (
     QueryRefused,
     QueryTooExpensive,
@@ -114,6 +117,69 @@ def test_near_names_are_found_among_many() -> None:
     known = [f"filler_{number}" for number in range(30_000)] + ["http_requests_total"]
 
     assert near_names("http_request_total", known) == ["http_requests_total"]
+
+
+def test_a_near_name_may_share_no_whole_word() -> None:
+    known = [f"filler_{number}" for number in range(2_000)] + ["go_goroutines"]
+
+    assert near_names("go_gorutins", known) == ["go_goroutines"]
+
+
+def test_nothing_is_near_a_name_that_is_longer_than_names_are() -> None:
+    long = "x" * 201
+
+    assert near_names(long, [long]) == []
+
+
+class Listed(Sequence[str]):
+    """Names that tell how many searches go through them, and how many at once."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+        self._now = 0
+        self.searches = 0
+        self.at_once = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._names[index]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[str]:
+        self.searches += 1
+        self._now += 1
+        self.at_once = max(self.at_once, self._now)
+        yield from self._names
+        self._now -= 1
+
+
+@pytest.mark.anyio
+async def test_searches_for_near_names_take_turns_and_few_wait() -> None:
+    known = Listed(*(f"http_requests_total_{number}" for number in range(500)))
+    near = NearNames(most_waiting=3)
+
+    at_once = await asyncio.gather(*(near.of("http_request_total_1", known) for _ in range(50)))
+    later = await near.of("http_request_total_1", known)
+
+    assert [bool(found) for found in at_once] == [True] * 4 + [False] * 46
+    assert known.searches == 5
+    assert known.at_once == 1
+    assert later == at_once[0]
+
+
+@pytest.mark.anyio
+async def test_a_search_that_nobody_waits_for_gives_its_place_back() -> None:
+    known = Listed("http_requests_total")
+    near = NearNames(most_waiting=0)
+    search = asyncio.create_task(near.of("http_request_total", known))
+    await asyncio.sleep(0)
+
+    search.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await search
+
+    assert await near.of("http_request_total", known) == ["http_requests_total"]
 
 
 def test_the_largest_latest_value_comes_first_and_nan_last() -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from mcp_server.tools.catalog import ListArguments, ListResult, Result, Tool, ToolContext, ToolError
 from mcp_server.tools.cursor import Cursor, bounded, fingerprint_of
-from mcp_server.tools.monitoring.names import names_in, near_names
+from mcp_server.tools.monitoring.names import NearNames, names_in
 from mcp_server.tools.monitoring.prometheus import (
     Answer,
     AnswerTooLong,
@@ -126,6 +126,7 @@ class Metrics:
 
     def __init__(self, prometheus: Prometheus) -> None:
         self._prometheus = prometheus
+        self._near = NearNames()
 
     def tools(self) -> list[Tool[Any, Any]]:
         """Return the declarations."""
@@ -236,15 +237,15 @@ class Metrics:
         if found:
             return []
         known = await self._prometheus.metric_names()
-        names = names_in(query)
-        unknown = [name for name in names if name not in set(known)]
+        names, there = names_in(query), frozenset(known)
+        unknown = [name for name in names if name not in there]
         if not names:
             return ["the query names no metric; monitoring_list_metrics lists them"]
         if not unknown:
             return ["no series has these labels in this range, or a comparison left none"]
         hints = []
         for name in unknown[:3]:
-            near = await asyncio.to_thread(near_names, name, known)
+            near = await self._near.of(name, known)
             hints.append(
                 f"no metric is called {name}" + (f"; near: {', '.join(near)}" if near else "")
             )
@@ -269,7 +270,7 @@ class Metrics:
         def cursor_after(rows: int) -> str:
             return _AfterName(query=listed, name=bounded(page[rows - 1])).encode()
 
-        near = [] if names else await asyncio.to_thread(near_names, part, known)
+        near = [] if names else await self._near.of(part, known)
         return ListMetricsResult(
             metrics=[_metric(name, metadata) for name in page],
             total=len(names),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
+import heapq
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["names_in", "near_names"]
+__all__ = ["NearNames", "names_in", "near_names"]
 
 _STRING = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|`[^`]*`')
 _COMMENT = re.compile(r"#[^\n]*")
@@ -52,7 +55,11 @@ _WORDS = frozenset(
     )
 )
 _MOST_NAMES = 3
-_MOST_COMPARED = 20_000
+_LIKE = 0.6
+_LONGEST_COMPARED = 200
+_MOST_COMPARED = 1_000
+_MOST_RANKED = 100_000
+_SEARCHER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="near-names")
 
 
 def names_in(query: str) -> list[str]:
@@ -72,11 +79,45 @@ def names_in(query: str) -> list[str]:
 def near_names(name: str, known: Sequence[str]) -> list[str]:
     """Return up to three of the `known` names that are like `name`, the nearest first.
 
-    Of very many names only those that share a word with it are compared, and at most 20,000.
+    Of very many names only those are compared that share the most groups of three letters with it;
+    none is like a name of more than 200 characters.
     """
-    candidates: Iterable[str] = known
-    if len(known) > _MOST_COMPARED:
-        words = {word for word in re.split(r"[_:]", name.lower()) if len(word) > 2}
-        candidates = [each for each in known if any(word in each.lower() for word in words)]
-        candidates = candidates[:_MOST_COMPARED]
-    return difflib.get_close_matches(name, candidates, n=_MOST_NAMES, cutoff=0.6)
+    if len(name) > _LONGEST_COMPARED:
+        return []
+    # What is shorter or longer cannot reach the likeness that is asked for.
+    least, most = (len(name) * share for share in (_LIKE / (2 - _LIKE), (2 - _LIKE) / _LIKE))
+    candidates = [each for each in known if least <= len(each) <= most]
+    if len(candidates) > _MOST_COMPARED:
+        groups = {name[start : start + 3] for start in range(len(name) - 2)}
+        candidates = heapq.nlargest(
+            _MOST_COMPARED,
+            candidates[:_MOST_RANKED],
+            key=lambda each: sum(group in each for group in groups),
+        )
+    return difflib.get_close_matches(name, candidates, n=_MOST_NAMES, cutoff=_LIKE)
+
+
+class NearNames:
+    """Looks for near names beside the event loop, one search at a time.
+
+    A search is a hint that costs up to a third of a second of a processor: where others wait for
+    theirs already, it is left out.
+
+    Args:
+        most_waiting: how many searches may wait.
+    """
+
+    def __init__(self, *, most_waiting: int = 8) -> None:
+        self._most = 1 + most_waiting
+        self._asked = 0
+
+    async def of(self, name: str, known: Sequence[str]) -> list[str]:
+        """Return what `near_names` does, or nothing where too many searches wait."""
+        if self._asked >= self._most:
+            return []
+        self._asked += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(_SEARCHER, near_names, name, known)
+        finally:
+            self._asked -= 1
