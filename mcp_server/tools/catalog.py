@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from mcp_server.tools.schemas import argument_schema, result_schema
 
 __all__ = [
+    "LONGEST_CURSOR",
     "Arguments",
     "Catalog",
     "InvalidArguments",
@@ -23,6 +24,10 @@ __all__ = [
     "ToolContext",
     "ToolError",
 ]
+
+
+LONGEST_CURSOR = 8192
+"""Characters of a cursor at most: as it is made, and as it is taken."""
 
 
 class Arguments(BaseModel):
@@ -44,7 +49,7 @@ class ListArguments(Arguments):
     """
 
     limit: Annotated[int, Field(ge=1, le=500)] = 50
-    cursor: Annotated[str | None, Field(max_length=4096)] = None
+    cursor: Annotated[str | None, Field(max_length=LONGEST_CURSOR)] = None
     fields: list[str] | None = None
 
 

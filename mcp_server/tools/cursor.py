@@ -9,11 +9,14 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mcp_server.tools.catalog import ListArguments, ToolError
+from mcp_server.tools.catalog import LONGEST_CURSOR, ListArguments, ToolError
 
-__all__ = ["Cursor", "bounded", "fingerprint", "fingerprint_of"]
+__all__ = ["LONGEST_KEY", "Cursor", "bounded", "fingerprint", "fingerprint_of"]
 
-_LONGEST_KEY = 200
+LONGEST_KEY = 264
+"""Characters of what `bounded` returns, at most."""
+
+_KEPT_OF_A_KEY = LONGEST_KEY - 64
 
 # What may differ from page to page.
 _PAGE_ONLY = {"limit", "cursor", "fields"}
@@ -34,9 +37,18 @@ class Cursor(BaseModel):
     query: Annotated[str, Field(max_length=16)]
 
     def encode(self) -> str:
-        """Return it as a cursor."""
+        """Return it as a cursor.
+
+        Raises:
+            ToolError: it would be longer than the argument `cursor` may be.
+        """
         text = self.model_dump_json(exclude_defaults=True)
-        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        if len(cursor) > LONGEST_CURSOR:
+            raise ToolError(
+                "the list is longer than a page, and where it goes on cannot be named; narrow the search"
+            )
+        return cursor
 
     @classmethod
     def decode(cls, cursor: str, query: str) -> Self:
@@ -64,9 +76,9 @@ class Cursor(BaseModel):
 
 def bounded(key: str) -> str:
     """Return what stands for a row's key, of any length, in a cursor and in the order of the rows."""
-    if len(key) <= _LONGEST_KEY:
+    if len(key) <= _KEPT_OF_A_KEY:
         return key
-    return key[:_LONGEST_KEY] + hashlib.sha256(key.encode()).hexdigest()
+    return key[:_KEPT_OF_A_KEY] + hashlib.sha256(key.encode()).hexdigest()
 
 
 def fingerprint(*parts: str | None) -> str:

@@ -412,6 +412,39 @@ async def test_rows_beyond_what_the_policy_lets_come_on_further_pages(numbered: 
     assert seen == [f"n-{number:02}" for number in range(30)]
 
 
+LONGEST = [f"{'long-name-' * 25}{number:03}" for number in range(3)]
+
+
+@pytest.fixture(scope="module")
+def longest(cluster: Cluster) -> Cluster:
+    """Three pods whose names and namespace are as long as they can be."""
+    place, labels = "n" * 63, {"labels": {"length": "longest"}}
+    cluster.create(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place}},
+        *(pod(name, place, metadata=labels) for name in LONGEST),
+    )
+    return cluster
+
+
+@pytest.mark.parametrize("place", [{"namespace": "n" * 63}, {"all_namespaces": True}])
+async def test_the_longest_names_there_can_be_are_paged(
+    longest: Cluster, place: dict[str, Any]
+) -> None:
+    seen: list[str] = []
+    cursor = None
+    async with family(longest) as call:
+        while True:
+            page = await call(
+                "get_pods", **place, label_selector="length=longest", limit=1, cursor=cursor
+            )
+            seen += [row.name for row in page.pods]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+
+    assert seen == LONGEST
+
+
 @pytest.mark.parametrize("changes", [{"size": 500}, {"size": 500, "skip": 1}])
 async def test_a_forged_cursor_gets_no_more_than_the_policy_lets(
     numbered: Cluster, changes: dict[str, int]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from mcp_server.tools.catalog import ListArguments, ToolError
+from mcp_server.catalog_document import every_tool
+from mcp_server.tools.catalog import LONGEST_CURSOR, ListArguments, ToolError
 from mcp_server.tools.cursor import Cursor, bounded, fingerprint_of
 
 NOT_OURS = "not a cursor of this tool"
@@ -96,5 +97,30 @@ def test_long_keys_with_the_same_beginning_stay_apart() -> None:
 
 
 def test_a_cursor_has_a_longest_length() -> None:
-    with pytest.raises(ValidationError, match="at most 4096 characters"):
-        Numbered(name="a", cursor="x" * 4097)
+    with pytest.raises(ValidationError, match=f"at most {LONGEST_CURSOR} characters"):
+        Numbered(name="a", cursor="x" * (LONGEST_CURSOR + 1))
+    with pytest.raises(ToolError, match="narrow the search"):
+        After.model_construct(query="q", id="x" * LONGEST_CURSOR).encode()
+
+
+def _kinds_of_cursor() -> list[type[Cursor]]:
+    every_tool()  # imports all families
+    return [kind for kind in Cursor.__subclasses__() if kind.__module__.startswith("mcp_server.")]
+
+
+@pytest.mark.parametrize("kind", _kinds_of_cursor(), ids=lambda kind: kind.__qualname__)
+@pytest.mark.parametrize("character", ["x", '"', "\x01", "\U0001f600"])
+def test_every_place_that_is_ours_fits_a_cursor(kind: type[Cursor], character: str) -> None:
+    """But the API server's token, whose length is not ours: see `Page`."""
+    longest: dict[str, Any] = {}
+    for name, field in kind.model_json_schema()["properties"].items():
+        if name == "token":
+            continue
+        if field["type"] == "string":
+            length = field.get("maxLength", 20)
+            longest[name] = "9" * length if "pattern" in field else character * length
+        else:
+            longest[name] = field.get("maximum", field.get("exclusiveMaximum", 1) - 1)
+    place = kind.model_validate(longest)
+
+    assert kind.decode(place.encode(), place.query) == place

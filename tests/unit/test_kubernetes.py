@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.kubernetes import health
+from mcp_server.tools.kubernetes.model import ListPodsArguments
 from mcp_server.tools.kubernetes.paging import Page, Position
 from mcp_server.tools.kubernetes.reading import age
 
@@ -53,6 +54,29 @@ def test_a_cursor_comes_back_as_it_left() -> None:
     position = Position(query="q", size=50, token="t" * 3072, seen=100, skip=7)
 
     assert Position.decode(position.encode(), "q") == position
+
+
+@pytest.mark.parametrize("length", [500, 3072, 5900])
+@pytest.mark.parametrize("skip", [0, 498])
+def test_a_long_token_of_the_api_server_comes_back_through_the_argument(
+    length: int, skip: int
+) -> None:
+    token = "t" * length
+    before = Position(query="q" * 12, size=500, token=token, seen=9_999_000, skip=skip)
+    page = Page(before, {"continue": token, "resourceVersion": "9" * 20}, 500, most=500)
+
+    for cursor in (page.next_cursor, page.cursor_after(499 - skip)):
+        arguments = ListPodsArguments.model_validate({"cursor": cursor})
+        assert arguments.cursor is not None
+        again = Position.decode(arguments.cursor, "q" * 12)
+        assert again.parameters() == {"limit": "500", "continue": token}
+
+
+def test_a_token_that_no_cursor_can_hold_is_told_and_not_cut() -> None:
+    page = Page(Position(query="q", size=1), {"continue": "t" * 9000}, 1, most=1)
+
+    with pytest.raises(ToolError, match="narrow the search"):
+        _ = page.next_cursor
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
+from mcp_server.tools.catalog import LONGEST_CURSOR
 from mcp_server.tools.cursor import Cursor
 
 __all__ = ["Page", "Position"]
@@ -33,7 +34,7 @@ class Position(Cursor):
     """
 
     size: Annotated[int, Field(ge=1, le=500)]
-    token: Annotated[str, Field(max_length=3072)] = ""
+    token: Annotated[str, Field(max_length=LONGEST_CURSOR)] = ""
     version: Annotated[str, Field(pattern=r"^[0-9]{0,20}$")] = ""
     seen: Annotated[int, Field(ge=0, le=_MOST_SEEN)] = 0
     skip: Annotated[int, Field(ge=0, lt=500)] = 0
@@ -92,11 +93,13 @@ class Page:
             return self.cursor_after(self._most)
         if not self._token:
             return None
-        return Position(
-            query=self._position.query,
-            size=self._position.size,
-            token=self._token,
-            seen=self._position.seen + self._rows,
+        return self._position.model_copy(
+            update={
+                "token": self._token,
+                "version": "",
+                "seen": self._position.seen + self._rows,
+                "skip": 0,
+            }
         ).encode()
 
     def told(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import ListArguments, ListResult, Result, Tool, ToolContext
-from mcp_server.tools.cursor import Cursor, bounded, fingerprint_of
+from mcp_server.tools.cursor import LONGEST_KEY, Cursor, bounded, fingerprint_of
 from mcp_server.tools.monitoring.alertmanager import Alertmanager, KnownAlert
 from mcp_server.tools.monitoring.matchers import matchers_of
 from mcp_server.tools.monitoring.prometheus import Prometheus, PrometheusAlert
@@ -52,8 +52,8 @@ class _After(Cursor):
     """
 
     since: Annotated[str, Field(max_length=40)]
-    name: Annotated[str, Field(max_length=512)]
-    labels: Annotated[str, Field(max_length=512)]
+    name: Annotated[str, Field(max_length=LONGEST_KEY)]
+    labels: Annotated[str, Field(max_length=LONGEST_KEY)]
 
 
 class Alert(Result):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mcp_server.tools.catalog import ListArguments, ListResult, Result, Tool, ToolContext, ToolError
-from mcp_server.tools.cursor import Cursor, bounded, fingerprint_of
+from mcp_server.tools.cursor import LONGEST_KEY, Cursor, bounded, fingerprint_of
 from mcp_server.tools.monitoring.names import NearNames, names_in
 from mcp_server.tools.monitoring.prometheus import (
     Answer,
@@ -101,7 +101,7 @@ class ListMetricsArguments(ListArguments):
 class _AfterName(Cursor):
     """The last name that was shown."""
 
-    name: Annotated[str, Field(max_length=512)]
+    name: Annotated[str, Field(max_length=LONGEST_KEY)]
 
 
 class MetricRow(Result):
