@@ -177,6 +177,25 @@ class TestSettings:
         assert level == {"WARNING"}
         assert all(changed[name] != before[name] for name in before)
 
+    async def test_opa_is_restarted_node_by_node_and_nobody_notices(
+        self, calm: Installation
+    ) -> None:
+        nodes = calm.members("mcp_servers")
+        before = {node.name: node.main_pid("opa.service") for node in nodes}
+
+        async with Traffic(calm, per_second=5) as traffic:
+            await to_thread.run_sync(
+                lambda: calm.play(
+                    "playbooks/policies.yml", "-e", "opa_bundle_poll_seconds=2"
+                ).require()
+            )
+            changed = {node.name: node.main_pid("opa.service") for node in nodes}
+            await to_thread.run_sync(lambda: calm.play("playbooks/policies.yml").require())
+            await traffic.more(20)
+
+        assert traffic.faults == []
+        assert all(changed[name] != before[name] for name in before)
+
 
 class _Bearer:
     """A client that puts one user's token on the calls of a shared client."""

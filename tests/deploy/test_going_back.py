@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -60,6 +61,64 @@ def test_a_publication_that_decides_otherwise_than_expected_is_taken_back(
     assert "nobody may do anything: allow" in run.output
     assert bundles(installation) == before_bundles
     assert revisions(installation) == before_revisions
+
+
+def test_a_publication_that_one_node_does_not_follow_is_taken_back_everywhere(
+    installation: Installation,
+) -> None:
+    change = {
+        "opa_policy_data_overrides": {"limits": {"user": {"limit": 8, "window_s": 3600}}},
+        "opa_publish_timeout_seconds": 5,
+    }
+    before_bundles, before_revisions = bundles(installation), revisions(installation)
+    nodes = installation.members("mcp_servers")
+    units = "opa-bundle.socket opa-bundle.service"
+
+    nodes[1].run(f"systemctl stop {units}")
+    try:
+        run = installation.play(PUBLISH, "-e", json.dumps(change))
+        after_bundles = bundles(installation)
+    finally:
+        nodes[1].run("systemctl start opa-bundle.socket")
+
+    assert run.rc != 0
+    assert re.search(rf"{nodes[1].name}: .*did not answer as wanted within 5 s", run.output)
+    assert after_bundles == before_bundles
+    assert revisions(installation) == before_revisions
+
+
+async def test_an_opa_that_does_not_start_goes_back_and_the_others_are_left_alone(
+    calm: Installation,
+) -> None:
+    nodes = calm.members("mcp_servers")
+    before = [(node.main_pid("opa.service"), _decides(calm, node)) for node in nodes]
+
+    async with Traffic(calm, per_second=5) as traffic:
+        # A port that OPA has no right to.
+        run = await to_thread.run_sync(
+            lambda: calm.play("playbooks/policies.yml", "-e", "opa_diagnostic_port=22")
+        )
+        await traffic.more(20)
+
+    after = [(node.main_pid("opa.service"), _decides(calm, node)) for node in nodes]
+    assert run.rc != 0
+    assert "bind: permission denied" in run.output
+    assert "It runs as before, with /etc/systemd/system/opa.service put back." in run.output
+    assert f"{nodes[0].name} went back before" in run.output
+    assert traffic.faults == []
+    assert [what for _, what in after] == [what for _, what in before]
+    assert after[0][0] != before[0][0]
+    assert [pid for pid, _ in after[1:]] == [pid for pid, _ in before[1:]]
+
+
+def _decides(installation: Installation, node: Any) -> tuple[str, ...]:
+    """Return what a node decides with: checksums of unit and settings, copies left behind."""
+    assert node in installation.members("mcp_servers")
+    return (
+        node.run("sha256sum /etc/systemd/system/opa.service /etc/opa/config.yaml"),
+        node.run("systemctl show -P NeedDaemonReload opa.service"),
+        node.run("find /etc/opa /etc/systemd/system /usr/local/bin -name '*~'"),
+    )
 
 
 def _runs(installation: Installation, node: Any) -> tuple[str, ...]:
