@@ -91,7 +91,7 @@ def _tool(tool: Tool[Any, Any]) -> Iterator[str]:
         judged = ", ".join(f"`{name}`" for name in scope.values())
         yield f"The policy judges where it works by {judged}."
     yield ""
-    yield from _arguments(argument_schema(tool.arguments, text_bounds=True))
+    yield from _arguments(argument_schema(tool.arguments, whole=True))
     if tool.rows is not None:
         fields = ", ".join(f"`{name}`" for name in tool.row_fields)
         yield f"Result: a list `{tool.rows}` with {fields}; `total`, `truncated`, `next_cursor`."
@@ -109,12 +109,19 @@ def _arguments(schema: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "| argument | type | default | meaning |"
     yield "|---|---|---|---|"
-    required = set(schema.get("required", ()))
-    definitions = schema.get("$defs", {})
-    for name, argument in properties.items():
-        default = "required" if name in required else _code(argument.get("default"))
-        yield _row(f"`{name}`", _type(argument, definitions), default, _meaning(argument))
+    yield from _rows_of(schema, "", schema.get("$defs", {}))
     yield ""
+
+
+def _rows_of(schema: Mapping[str, Any], path: str, definitions: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a row for each property, and for those of objects in a list."""
+    required = set(schema.get("required", ()))
+    for name, argument in schema.get("properties", {}).items():
+        default = "required" if name in required else _code(argument.get("default"))
+        yield _row(f"`{path}{name}`", _type(argument, definitions), default, _meaning(argument))
+        items = argument.get("items", {})
+        for choice in items.get("anyOf", [items]):
+            yield from _rows_of(choice, f"{path}{name}[].", definitions)
 
 
 def _meaning(argument: Mapping[str, Any]) -> str:
@@ -146,7 +153,12 @@ def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     if "maxLength" in schema:
         words += f", at most {schema['maxLength']} characters"
     if "maxItems" in schema:
-        words += f", at most {schema['maxItems']}"
+        least = schema.get("minItems")
+        words += (
+            f", at most {schema['maxItems']}"
+            if least is None
+            else f", {least} to {schema['maxItems']}"
+        )
     if "pattern" in schema:
         words += f", like `{schema['pattern']}`"
     return words

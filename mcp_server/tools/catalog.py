@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Generic, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
-from mcp_server.tools.schemas import argument_schema, result_schema
+from mcp_server.tools.schemas import argument_schema, plain, result_schema
 
 __all__ = [
     "LONGEST_CURSOR",
@@ -45,12 +45,14 @@ class Result(BaseModel):
 class ListArguments(Arguments):
     """Base of the arguments of every tool that returns a list.
 
-    What they mean is told once for all tools: in the server's instructions and in docs/tools.md.
+    What they mean is told once for all tools: in the server's instructions.
     """
 
-    limit: Annotated[int, Field(ge=1, le=500)] = 50
-    cursor: Annotated[str | None, Field(max_length=LONGEST_CURSOR)] = None
-    fields: list[str] | None = None
+    limit: Annotated[int, plain("Rows of a page", ge=1, le=500)] = 50
+    cursor: Annotated[
+        str | None, plain("The next_cursor of the page before", max_length=LONGEST_CURSOR)
+    ] = None
+    fields: Annotated[list[str] | None, plain("Only these fields of each row")] = None
 
 
 class ListResult(Result):

@@ -1,21 +1,22 @@
 """JSON Schemas of tools, as short as they can be: every client pays for them with each conversation.
 
 pydantic's schemas are right and long. What goes here says nothing to a validator or to a model: titles
-that repeat names, references to definitions that are used once, `default: null` of what may be left out,
-bounds of results, and patterns and lengths of texts: a regular expression costs more than the argument
-it belongs to, and who breaks one is told by the server in words. What stays is what a strict client
-needs to validate (JSON Schema 2020-12): whatever the server takes, the schema takes.
+that repeat names, references to definitions that are used once, `default` of what may be left out and is
+then null or false, bounds of results, and patterns and lengths of texts: a regular expression costs
+more than the argument it belongs to, and who breaks one is told by the server in words. So do
+descriptions that are marked as plain: see `plain`. What stays is what a strict client needs to validate
+(JSON Schema 2020-12): whatever the server takes, the schema takes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-__all__ = ["argument_schema", "result_schema"]
+__all__ = ["argument_schema", "plain", "result_schema"]
 
 _REF = "#/$defs/"
 # What a result keeps: its shape. Bounds, examples and what must be there are for those who send
@@ -25,34 +26,52 @@ _SHAPE = frozenset(
 ) | frozenset(("oneOf", "prefixItems", "properties", "type"))
 # Titles repeat names; `discriminator` is OpenAPI's and names definitions that are no longer there.
 _NEVER = frozenset(("title", "discriminator"))
+_PLAIN = "plain"
 _TEXT_BOUNDS = frozenset(("pattern", "minLength", "maxLength"))
+_Detail = Literal["whole", "short", "shape"]
+_DROPPED = {"whole": _NEVER, "short": _NEVER | _TEXT_BOUNDS}
 
 
-def argument_schema(model: type[BaseModel], *, text_bounds: bool = False) -> dict[str, Any]:
+def plain(description: str, **bounds: Any) -> Any:
+    """Describe an argument that its name, its type and the server's instructions tell of already.
+
+    The documents show the description; a list of tools leaves it out.
+
+    Args:
+        bounds: as pydantic's `Field` takes them.
+    """
+    return Field(description=description, json_schema_extra={_PLAIN: True}, **bounds)
+
+
+def argument_schema(model: type[BaseModel], *, whole: bool = False) -> dict[str, Any]:
     """Return the schema of a tool's arguments.
 
     An argument that may be left out is not said to take null besides: the server takes it, but there
     is nothing to gain by sending it.
 
     Args:
-        text_bounds: say also what a text must look like, which is else left to the server to say.
+        whole: say also what a list of tools leaves out: what a text must look like, `plain`
+            descriptions, and that a flag is false where it is left out.
     """
-    return _compact(model, dropped=_NEVER if text_bounds else _NEVER | _TEXT_BOUNDS)
+    return _compact(model, "whole" if whole else "short")
 
 
 def result_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of a tool's result: exact in names and types, without bounds of values.
 
+    Of objects in a list it has the names of their fields, and not the types.
+
     It lets pass more than the model does (surplus and missing fields), so that a newer server does
     not break a client that kept the older schema.
     """
-    return _compact(model, dropped=None)
+    return _compact(model, "shape")
 
 
-def _compact(model: type[BaseModel], *, dropped: frozenset[str] | None) -> dict[str, Any]:
-    """Return a model's schema without the keywords in `dropped`; None: only the shape of a result."""
-    result = dropped is None
-    whole = model.model_json_schema(mode="serialization" if result else "validation")
+def _compact(model: type[BaseModel], detail: _Detail) -> dict[str, Any]:
+    mode: Literal["serialization", "validation"] = (
+        "serialization" if detail == "shape" else "validation"
+    )
+    whole = model.model_json_schema(mode=mode)
     definitions = whole.pop("$defs", {})
     # The base classes' docstrings would stand as descriptions of the whole.
     for schema in (whole, *definitions.values()):
@@ -65,29 +84,32 @@ def _compact(model: type[BaseModel], *, dropped: frozenset[str] | None) -> dict[
         if uses[name] > 1 or name in _reachable(schema, definitions)
     }
     inlined = {name: schema for name, schema in definitions.items() if name not in kept}
-    compact: dict[str, Any] = _node(whole, inlined, dropped)
+    compact: dict[str, Any] = _node(whole, inlined, detail)
     if kept:
         compact["$defs"] = {
-            name: _node(definitions[name], inlined, dropped) for name in sorted(kept)
+            name: _node(definitions[name], inlined, detail) for name in sorted(kept)
         }
     return compact
 
 
-def _node(schema: Any, inlined: dict[str, Any], dropped: frozenset[str] | None) -> Any:
+def _node(schema: Any, inlined: dict[str, Any], detail: _Detail) -> Any:
     """Return one schema without what nobody needs."""
-    result = dropped is None
     if not isinstance(schema, dict):
         return schema
     if (name := _name(schema)) in inlined:
         beside = {key: value for key, value in schema.items() if key != "$ref"}
-        return _node({**inlined[name], **beside}, inlined, dropped)
+        return _node({**inlined[name], **beside}, inlined, detail)
     node = {
-        key: _inside(key, value, inlined, dropped)
+        key: _inside(key, value, inlined, detail)
         for key, value in schema.items()
-        if (key in _SHAPE if dropped is None else key not in dropped)
+        if (key in _SHAPE if detail == "shape" else key not in _DROPPED[detail])
     }
+    if node.pop(_PLAIN, False) and detail == "short":
+        del node["description"]
+    if node.get("default", ...) is False and detail == "short":
+        del node["default"]
     # True is what holds without it; False is worth its tokens where something is sent.
-    if node.get("additionalProperties") is True or (result and "properties" in node):
+    if node.get("additionalProperties") is True or (detail == "shape" and "properties" in node):
         node.pop("additionalProperties", None)
     if node.get("default", ...) is None:
         del node["default"]
@@ -99,17 +121,28 @@ def _node(schema: Any, inlined: dict[str, Any], dropped: frozenset[str] | None) 
     return {"type": node["type"], **node} if "type" in node else node
 
 
-def _inside(key: str, value: Any, inlined: dict[str, Any], dropped: frozenset[str] | None) -> Any:
+def _inside(key: str, value: Any, inlined: dict[str, Any], detail: _Detail) -> Any:
     """Return the value of a keyword with the schemas in it made compact."""
     match key, value:
+        case "items", dict() if detail == "shape":
+            return _row(_node(value, inlined, detail))
         case "items" | "additionalProperties", _:
-            return _node(value, inlined, dropped)
+            return _node(value, inlined, detail)
         case "anyOf" | "oneOf" | "allOf" | "prefixItems", list():
-            return [_node(choice, inlined, dropped) for choice in value]
+            return [_node(choice, inlined, detail) for choice in value]
         case "properties", dict():
-            return {name: _node(part, inlined, dropped) for name, part in value.items()}
+            return {name: _node(part, inlined, detail) for name, part in value.items()}
         case _:
             return value
+
+
+def _row(node: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of one of many: of an object, the names of its fields in words.
+
+    Their types would cost more than all else of a tool together.
+    """
+    fields = node.get("properties")
+    return node if fields is None else {"type": "object", "description": ", ".join(fields)}
 
 
 def _without_null(node: dict[str, Any]) -> dict[str, Any]:

@@ -216,9 +216,11 @@ class TestCreation:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            ({"title": " \t"}, "title: give 1 to 200 characters"),
-            ({"panels": []}, "panels: give 1 to 40"),
-            ({"panels": ["up"] * 41}, "panels: give 1 to 40"),
+            ({"title": " \t"}, "title: it has blanks only"),
+            ({"title": "x" * 201}, "title: String should have at most 200 characters"),
+            ({"panels": []}, "panels: List should have at least 1 item"),
+            ({"panels": ["up"] * 41}, "panels: List should have at most 40 items"),
+            ({"panels": [""]}, "panels.0.query: String should have at least 1 character"),
             ({"panels": [{"query": "up", "colour": "red"}]}, "known arguments: query, title, unit"),
             ({"folder": "Nowhere"}, "Grafana shows no folder 'Nowhere'"),
             ({"folder": "Twins"}, "several folders are called 'Twins'; give a uid: team-a, team-b"),

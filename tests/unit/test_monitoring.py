@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from mcp_server.tools.catalog import ToolError
-from mcp_server.tools.monitoring.matchers import matchers_of
+from mcp_server.tools.monitoring.alerts import GetAlertsArguments
+from mcp_server.tools.monitoring.matchers import MOST_MATCHERS, matchers_of
 from mcp_server.tools.monitoring.metrics import _largest_first, _row
 from mcp_server.tools.monitoring.names import NearNames, names_in, near_names
 from mcp_server.tools.monitoring.prometheus import (
@@ -90,10 +92,18 @@ def test_matchers_are_quoted_again(asked: list[str], expected: list[str]) -> Non
     assert matchers_of(asked) == expected
 
 
-@pytest.mark.parametrize("asked", [["job"], ["1a=b"], ['a="b'], ["a-b=c"], ["a=b"] * 21])
+@pytest.mark.parametrize("asked", [["job"], ["1a=b"], ['a="b'], ["a-b=c"]])
 def test_what_is_no_matcher_is_refused(asked: list[str]) -> None:
     with pytest.raises(ToolError, match="matchers: "):
         matchers_of(asked)
+
+
+def test_more_matchers_than_anyone_needs_are_refused() -> None:
+    matchers = ["a=b"] * MOST_MATCHERS
+
+    assert GetAlertsArguments.model_validate({"matchers": matchers}).matchers == matchers
+    with pytest.raises(ValidationError, match=f"at most {MOST_MATCHERS} items"):
+        GetAlertsArguments.model_validate({"matchers": [*matchers, "a=b"]})
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import jsonschema
@@ -11,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from mcp_server.catalog_document import every_tool
 from mcp_server.tools.catalog import Arguments, Result
-from mcp_server.tools.schemas import argument_schema, result_schema
+from mcp_server.tools.schemas import argument_schema, plain, result_schema
 
 
 class Panel(Arguments):
@@ -120,7 +121,7 @@ def test_what_a_text_must_look_like_is_told_where_it_costs_nothing() -> None:
         name: Annotated[str, Field(min_length=1, max_length=9, pattern="^a")]
         kind: Literal["a", "b"] = "a"
 
-    short, whole = argument_schema(Named), argument_schema(Named, text_bounds=True)
+    short, whole = argument_schema(Named), argument_schema(Named, whole=True)
 
     assert short["properties"]["name"] == {"type": "string"}
     assert whole["properties"]["name"] == {
@@ -130,3 +131,85 @@ def test_what_a_text_must_look_like_is_told_where_it_costs_nothing() -> None:
         "pattern": "^a",
     }
     assert short["properties"]["kind"] == {"default": "a", "enum": ["a", "b"]}
+
+
+def test_what_is_plain_and_a_flag_that_is_not_set_are_told_where_it_costs_nothing() -> None:
+    class Named(Arguments):
+        name: Annotated[str, plain("Of the thing", max_length=9)]
+        why: Annotated[str, Field(description="For the record")]
+        flag: Annotated[bool, plain("Do not")] = False
+        on: bool = True
+
+    short, whole = argument_schema(Named), argument_schema(Named, whole=True)
+
+    assert short["properties"] == {
+        "name": {"type": "string"},
+        "why": {"type": "string", "description": "For the record"},
+        "flag": {"type": "boolean"},
+        "on": {"type": "boolean", "default": True},
+    }
+    assert whole["properties"]["name"] == {
+        "type": "string",
+        "description": "Of the thing",
+        "maxLength": 9,
+    }
+    assert whole["properties"]["flag"] == {
+        "type": "boolean",
+        "default": False,
+        "description": "Do not",
+    }
+
+
+def test_of_objects_in_a_list_a_result_has_the_names_of_their_fields() -> None:
+    class Row(Result):
+        name: str
+        age: int
+
+    class Listed(Result):
+        rows: list[Row]
+        names: list[str]
+
+    assert result_schema(Listed)["properties"] == {
+        "rows": {"type": "array", "items": {"type": "object", "description": "name, age"}},
+        "names": {"type": "array", "items": {"type": "string"}},
+    }
+
+
+def _arguments_of(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and the schema of every argument, those of objects in lists too."""
+    for name, argument in schema.get("properties", {}).items():
+        yield name, argument
+        items = argument.get("items", {})
+        for choice in items.get("anyOf", [items]):
+            yield from ((f"{name}[].{inner}", each) for inner, each in _arguments_of(choice))
+
+
+def test_every_argument_says_what_it_means_and_what_bounds_it() -> None:
+    for tool in every_tool():
+        for name, argument in _arguments_of(argument_schema(tool.arguments, whole=True)):
+            where = f"{tool.wire_name}.{name}"
+            assert argument.get("description"), where
+            match argument.get("type"):
+                case "integer":
+                    assert "minimum" in argument, where
+                case "string":
+                    assert argument.keys() & {"maxLength", "pattern"}, where
+                case "array":
+                    assert "maxItems" in argument or name == "fields", where
+
+
+def test_what_a_list_of_tools_does_not_describe_is_known_by_its_name() -> None:
+    """Or told once for all tools, in the server's instructions."""
+    undescribed = {
+        name
+        for tool in every_tool()
+        for name, argument in _arguments_of(tool.input_schema)
+        if not argument.keys() & {"description", "examples"}
+    }
+
+    told_once = {"all_namespaces", "cluster", "cursor", "fields", "limit", "namespace"}
+    assert undescribed - told_once == {
+        *("asset_id", "asset_type", "deployment", "environment", "max_nodes", "name_prefix"),
+        *("panels", "panels[].title", "panels[].type", "pod_name", "reason", "replicas"),
+        *("severity", "status", "title", "type"),
+    }

@@ -34,6 +34,7 @@ from mcp_server.tools.cmdb.topology import mermaid
 from mcp_server.tools.cursor import Cursor, fingerprint_of
 from mcp_server.tools.documents import Document
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, sent_bytes
+from mcp_server.tools.schemas import plain
 
 __all__ = ["Cmdb"]
 
@@ -57,6 +58,7 @@ def _storable(text: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_storable)]
+AssetId = Annotated[Text, plain("Id of an asset, as cmdb_query_assets lists it")]
 
 
 class _AfterAsset(Cursor):
@@ -74,11 +76,15 @@ class _BeforeRecord(Cursor):
 class QueryAssetsArguments(ListArguments):
     """Arguments of `query_assets`."""
 
-    asset_type: Literal["server", "database", "application"] | None = None
-    environment: Literal["prod", "staging", "dev"] | None = None
-    status: Status | None = None
-    name_prefix: Text | None = None
-    owner: Text | None = None
+    asset_type: Annotated[
+        Literal["server", "database", "application"] | None, plain("Only assets of this type")
+    ] = None
+    environment: Annotated[
+        Literal["prod", "staging", "dev"] | None, plain("Only assets of this environment")
+    ] = None
+    status: Annotated[Status | None, plain("Only assets of this status")] = None
+    name_prefix: Annotated[Text | None, plain("What the name begins with")] = None
+    owner: Annotated[Text | None, Field(description="Whole name, exact case")] = None
 
 
 class AssetRow(Result):
@@ -113,8 +119,8 @@ class TopologyArguments(Arguments):
         Literal["down", "up", "both"],
         Field(description="down: what it needs; up: what needs it"),
     ] = "both"
-    depth: Annotated[int, Field(ge=1, le=20)] = 3
-    max_nodes: Annotated[int, Field(ge=1, le=500)] = 100
+    depth: Annotated[int, Field(ge=1, le=20, description="Relations away")] = 3
+    max_nodes: Annotated[int, plain("At most so many assets, the nearest", ge=1, le=500)] = 100
 
 
 class NodeRow(Result):
@@ -152,17 +158,19 @@ class TopologyResult(Result):
 class UpdateStatusArguments(Arguments):
     """Arguments of `update_asset_status`."""
 
-    asset_id: Text
-    status: Status
+    asset_id: AssetId
+    status: Annotated[Status, plain("What it is to be")]
     reason: Annotated[
         str,
-        Field(min_length=1, max_length=1000),
+        plain("Why, for the change record", min_length=1, max_length=1000),
         AfterValidator(_storable),
     ]
     expected_version: Annotated[
         int | None, Field(ge=1, description="Refuse if it changed since")
     ] = None
-    expected_status: Status | None = None
+    expected_status: Annotated[Status | None, Field(description="Refuse if it is another now")] = (
+        None
+    )
 
 
 class UpdateStatusResult(Result):
@@ -177,9 +185,9 @@ class UpdateStatusResult(Result):
 class ChangeRecordsArguments(ListArguments):
     """Arguments of `get_change_records`."""
 
-    asset_id: Text
+    asset_id: AssetId
     time_range: Annotated[
-        str, Field(pattern=r"^[1-9][0-9]{0,3}[mhdw]$", description="Such as 12h")
+        str, Field(pattern=r"^[1-9][0-9]{0,3}[mhdw]$", description="Until now, in m, h, d or w")
     ] = "7d"
 
 

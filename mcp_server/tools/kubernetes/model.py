@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from mcp_server.tools.catalog import Arguments, ListArguments, ListResult, Result
+from mcp_server.tools.schemas import plain
 
 __all__ = [
     "Deployment",
@@ -33,9 +34,21 @@ __all__ = [
 _NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 Name = Annotated[str, Field(pattern=_NAME)]
 # What these mean is told once, in the server's instructions: see `mcp_server.transports.mcp`.
-ClusterName = Annotated[str | None, Field(max_length=63)]
-Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-LabelSelector = Annotated[str | None, Field(max_length=1024, examples=["app=web,tier!=db"])]
+ClusterName = Annotated[
+    str | None, plain("A configured cluster; the main one if left out", max_length=63)
+]
+Namespace = Annotated[
+    str, plain("Name of a namespace", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+]
+DeploymentName = Annotated[str, plain("Name of a deployment", pattern=_NAME)]
+LabelSelector = Annotated[
+    str | None,
+    plain(
+        "As of kubectl: =, !=, in, notin, joined by commas",
+        max_length=1024,
+        examples=["app=web,tier!=db"],
+    ),
+]
 _ONE_PLACE = "name a namespace or set all_namespaces, not both"
 
 
@@ -44,7 +57,7 @@ class Listing(ListArguments):
 
     cluster: ClusterName = None
     namespace: Namespace = "default"
-    all_namespaces: bool = False
+    all_namespaces: Annotated[bool, plain("Of all namespaces, instead of one")] = False
 
     @model_validator(mode="after")
     def _is_one_place(self) -> Self:
@@ -63,7 +76,12 @@ class ListPodsArguments(Listing):
 
     label_selector: LabelSelector = None
     field_selector: Annotated[
-        str | None, Field(max_length=1024, examples=["spec.nodeName=n1,status.phase=Failed"])
+        str | None,
+        plain(
+            "By fields that the API server knows of pods",
+            max_length=1024,
+            examples=["spec.nodeName=n1,status.phase=Failed"],
+        ),
     ] = None
 
 
@@ -90,7 +108,12 @@ class ListDeploymentsArguments(Listing):
 
     label_selector: LabelSelector = None
     field_selector: Annotated[
-        str | None, Field(max_length=1024, examples=["metadata.name=web"])
+        str | None,
+        plain(
+            "By fields that the API server knows of deployments",
+            max_length=1024,
+            examples=["metadata.name=web"],
+        ),
     ] = None
 
 
@@ -120,7 +143,7 @@ class EventArguments(Listing):
         Field(pattern=r"^[A-Za-z]{1,63}$", description="Of the object", examples=["Pod"]),
     ] = None
     name: Annotated[Name | None, Field(description="Of the object")] = None
-    type: Literal["Warning", "Normal"] | None = None
+    type: Annotated[Literal["Warning", "Normal"] | None, plain("Only events of this type")] = None
 
 
 class Event(Result):
@@ -146,7 +169,7 @@ class DeploymentArguments(Arguments):
 
     cluster: ClusterName = None
     namespace: Namespace = "default"
-    deployment: Name
+    deployment: DeploymentName
 
 
 class Rollout(Result):
@@ -168,7 +191,7 @@ class Rollout(Result):
 class ScaleArguments(DeploymentArguments):
     """Arguments of `scale_deployment`."""
 
-    replicas: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    replicas: Annotated[int, plain("How many there are to be", ge=0, le=2**31 - 1)]
     expected_current_replicas: Annotated[
         int | None, Field(ge=0, description="Refuse when there are not so many now")
     ] = None
@@ -205,7 +228,7 @@ class LogArguments(Arguments):
 
     cluster: ClusterName = None
     namespace: Namespace = "default"
-    pod_name: Name
+    pod_name: Annotated[str, plain("Name of a pod", pattern=_NAME)]
     container: Annotated[
         str | None, Field(pattern=_NAME, description="Needed when the pod has several")
     ] = None

@@ -22,8 +22,9 @@ from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import ListArguments, ListResult, Result, Tool, ToolContext
 from mcp_server.tools.cursor import LONGEST_KEY, Cursor, bounded, fingerprint_of
 from mcp_server.tools.monitoring.alertmanager import Alertmanager, KnownAlert
-from mcp_server.tools.monitoring.matchers import matchers_of
+from mcp_server.tools.monitoring.matchers import MOST_MATCHERS, matchers_of
 from mcp_server.tools.monitoring.prometheus import Prometheus, PrometheusAlert
+from mcp_server.tools.schemas import plain
 from mcp_server.tools.text import table
 
 __all__ = ["Alert", "Alerts"]
@@ -38,10 +39,14 @@ _COLUMNS = ("name", "severity", "instance", "state", "active_since", "summary")
 class GetAlertsArguments(ListArguments):
     """Arguments of `get_alerts`."""
 
-    severity: Severity | None = None
+    severity: Annotated[Severity | None, plain("Only alerts of this severity")] = None
     state: Annotated[State | None, Field(description="Default: all but pending")] = None
-    matchers: Annotated[list[str] | None, Field(description='job="x"; also != =~ !~')] = None
-    group_by: Annotated[str | None, Field(description="Also count by this label")] = None
+    matchers: Annotated[
+        list[str] | None, Field(max_length=MOST_MATCHERS, description='job="x"; also != =~ !~')
+    ] = None
+    group_by: Annotated[
+        str | None, Field(max_length=256, description="Also count by this label")
+    ] = None
 
 
 class _After(Cursor):

@@ -22,6 +22,7 @@ from mcp_server.tools.monitoring.grafana import (
 )
 from mcp_server.tools.monitoring.panels import Panel, dashboard_model
 from mcp_server.tools.monitoring.prometheus import Prometheus, QueryRefused
+from mcp_server.tools.schemas import plain
 
 __all__ = ["Dashboards"]
 
@@ -43,11 +44,15 @@ _VARIABLES = re.compile(
 class CreateDashboardArguments(Arguments):
     """Arguments of `create_dashboard`."""
 
-    title: str
-    panels: list[Panel]
-    folder: Annotated[str | None, Field(description="uid or title")] = None
-    replace_uid: str | None = None
-    expected_version: int | None = None
+    title: Annotated[str, plain("One that is not taken in its folder", max_length=_MAX_TITLE)]
+    panels: Annotated[
+        list[Panel], plain("A text is a panel's query", min_length=1, max_length=_MOST_PANELS)
+    ]
+    folder: Annotated[str | None, Field(max_length=_MAX_TITLE, description="uid or title")] = None
+    replace_uid: Annotated[str | None, Field(max_length=40, description="Dashboard to replace")] = (
+        None
+    )
+    expected_version: Annotated[int | None, Field(ge=0, description="Of replace_uid")] = None
 
 
 class CreateDashboardResult(Result):
@@ -73,8 +78,8 @@ class Dashboards:
             Tool(
                 name="monitoring:create_dashboard",
                 title="Create dashboard",
-                description="Create a Grafana dashboard of PromQL panels, or replace one "
-                "(replace_uid, expected_version).",
+                description="Create a Grafana dashboard, or replace one (replace_uid and "
+                "expected_version).",
                 permission="tools:execute",
                 arguments=CreateDashboardArguments,
                 result=CreateDashboardResult,
@@ -117,10 +122,8 @@ class Dashboards:
         self, arguments: CreateDashboardArguments, context: ToolContext
     ) -> CreateDashboardResult:
         title = arguments.title.strip()
-        if not 1 <= len(title) <= _MAX_TITLE:
-            raise ToolError(f"title: give 1 to {_MAX_TITLE} characters")
-        if not 1 <= len(arguments.panels) <= _MOST_PANELS:
-            raise ToolError(f"panels: give 1 to {_MOST_PANELS}")
+        if not title:
+            raise ToolError("title: it has blanks only")
         warnings = await self._check(arguments.panels)
         replaced = await self._replaced(arguments)
         folder = await self._folder(arguments) if replaced is None else replaced.folder

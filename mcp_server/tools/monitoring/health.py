@@ -17,6 +17,7 @@ from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import Arguments, Result, Scope, Tool, ToolContext, ToolError
 from mcp_server.tools.monitoring.alerts import Alert, Alerts
 from mcp_server.tools.monitoring.prometheus import Prometheus, TimeSeries
+from mcp_server.tools.schemas import plain
 from mcp_server.tools.text import table
 from mcp_server.tools.workloads import ServiceHealth, Workload, Workloads
 
@@ -34,12 +35,20 @@ class HealthCheckArguments(Arguments):
     """Arguments of `health_check`."""
 
     service: Annotated[
-        str, Field(max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+        str,
+        Field(
+            max_length=253,
+            pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$",
+            description="Name of its Service, workload or job",
+        ),
     ]
-    namespace: Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")] = (
-        "default"
-    )
-    cluster: str | None = None
+    namespace: Annotated[
+        str,
+        plain("Where it runs", max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"),
+    ] = "default"
+    cluster: Annotated[
+        str | None, plain("A configured cluster; the main one if left out", max_length=63)
+    ] = None
 
 
 class Evidence(Result):
@@ -83,8 +92,8 @@ class Health:
             Tool(
                 name="monitoring:health_check",
                 title="Check health",
-                description="Judge a service by its workloads, endpoints, scrape targets and alerts: "
-                "the worst evidence is the verdict.",
+                description="Judge a service by workloads, endpoints, scrape targets and alerts; the "
+                "worst evidence decides.",
                 permission="tools:read",
                 arguments=HealthCheckArguments,
                 result=HealthCheckResult,

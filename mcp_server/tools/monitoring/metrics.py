@@ -48,10 +48,14 @@ class QueryMetricsArguments(ListArguments):
     """Arguments of `query_metrics`."""
 
     query: Annotated[str, Field(max_length=4096, description="PromQL")]
-    time_range: Annotated[str | None, Field(description="Default 5m; or 2h, 7d")] = None
-    start: Annotated[str | None, Field(description="RFC 3339 or Unix")] = None
-    end: str | None = None
-    instant: bool = False
+    time_range: Annotated[
+        str | None, Field(max_length=16, description="Until now, default 5m; or 2h, 7d")
+    ] = None
+    start: Annotated[str | None, Field(max_length=40, description="RFC 3339 or Unix seconds")] = (
+        None
+    )
+    end: Annotated[str | None, Field(max_length=40, description="Default now")] = None
+    instant: Annotated[bool, Field(description="At end only")] = False
     samples: Annotated[bool, Field(description="Return points too")] = False
 
 
@@ -95,7 +99,9 @@ class QueryMetricsResult(ListResult):
 class ListMetricsArguments(ListArguments):
     """Arguments of `list_metrics`."""
 
-    contains: Annotated[str | None, Field(max_length=256, description="Part of the name")] = None
+    contains: Annotated[
+        str | None, Field(max_length=256, description="Part of the name, any case")
+    ] = None
 
 
 class _AfterName(Cursor):
@@ -134,8 +140,7 @@ class Metrics:
             Tool(
                 name="monitoring:query_metrics",
                 title="Query metrics",
-                description="Run PromQL over a time range: latest value, points, min, max, avg of "
-                "each series, largest first.",
+                description="Run PromQL over a time range or at one time; the largest series first.",
                 permission="metrics:query",
                 arguments=QueryMetricsArguments,
                 result=QueryMetricsResult,

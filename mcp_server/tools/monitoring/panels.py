@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from grafana_foundation_sdk.builders import bargauge, gauge, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, GridPos
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
-from pydantic import GetJsonSchemaHandler, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from mcp_server.tools.catalog import Arguments
+from mcp_server.tools.schemas import plain
 
 __all__ = ["Panel", "dashboard_model"]
 
@@ -44,11 +45,12 @@ _BUILDERS: dict[str, type[_Builder]] = {
 class Panel(Arguments):
     """One query and how to show it; a text stands for a panel that has only a query."""
 
-    query: str
-    title: str | None = None
-    unit: str | None = None
-    """As Grafana names it: s, bytes, percentunit, reqps."""
-    type: Kind | None = None
+    query: Annotated[str, Field(min_length=1, max_length=4096, description="PromQL")]
+    title: Annotated[str | None, plain("The query if left out", max_length=_MAX_TITLE)] = None
+    unit: Annotated[
+        str | None, Field(max_length=64, description="Grafana's: s, bytes, percentunit, reqps")
+    ] = None
+    type: Annotated[Kind, plain("How the query is shown")] = "timeseries"
 
     @model_validator(mode="before")
     @classmethod
@@ -62,11 +64,6 @@ class Panel(Arguments):
         panel = handler.resolve_ref_schema(handler(core_schema))
         panel.pop("description", None)
         return {"anyOf": [panel, {"type": "string"}]}
-
-    @property
-    def kind(self) -> Kind:
-        """How the query is shown."""
-        return self.type or "timeseries"
 
     @property
     def heading(self) -> str:
@@ -95,11 +92,11 @@ def dashboard_model(
         builder = builder.uid(replaces[0]).version(replaces[1])
     x = y = row_height = 0
     for number, panel in enumerate(panels, start=1):
-        width, height = _SIZES[panel.kind]
+        width, height = _SIZES[panel.type]
         if x + width > _WIDTH:
             x, y, row_height = 0, y + row_height, 0
         built = (
-            _BUILDERS[panel.kind]()
+            _BUILDERS[panel.type]()
             .id(number)
             .title(panel.heading)
             .datasource(datasource)
@@ -121,7 +118,7 @@ def _target(panel: Panel, datasource: DataSourceRef) -> prometheus.Dataquery:
         .datasource(datasource)
         .legend_format("__auto")
     )
-    if panel.kind in ("timeseries", "stat"):
+    if panel.type in ("timeseries", "stat"):
         return target.range()
     target = target.instant()
-    return target.format(PromQueryFormat.TABLE) if panel.kind == "table" else target
+    return target.format(PromQueryFormat.TABLE) if panel.type == "table" else target
