@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mcp_server.gate import Answer, Call, Caller, Gate, Refused
+from mcp_server.gate import Answer, Call, Caller, Gate, Refused, tool_context
 from mcp_server.policy import Obligations, Resource
-from mcp_server.resources import Completion, Resources
-from mcp_server.tools.catalog import Catalog, InvalidArguments
+from mcp_server.redaction import redact_text
+from mcp_server.resources import COMPLETION_TIMEOUT_S, Completion, Resources
+from mcp_server.tools.catalog import Catalog, InvalidArguments, ToolError
+from mcp_server.tools.monitoring.health import NAMING_LABELS
 
-__all__ = ["PROMPTS", "Prompt", "PromptArguments", "Prompts", "Rendered", "Step"]
+__all__ = [
+    "PROMPTS",
+    "OfTemplate",
+    "OfTool",
+    "Prompt",
+    "PromptArguments",
+    "Prompts",
+    "Rendered",
+    "Step",
+]
 
 _MAX_NAME = 128
+# Of what a tool lists, so many rows are looked at for names: 2,000.
+_LISTED = 500
+_MOST_PAGES = 4
 
 
 class PromptArguments(BaseModel):
@@ -39,6 +53,29 @@ class Step:
     required: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class OfTemplate:
+    """Names that a template knows as values of its parameter, or lists."""
+
+    uri: str
+    parameter: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfTool:
+    """Names that stand in what a tool lists.
+
+    Attributes:
+        tool: the policy's name of it. Who asks for the names is judged as who calls it.
+        names: those in one row.
+        arguments: the tool's, from what is known of the prompt's.
+    """
+
+    tool: str
+    names: Callable[[Any], Iterable[str]]
+    arguments: Callable[[Mapping[str, str]], dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt.
@@ -49,8 +86,7 @@ class Prompt:
             leads to is decided by itself.
         task: what is to be found out, in one sentence.
         result: what the answer is to hold.
-        completed_by: for arguments that name things: the template that knows them, and what it calls
-            them.
+        completed_by: for arguments that name things: who knows their names.
     """
 
     name: str
@@ -61,7 +97,7 @@ class Prompt:
     task: str
     steps: tuple[Step, ...]
     result: str
-    completed_by: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    completed_by: Mapping[str, OfTemplate | OfTool] = field(default_factory=dict)
 
     @property
     def required(self) -> frozenset[str]:
@@ -85,6 +121,19 @@ class Prompt:
             return None
         annotation = self.arguments.model_fields[argument].annotation
         return tuple(value for value in _values(annotation) if isinstance(value, str))
+
+    def completes(self, argument: str) -> bool:
+        """Tell whether values of an argument can be completed."""
+        return bool(self.choices(argument)) or argument in self.completed_by
+
+    def known(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return the values of arguments: those given, and the defaults of others."""
+        defaults = {name: field.default for name, field in self.arguments.model_fields.items()}
+        return {
+            name: value
+            for name, value in {**defaults, **given}.items()
+            if name in defaults and isinstance(value, str)
+        }
 
     def render(self, arguments: PromptArguments, catalog: Catalog) -> str:
         """Return the prompt's text for the tools of one server.
@@ -218,15 +267,69 @@ class Prompts:
 
         chosen = (await gate.perform_or_fail(caller, call, work)).value
         source = None if prompt is None else prompt.completed_by.get(argument)
-        if source is None:
+        if prompt is None or source is None:
             return chosen
-        uri, parameter = source
         try:
-            return await resources.complete(gate, caller, uri, parameter, text, given=given)
+            if isinstance(source, OfTool):
+                return await self._listed(
+                    gate, caller, source, argument=argument, text=text, known=prompt.known(given)
+                )
+            return await resources.complete(
+                gate, caller, source.uri, source.parameter, text, given=given
+            )
         except Refused as refusal:
             if refusal.retryable:
                 raise
             return chosen
+
+    async def _listed(
+        self,
+        gate: Gate,
+        caller: Caller,
+        source: OfTool,
+        *,
+        argument: str,
+        text: str,
+        known: Mapping[str, str],
+    ) -> Completion:
+        """Return names of what a tool lists; none where it is not there, or cannot list that."""
+        tool = next((each for each in self._catalog if each.name == source.tool), None)
+        if tool is None or tool.rows is None:
+            return Completion.of(())
+        rows = tool.rows
+        asked = {**source.arguments(known), "limit": _LISTED}
+        try:
+            first = tool.parse(asked)
+        except InvalidArguments:
+            return Completion.of(())
+        call = Call(
+            "completion/complete",
+            Resource("tool", tool.name, tool.properties(first)),
+            arguments={"argument": argument, "value": text},
+            tool=tool.name,
+            timeout_s=COMPLETION_TIMEOUT_S,
+        )
+
+        async def work(obligations: Obligations) -> Completion:
+            context = tool_context(caller, obligations)
+            found: set[str] = set()
+            page = await tool.run(first, context)
+            for number in range(1, _MOST_PAGES + 1):
+                found |= {name for row in getattr(page, rows) for name in source.names(row)}
+                if page.next_cursor is None or number == _MOST_PAGES:
+                    break
+                page = await tool.run(tool.parse({**asked, "cursor": page.next_cursor}), context)
+            # What looks like a secret is none of the things that have names.
+            return Completion.of(
+                name
+                for name in sorted(found)
+                if name.startswith(text) and redact_text(name) == name
+            )
+
+        try:
+            return (await gate.perform_or_fail(caller, call, work)).value
+        except TimeoutError:
+            raise ToolError("completion did not end within its deadline", retryable=True) from None
 
 
 def _values(annotation: Any) -> Iterator[Any]:
@@ -288,8 +391,28 @@ class ReviewAssetArguments(PromptArguments):
     )
 
 
+def _alerts_of(known: Mapping[str, str]) -> dict[str, Any]:
+    """Return the arguments that list the alerts which the arguments of `triage_alert` name."""
+    severity, alert = known.get("severity"), known.get("alert")
+    return {
+        **({} if severity is None else {"severity": severity}),
+        **({} if alert is None else {"matchers": [f"alertname={json.dumps(alert)}"]}),
+    }
+
+
+def _place_of(known: Mapping[str, str]) -> dict[str, Any]:
+    return {name: known[name] for name in ("cluster", "namespace") if name in known}
+
+
 _NAMESPACES = "enterprise://k8s/{cluster}/namespaces"
-_ASSET_ID = ("enterprise://cmdb/assets/{id}", "id")
+_ASSET_ID = OfTemplate("enterprise://cmdb/assets/{id}", "id")
+_ALERT = OfTool("monitoring:get_alerts", lambda alert: [alert.name], _alerts_of)
+_SERVICE = OfTool(
+    "monitoring:get_alerts",
+    lambda alert: [alert.labels[name] for name in NAMING_LABELS if name in alert.labels],
+    _alerts_of,
+)
+_DEPLOYMENT = OfTool("k8s:get_deployments", lambda deployment: [deployment.name], _place_of)
 
 PROMPTS: tuple[Prompt, ...] = (
     Prompt(
@@ -317,6 +440,7 @@ PROMPTS: tuple[Prompt, ...] = (
         ),
         result="Answer with: severity and reach; the likely cause with the evidence for it and against "
         "it; the first action; what you could not find out.",
+        completed_by={"alert": _ALERT, "service": _SERVICE},
     ),
     Prompt(
         name="review_rollout",
@@ -341,7 +465,11 @@ PROMPTS: tuple[Prompt, ...] = (
         ),
         result="Answer with one of: healthy, in progress, stuck, failing; then the evidence, the cause "
         "if something is wrong, and whether to wait, mend or take it back.",
-        completed_by={"cluster": (_NAMESPACES, "cluster"), "namespace": (_NAMESPACES, "namespace")},
+        completed_by={
+            "cluster": OfTemplate(_NAMESPACES, "cluster"),
+            "namespace": OfTemplate(_NAMESPACES, "namespace"),
+            "deployment": _DEPLOYMENT,
+        },
     ),
     Prompt(
         name="explain_dependencies",

@@ -14,12 +14,20 @@ from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
 from mcp_server.tools.documents import Document
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 
-__all__ = ["MAX_COMPLETIONS", "Completion", "OwnDocument", "Reading", "Resources"]
+__all__ = [
+    "COMPLETION_TIMEOUT_S",
+    "MAX_COMPLETIONS",
+    "Completion",
+    "OwnDocument",
+    "Reading",
+    "Resources",
+]
 
 MAX_COMPLETIONS = 100
 """The most values of one completion, as the MCP specification says."""
 
-_COMPLETION_TIMEOUT_S = 5.0
+COMPLETION_TIMEOUT_S = 5.0
+"""How long a completion may take, in seconds."""
 _MAX_URI = 2048
 
 
@@ -146,7 +154,7 @@ class Resources:
                 {} if document is None else document.properties(given),
             ),
             arguments={"argument": parameter, "value": text},
-            timeout_s=_COMPLETION_TIMEOUT_S,
+            timeout_s=COMPLETION_TIMEOUT_S,
         )
 
         async def work(obligations: Obligations) -> Completion:

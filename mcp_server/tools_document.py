@@ -180,6 +180,9 @@ def _prompt(prompt: Prompt) -> Iterator[str]:
     yield f"{prompt.description} Permission `{prompt.permission}`."
     required = ", ".join(f"`{name.replace(':', '_')}`" for name in sorted(prompt.required))
     yield f"Offered where {required} is configured; it uses what else there is."
+    completed = [name for name in prompt.arguments.model_fields if prompt.completes(name)]
+    if completed:
+        yield f"Completed: {', '.join(f'`{name}`' for name in completed)}."
     yield ""
     yield from _arguments(prompt.arguments.model_json_schema())
 

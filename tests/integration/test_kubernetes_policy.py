@@ -177,6 +177,70 @@ async def test_a_prompt_completes_only_what_the_caller_may_list(
     assert answer["result"]["completion"]["values"] == values
 
 
+@pytest.mark.parametrize(
+    ("role", "given", "values"),
+    [
+        ("mcp:operator", {"namespace": "staging"}, ["judged"]),
+        ("mcp:operator", {"namespace": "staging", "cluster": "main"}, ["judged"]),
+        ("mcp:operator", {"namespace": "staging", "cluster": "other"}, None),
+        ("mcp:operator", {"namespace": "production"}, []),
+        ("mcp:operator", {"namespace": "../staging"}, []),
+        ("mcp:viewer", {"namespace": "staging"}, []),
+        ("mcp:viewer", {"namespace": "development"}, ["judged"]),
+        ("mcp:admin", {"namespace": "production"}, ["judged"]),
+        ("mcp:admin", {}, []),
+    ],
+)
+async def test_a_deployment_is_completed_where_the_caller_may_list_them(
+    kubernetes_node: McpNode,
+    redis_server: RedisServer,
+    role: str,
+    given: dict[str, str],
+    values: list[str] | None,
+) -> None:
+    redis_server.cli("flushall")
+    async with caller(kubernetes_node, role) as client:
+        answer = await client.request(
+            "completion/complete",
+            {
+                "ref": {"type": "ref/prompt", "name": "review_rollout"},
+                "argument": {"name": "deployment", "value": "judg"},
+                "context": {"arguments": given},
+            },
+        )
+
+    if values is None:
+        assert "there is no cluster of that name" in answer["error"]["message"]
+    else:
+        assert answer["result"]["completion"]["values"] == values
+
+
+async def test_completing_deployments_elsewhere_is_recorded_as_denied(
+    kubernetes_node: McpNode, redis_server: RedisServer, node_owner: asyncpg.Connection
+) -> None:
+    redis_server.cli("flushall")
+    since = await node_owner.fetchval("SELECT now()")
+    async with caller(kubernetes_node, "mcp:operator") as client:
+        await client.request(
+            "completion/complete",
+            {
+                "ref": {"type": "ref/prompt", "name": "review_rollout"},
+                "argument": {"name": "deployment", "value": ""},
+                "context": {"arguments": {"namespace": "production"}},
+            },
+        )
+
+    rows = await node_owner.fetch(
+        "SELECT tool, effect, outcome FROM audit.events "
+        "WHERE method = 'completion/complete' AND time >= $1 ORDER BY time",
+        since,
+    )
+    assert [tuple(row) for row in rows] == [
+        ("review_rollout", "allow", "ok"),
+        ("k8s:get_deployments", "deny", "denied"),
+    ]
+
+
 @pytest.mark.parametrize("role", ["mcp:viewer", "mcp:operator"])
 async def test_others_do_not_learn_that_there_is_a_list_of_namespaces(
     kubernetes_node: McpNode, redis_server: RedisServer, role: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -11,7 +12,7 @@ import pytest
 from mcp_types import CacheableResult
 
 from tests.integration.nodes import LegacyClient, McpNode, modern_client
-from tests.integration.servers import RedisServer
+from tests.integration.servers import Alertmanager, Prometheus, RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +24,37 @@ POLICY_ME = "enterprise://policy/me"
 async def legacy(node: McpNode) -> AsyncIterator[LegacyClient]:
     async with node.http(node.token()) as http:
         yield LegacyClient(http)
+
+
+@pytest.fixture(scope="module")
+def alerting(workspace: Path) -> Iterator[Prometheus]:
+    """A Prometheus whose alerts name services, each in another label."""
+    labels = {
+        "CheckoutSlow": {"severity": "critical", "service": "checkout"},
+        "DiskFull": {"severity": "info", "job": "node"},
+    }
+    server = Prometheus(
+        workspace / "alerting",
+        rules=[
+            {"alert": name, "expr": "vector(1)", "labels": each} for name, each in labels.items()
+        ],
+    )
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def alerting_node(
+    make_node: Callable[..., McpNode], workspace: Path, alerting: Prometheus
+) -> Iterator[McpNode]:
+    """A node with this Prometheus, and an Alertmanager that nobody sends anything."""
+    quiet = Alertmanager(workspace / "quiet")
+    quiet.start()
+    node = make_node("node-alerting", prometheus_url=alerting.url, alertmanager_url=quiet.url)
+    yield node
+    node.stop()
+    quiet.stop()
 
 
 async def _standing(client: LegacyClient) -> dict[str, Any]:
@@ -215,6 +247,90 @@ class TestCompletion:
 
         assert answer["error"]["code"] == INVALID_PARAMS
         assert "alart: unknown argument; known arguments: alert" in answer["error"]["message"]
+
+    @pytest.mark.parametrize(
+        ("argument", "value", "given", "values"),
+        [
+            ("alert", "", {}, ["CheckoutSlow", "DiskFull"]),
+            ("alert", "Che", {}, ["CheckoutSlow"]),
+            ("alert", "che", {}, []),
+            ("alert", "", {"severity": "info"}, ["DiskFull"]),
+            ("alert", "", {"severity": "unheard of"}, []),
+            ("service", "", {}, ["checkout", "node"]),
+            ("service", "", {"alert": "DiskFull"}, ["node"]),
+            ("service", "", {"alert": 'x"} or up{job="prometheus'}, []),
+        ],
+    )
+    async def test_an_alert_and_its_service_are_completed_from_what_fires(
+        self,
+        alerting_node: McpNode,
+        argument: str,
+        value: str,
+        given: dict[str, str],
+        values: list[str],
+    ) -> None:
+        async with alerting_node.http(alerting_node.token()) as http:
+            answer = await LegacyClient(http).request(
+                "completion/complete",
+                {
+                    **self._of_prompt("triage_alert", argument, value),
+                    "context": {"arguments": given},
+                },
+            )
+
+        assert answer["result"]["completion"]["values"] == values
+
+    async def test_every_completion_is_recorded_with_what_it_was_decided_as(
+        self, legacy: LegacyClient, node_owner: asyncpg.Connection
+    ) -> None:
+        since = await node_owner.fetchval("SELECT now()")
+        for params in (
+            self._of_prompt("triage_alert", "severity", "w"),
+            self._of_prompt("triage_alert", "alert", "password=hunter2"),
+            self._of_prompt("triage_alert", "alart", ""),
+            self._of_prompt("no_such", "alert", ""),
+            {
+                "ref": {"type": "ref/resource", "uri": "enterprise://cmdb/assets/{id}"},
+                "argument": {"name": "id", "value": "db"},
+            },
+        ):
+            await legacy.request("completion/complete", params)
+
+        rows = await node_owner.fetch(
+            "SELECT tool, effect, outcome, arguments->>'argument' AS argument,"
+            " arguments->>'value' AS value FROM audit.events"
+            " WHERE method = 'completion/complete' AND phase = 'outcome' AND time >= $1"
+            " ORDER BY time",
+            since,
+        )
+        assert [tuple(row) for row in rows] == [
+            ("triage_alert", "allow", "ok", "severity", "w"),
+            ("triage_alert", "allow", "ok", "alert", "password=[redacted]"),
+            ("monitoring:get_alerts", "allow", "ok", "alert", "password=[redacted]"),
+            ("triage_alert", "allow", "invalid_arguments", "alart", ""),
+            ("no_such", "deny", "denied", "alert", ""),
+            ("enterprise://cmdb/assets/{id}", "allow", "ok", "id", "db"),
+        ]
+
+    async def test_completing_charges_no_limit(
+        self, legacy: LegacyClient, redis_server: RedisServer
+    ) -> None:
+        await legacy.request(
+            "completion/complete", self._of_prompt("triage_alert", "alert", "Always")
+        )
+
+        assert redis_server.cli("keys", "mcp:window:*") == ""
+
+    async def test_names_are_not_completed_while_their_backend_is_away(
+        self, alerting_node: McpNode, alerting: Prometheus
+    ) -> None:
+        async with alerting_node.http(alerting_node.token()) as http:
+            with alerting.stopped():
+                answer = await LegacyClient(http).request(
+                    "completion/complete", self._of_prompt("triage_alert", "alert", "")
+                )
+
+        assert "Prometheus is not available" in answer["error"]["message"]
 
     async def test_who_may_not_use_a_thing_learns_nothing_of_it(self, node: McpNode) -> None:
         async with node.http(node.token(roles=["mcp:unheard_of"])) as http:

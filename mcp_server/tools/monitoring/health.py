@@ -21,13 +21,14 @@ from mcp_server.tools.schemas import plain
 from mcp_server.tools.text import table
 from mcp_server.tools.workloads import ServiceHealth, Workload, Workloads
 
-__all__ = ["Evidence", "Health", "worst"]
+__all__ = ["NAMING_LABELS", "Evidence", "Health", "worst"]
 
 Verdict = Literal["healthy", "unknown", "degraded", "unhealthy"]
 _FROM_THE_BEST: tuple[Verdict, ...] = ("healthy", "unknown", "degraded", "unhealthy")
 
-# Where Kubernetes' service discovery, exporters and hand-written rules put the name of a service.
-_NAMING_LABELS = ("service", "job", "app", "deployment", "statefulset", "daemonset")
+NAMING_LABELS = ("service", "job", "app", "deployment", "statefulset", "daemonset")
+"""Where Kubernetes' service discovery, exporters and hand-written rules put the name of a service."""
+
 _MOST_NAMED = 5
 
 
@@ -205,7 +206,7 @@ def _up_of(arguments: HealthCheckArguments) -> str:
     # Neither name can hold a quote or a character of regular expressions but the dot, see the
     # arguments; they are compared as they are.
     here = f'namespace=~"{arguments.namespace}|"'
-    chosen = [f'{label}="{arguments.service}",{here}' for label in _NAMING_LABELS]
+    chosen = [f'{label}="{arguments.service}",{here}' for label in NAMING_LABELS]
     # So a PodMonitor of the Prometheus operator calls its job.
     chosen.append(f'job="{arguments.namespace}/{arguments.service}"')
     return " or ".join(f"up{{{each}}}" for each in chosen)
@@ -230,7 +231,7 @@ def _is_about(alert: Alert, arguments: HealthCheckArguments) -> bool:
     if labels.get("job") == f"{arguments.namespace}/{arguments.service}":
         return True
     return labels.get("namespace", arguments.namespace) == arguments.namespace and any(
-        labels.get(name) == arguments.service for name in _NAMING_LABELS
+        labels.get(name) == arguments.service for name in NAMING_LABELS
     )
 
 

@@ -142,6 +142,16 @@ test_completion_is_for_things_that_could_be_used if {
 	_effect(fixtures.but(request, absent)) == "deny"
 }
 
+test_names_are_completed_from_what_a_tool_lists_where_it_may_be_called if {
+	of_pods := {"resource": {"type": "tool", "id": "k8s:get_pods", "properties": {"namespace": "development"}}}
+	request := fixtures.but(fixtures.request(_viewer, "completion/complete"), of_pods)
+	answer := _decide(request)
+	answer.effect == "allow"
+	answer.charges == []
+	elsewhere := {"resource": {"properties": {"namespace": "production"}}}
+	_codes(fixtures.but(request, elsewhere)) == {"namespace_not_available"}
+}
+
 test_the_revision_of_the_bundle_is_in_every_answer if {
 	request := fixtures.call(_viewer, "monitoring:get_alerts", {})
 	bundles := {"mcp": {"manifest": {"revision": "abc123"}}}
