@@ -1,8 +1,9 @@
-"""playbooks/preflight.yml refuses an inventory that cannot work, before any host is reached."""
+"""Every playbook refuses an inventory that cannot work, before any host is reached."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,16 +15,17 @@ ROOT = Path(__file__).resolve().parents[2]
 GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
 
 
-def preflight(
-    folder: Path, groups: dict[str, object], *arguments: str, **variables: object
-) -> subprocess.CompletedProcess[str]:
-    """Run the part of the preflight that needs no host."""
-    inventory = folder / "hosts.yml"
-    inventory.write_text(yaml.safe_dump({"all": {"children": groups, "vars": variables}}))
+# lab.yml makes the hosts, inventory.yml is what the others begin with.
+PLAYBOOKS = sorted({path.stem for path in ROOT.glob("playbooks/*.yml")} - {"inventory", "lab"})
+
+
+def run(inventory: Path, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the repository on hosts that nobody can reach."""
     return subprocess.run(
         [
             str(Path(sys.executable).with_name("ansible-playbook")),
-            *("-i", str(inventory), "playbooks/preflight.yml", "--skip-tags", "always", *arguments),
+            *("-i", str(inventory), "--ssh-common-args=-o ProxyCommand=false"),
+            *(playbook, *arguments),
         ],
         cwd=ROOT,
         env=os.environ | {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"},
@@ -33,28 +35,38 @@ def preflight(
     )
 
 
+def write(folder: Path, groups: dict[str, object], **variables: object) -> Path:
+    """Write an inventory with variables of all its hosts."""
+    inventory = folder / "hosts.yml"
+    inventory.write_text(yaml.safe_dump({"all": {"children": groups, "vars": variables}}))
+    return inventory
+
+
+def look_at(
+    folder: Path, groups: dict[str, object], **variables: object
+) -> subprocess.CompletedProcess[str]:
+    """Run the part that needs no host."""
+    return run(write(folder, groups, **variables), "playbooks/inventory.yml")
+
+
+def plays(result: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return the names of the plays that began."""
+    return re.findall(r"^PLAY \[(.*)\]", result.stdout, re.MULTILINE)
+
+
 def one_host(**more: object) -> dict[str, object]:
     return {name: {"hosts": {"all1": {"ansible_host": "192.0.2.1", **more}}} for name in GROUPS}
 
 
 def test_one_host_in_all_groups_passes(tmp_path: Path) -> None:
-    result = preflight(tmp_path, one_host())
+    result = look_at(tmp_path, one_host())
 
     assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize("name", ["example", "one-host"])
 def test_the_inventories_to_copy_pass(name: str) -> None:
-    result = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            *("-i", f"inventories/{name}", "playbooks/preflight.yml", "--skip-tags", "always"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = run(ROOT / "inventories" / name, "playbooks/inventory.yml")
 
     assert result.returncode == 0, result.stdout
 
@@ -62,7 +74,7 @@ def test_the_inventories_to_copy_pass(name: str) -> None:
 def test_an_empty_group_is_named_with_what_it_is_for(tmp_path: Path) -> None:
     groups = one_host() | {"mcp_servers": {}}
 
-    result = preflight(tmp_path, groups)
+    result = look_at(tmp_path, groups)
 
     assert result.returncode != 0
     said = " ".join(result.stdout.split())
@@ -73,7 +85,7 @@ def test_an_empty_group_is_named_with_what_it_is_for(tmp_path: Path) -> None:
 def test_an_unknown_variable_of_the_server_is_named_with_the_nearest_known_one(
     tmp_path: Path,
 ) -> None:
-    result = preflight(tmp_path, one_host(), mcp_server_prot=8443)
+    result = look_at(tmp_path, one_host(), mcp_server_prot=8443)
 
     assert result.returncode != 0
     assert (
@@ -82,8 +94,38 @@ def test_an_unknown_variable_of_the_server_is_named_with_the_nearest_known_one(
     )
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([f"playbooks/{name}.yml"] for name in PLAYBOOKS),
+        ["site.yml", "--tags", "mcp_server"],
+        ["site.yml", "--tags", "verify", "--check"],
+        ["playbooks/nginx.yml", "--tags", "configure"],
+    ],
+    ids=" ".join,
+)
+def test_no_playbook_gets_past_an_unknown_variable(tmp_path: Path, command: list[str]) -> None:
+    result = run(write(tmp_path, one_host()), *command, "-e", "mcp_server_log_levle=DEBUG")
+
+    assert result.returncode != 0
+    assert "did you mean mcp_server_log_level?" in result.stdout
+    assert plays(result) == ["Inventory"]
+
+
+def test_the_inventory_is_looked_at_once_a_run(tmp_path: Path) -> None:
+    twice = tmp_path / "twice.yml"
+    again = {"ansible.builtin.import_playbook": str(ROOT / "playbooks/inventory.yml")}
+    twice.write_text(yaml.safe_dump([again, again]))
+
+    result = run(write(tmp_path, one_host()), str(twice))
+
+    assert result.returncode == 0, result.stdout
+    assert plays(result) == ["Inventory", "Inventory"]
+    assert result.stdout.count("TASK [inventory | Refuse variables") == 1
+
+
 def test_a_host_without_an_ip_address_is_named(tmp_path: Path) -> None:
-    result = preflight(tmp_path, one_host(ansible_host="all1.example.com"))
+    result = look_at(tmp_path, one_host(ansible_host="all1.example.com"))
 
     assert result.returncode != 0
     assert "Host all1 needs an IP address" in " ".join(result.stdout.split())
