@@ -58,6 +58,12 @@ def one_host(**more: object) -> dict[str, object]:
     return {name: {"hosts": {"all1": {"ansible_host": "192.0.2.1", **more}}} for name in GROUPS}
 
 
+def several(**more: object) -> dict[str, object]:
+    """Three server nodes, and one host for the rest."""
+    nodes = {f"mcp{n}": {"ansible_host": f"192.0.2.{n}"} for n in (1, 2, 3)}
+    return one_host(**more) | {"mcp_servers": {"hosts": nodes}}
+
+
 def test_one_host_in_all_groups_passes(tmp_path: Path) -> None:
     result = look_at(tmp_path, one_host())
 
@@ -101,11 +107,13 @@ def test_an_unknown_variable_of_the_server_is_named_with_the_nearest_known_one(
         ["site.yml", "--tags", "mcp_server"],
         ["site.yml", "--tags", "verify", "--check"],
         ["playbooks/nginx.yml", "--tags", "configure"],
+        ["site.yml", "--limit", "mcp2"],
+        ["playbooks/publish_policies.yml", "--limit", "!mcp3"],
     ],
     ids=" ".join,
 )
 def test_no_playbook_gets_past_an_unknown_variable(tmp_path: Path, command: list[str]) -> None:
-    result = run(write(tmp_path, one_host()), *command, "-e", "mcp_server_log_levle=DEBUG")
+    result = run(write(tmp_path, several()), *command, "-e", "mcp_server_log_levle=DEBUG")
 
     assert result.returncode != 0
     assert "did you mean mcp_server_log_level?" in result.stdout
@@ -122,6 +130,32 @@ def test_the_inventory_is_looked_at_once_a_run(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout
     assert plays(result) == ["Inventory", "Inventory"]
     assert result.stdout.count("TASK [inventory | Refuse variables") == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "left", "among"),
+    [("!mcp3", "mcp3", "mcp1, mcp2"), ("mcp2,all1", "mcp1, mcp3", "mcp2")],
+)
+def test_nodes_that_a_limit_leaves_behind_are_named_with_what_to_do(
+    tmp_path: Path, limit: str, left: str, among: str
+) -> None:
+    result = run(write(tmp_path, several()), "playbooks/inventory.yml", "--limit", limit)
+
+    said = " ".join(result.stdout.split())
+    assert result.returncode == 0, result.stdout
+    assert f"--limit leaves out {left}: what runs there, and by which policies, stays" in said
+    assert f"whatever changes on {among}." in said
+    assert "run site.yml without --limit" in said
+
+
+@pytest.mark.parametrize("arguments", [(), ("--limit", "all1"), ("--limit", "mcp_servers")])
+def test_where_no_group_is_parted_nothing_is_left_behind(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    result = run(write(tmp_path, several()), "playbooks/inventory.yml", *arguments)
+
+    assert result.returncode == 0, result.stdout
+    assert "leaves out" not in result.stdout
 
 
 def test_a_host_without_an_ip_address_is_named(tmp_path: Path) -> None:

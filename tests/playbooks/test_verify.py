@@ -1,10 +1,12 @@
 """playbooks/verify.yml looks at every unit that the roles start, and says what to do about an idle one.
 
-fake_systemctl answers in place of systemd; that the real units run is for tests/deploy.
+fake_systemctl answers in place of systemd; that the real units run is for tests/deploy. What is said
+of the policies of all nodes is tried with answers of nodes as variables.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,27 +39,33 @@ def fake_systemctl(folder: Path, **states: str) -> Path:
     return asked
 
 
-def verify_units(folder: Path, **variables: object) -> subprocess.CompletedProcess[str]:
-    """Run the play of verify.yml about units on one host in all groups, which is this machine."""
-    plays = yaml.safe_load((ROOT / "playbooks/verify.yml").read_text())
-    (play,) = (each for each in plays if each["name"] == "Units that have to run")
+def play_of(playbook: str, name: str) -> dict[str, Any]:
+    """Return a play of a playbook of the repository."""
+    plays = yaml.safe_load((ROOT / "playbooks" / playbook).read_text())
+    (play,) = (each for each in plays if each["name"] == name)
+    return dict(play)
+
+
+def run(
+    folder: Path, play: dict[str, Any], groups: dict[str, object], *arguments: str, **variables: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a play on hosts that are all this machine."""
     # playbook_dir is where a playbook lies.
     playbook = folder / "playbooks" / "play.yml"
     playbook.parent.mkdir()
     playbook.write_text(yaml.safe_dump([play]))
     (folder / "roles").symlink_to(ROOT / "roles")
-    children: dict[str, object] = {name: {"hosts": {"all1": {}}} for name in GROUPS}
     local = {
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
         "ansible_become": False,
     }
-    inventory = {"all": {"children": children, "vars": {**local, **variables}}}
+    inventory = {"all": {"children": groups, "vars": {**local, **variables}}}
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
     return subprocess.run(
         [
             str(Path(sys.executable).with_name("ansible-playbook")),
-            *("-i", str(folder / "hosts.yml"), str(playbook)),
+            *("-i", str(folder / "hosts.yml"), str(playbook), *arguments),
         ],
         env=os.environ
         | {
@@ -69,6 +78,25 @@ def verify_units(folder: Path, **variables: object) -> subprocess.CompletedProce
         text=True,
         check=False,
     )
+
+
+def verify_units(folder: Path, **variables: object) -> subprocess.CompletedProcess[str]:
+    """Run the play about units on one host in all groups."""
+    children: dict[str, object] = {name: {"hosts": {"all1": {}}} for name in GROUPS}
+    return run(folder, play_of("verify.yml", "Units that have to run"), children, **variables)
+
+
+def tell(
+    folder: Path, play: dict[str, Any], task: str, *arguments: str, **variables: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run one task of a play on three nodes, which decide by revisions r1 … unless they are named."""
+    play["tasks"] = [each for each in play["tasks"] if each["name"] == task]
+    decides_by = variables.pop("decides_by", {})
+    nodes = {
+        name: {"__mcp_server_probe": {"stdout": json.dumps({"policy_revision": revision})}}
+        for name, revision in ({"mcp1": "r1", "mcp2": "r1", "mcp3": "r1"} | decides_by).items()
+    }
+    return run(folder, play, {"mcp_servers": {"hosts": nodes}}, *arguments, **variables)
 
 
 def started_by_roles() -> set[str]:
@@ -126,3 +154,68 @@ def test_a_unit_that_does_not_run_is_named_with_what_to_do(tmp_path: Path) -> No
     assert "opa-bundle.socket is inactive, postgresql@17-main.service is failed" in said
     assert "journalctl -n 50 -u opa-bundle.socket -u postgresql@17-main.service" in said
     assert "playbooks/policies.yml playbooks/postgres.yml" in said
+
+
+class TestPolicies:
+    """What is said of the policies that the nodes decide by."""
+
+    AGREE = "Check that all nodes decide by the same policies"
+    PUBLISHED = "Tell what every node decides by"
+
+    def agree(
+        self, folder: Path, *arguments: str, **variables: Any
+    ) -> subprocess.CompletedProcess[str]:
+        play = play_of("verify.yml", "Server nodes")
+        return tell(folder, play, self.AGREE, *arguments, **variables)
+
+    def test_all_are_said_to_agree_when_all_were_asked(self, tmp_path: Path) -> None:
+        result = self.agree(tmp_path)
+
+        assert result.returncode == 0, result.stdout
+        assert "All nodes decide by r1." in result.stdout
+        assert "Not asked" not in result.stdout
+
+    def test_nodes_that_were_not_asked_are_named_instead(self, tmp_path: Path) -> None:
+        result = self.agree(tmp_path, "--limit", "!mcp3", decides_by={"mcp3": "r0"})
+
+        said = " ".join(result.stdout.split())
+        assert result.returncode == 0, result.stdout
+        assert "All nodes" not in said
+        assert (
+            "mcp1, mcp2 decide by r1. Not asked, and perhaps deciding by other policies: mcp3."
+            in said
+        )
+
+    def test_nodes_that_differ_fail(self, tmp_path: Path) -> None:
+        result = self.agree(tmp_path, decides_by={"mcp3": "r0"})
+
+        assert result.returncode != 0
+        assert "decide by different policies: mcp1 r1, mcp2 r1, mcp3 r0." in result.stdout
+
+    @pytest.mark.parametrize(
+        ("limit", "nodes", "said"),
+        [
+            ("all", ["mcp1", "mcp2", "mcp3"], "3 of 3 nodes decide by r2: mcp1, mcp2, mcp3."),
+            (
+                "!mcp3",
+                ["mcp1", "mcp2"],
+                "2 of 3 nodes decide by r2: mcp1, mcp2. Left out, and deciding by what they had: mcp3.",
+            ),
+        ],
+    )
+    def test_a_publication_tells_how_many_of_all_nodes_follow(
+        self, tmp_path: Path, limit: str, nodes: list[str], said: str
+    ) -> None:
+        play = play_of("publish_policies.yml", "Publish the policies")
+        result = tell(
+            tmp_path,
+            play,
+            self.PUBLISHED,
+            *("--limit", limit),
+            __opa_revision="r2",
+            __opa_published_nodes=nodes,
+        )
+
+        assert result.returncode == 0, result.stdout
+        assert said in " ".join(result.stdout.split())
+        assert ("Left out" in result.stdout) == (limit != "all")
