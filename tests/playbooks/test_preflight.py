@@ -163,3 +163,77 @@ def test_a_host_without_an_ip_address_is_named(tmp_path: Path) -> None:
 
     assert result.returncode != 0
     assert "Host all1 needs an IP address" in " ".join(result.stdout.split())
+
+
+class TestOtherHosts:
+    """An inventory may hold hosts that are not of this installation."""
+
+    FOREIGN = "redis_sentinel_quorum"
+
+    def with_erp(self, **more: object) -> dict[str, object]:
+        erp = {"erp1": {"ansible_host": "erp1.example.com", "nginx_vhosts": ["erp"]}}
+        return several(**more) | {"erp": {"hosts": erp}}
+
+    @pytest.mark.parametrize("playbook", ["site.yml", "playbooks/publish_policies.yml"])
+    def test_no_play_is_for_them(self, tmp_path: Path, playbook: str) -> None:
+        result = run(write(tmp_path, self.with_erp()), playbook, "--list-hosts")
+
+        assert result.returncode == 0, result.stdout
+        assert "mcp3" in result.stdout
+        assert "erp1" not in result.stdout
+
+    def test_nothing_is_asked_of_their_addresses_and_variables(self, tmp_path: Path) -> None:
+        result = look_at(tmp_path, self.with_erp())
+
+        assert result.returncode == 0, result.stdout
+
+    def test_a_variable_of_another_role_is_refused_on_a_host_of_ours(self, tmp_path: Path) -> None:
+        result = look_at(tmp_path, self.with_erp(**{self.FOREIGN: 2}))
+
+        assert result.returncode != 0
+        assert f"{self.FOREIGN} (on all1) is not a variable of any role" in result.stdout
+        assert "base_foreign_variables does not name" in result.stdout
+
+    def test_a_variable_of_another_role_passes_once_it_is_named(self, tmp_path: Path) -> None:
+        named = {self.FOREIGN: 2, "base_foreign_variables": [self.FOREIGN]}
+
+        result = look_at(tmp_path, self.with_erp(**named))
+
+        assert result.returncode == 0, result.stdout
+
+    def test_they_are_neither_in_the_hosts_file_nor_among_the_addresses_of_the_authority(
+        self, tmp_path: Path
+    ) -> None:
+        tasks = yaml.safe_load((ROOT / "roles/base/tasks/configure.yml").read_text())
+        (task,) = (each for each in tasks if each["name"] == "configure | Name all hosts")
+        hosts, networks = tmp_path / "hosts", tmp_path / "networks"
+        task["ansible.builtin.blockinfile"] |= {"path": str(hosts), "create": True}
+        del (
+            task["ansible.builtin.blockinfile"]["owner"],
+            task["ansible.builtin.blockinfile"]["group"],
+        )
+        content = "{{ pki_permitted_networks | to_json }}"
+        play = {
+            "hosts": "all1",
+            "gather_facts": False,
+            "vars_files": [
+                str(ROOT / f"roles/{role}/{part}/main.yml")
+                for role in ("base", "pki")
+                for part in ("defaults", "vars")
+            ],
+            "tasks": [task, {"ansible.builtin.copy": {"content": content, "dest": str(networks)}}],
+        }
+        (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+        local = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "base_domain": "lab.internal",
+        }
+
+        result = run(write(tmp_path, self.with_erp(), **local), str(tmp_path / "play.yml"))
+
+        assert result.returncode == 0, result.stdout
+        assert hosts.read_text().count("lab.internal") == 4
+        assert "erp1" not in hosts.read_text()
+        ours = ["192.0.2.1/32", "192.0.2.2/32", "192.0.2.3/32", "127.0.0.0/8"]
+        assert yaml.safe_load(networks.read_text()) == ours

@@ -29,16 +29,16 @@ class ActionModule(ActionBase):
         _, args = self.validate_argument_spec(
             argument_spec={
                 "roles_path": {"type": "path", "required": True},
+                "hosts": {"type": "list", "elements": "str"},
                 "also_known": {"type": "list", "elements": "str", "default": []},
             }
         )
         variables = task_vars or {}
         described = read_known(Path(args["roles_path"]))
         known = Known(described.roles, described.variables | set(args["also_known"]))
-        hosts = variables["hostvars"]
-        unknown = find_unknown(
-            known, {host: list(hosts[host]) for host in variables["groups"]["all"]}
-        )
+        hostvars = variables["hostvars"]
+        hosts = variables["groups"]["all"] if args["hosts"] is None else args["hosts"]
+        unknown = find_unknown(known, {host: list(hostvars[host]) for host in hosts})
         if not unknown:
             return {"changed": False, "msg": f"{len(known.variables)} variables known"}
         return {

@@ -7,7 +7,7 @@ module: known_variables
 short_description: Fail for a variable that no role knows
 version_added: 0.1.0
 description:
-  - A mistyped variable is silently ignored by Ansible. This looks at the variables of all hosts, takes those whose name
+  - A mistyped variable is silently ignored by Ansible. This looks at the variables of hosts, takes those whose name
     begins with the name of a role and C(_), and fails for each that is not described in that or another role's
     C(meta/argument_specs.yml), naming the nearest known variable.
   - Names that begin with C(__) are internal to roles and not looked at.
@@ -17,6 +17,10 @@ options:
     description: Folder on the controller with one folder for each role.
     type: path
     required: true
+  hosts:
+    description: Names of the hosts whose variables are looked at; without it, all of the inventory.
+    type: list
+    elements: str
   also_known:
     description: Names that are known although no role describes them.
     type: list
