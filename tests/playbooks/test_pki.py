@@ -104,35 +104,15 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
     return Company(tmp_path_factory.mktemp("company"))
 
 
-def role(
-    folder: Path, company: Company, given: Mapping[str, object], tasks: str = "leaf"
+def run(
+    folder: Path,
+    inventory: Mapping[str, object],
+    tasks: Sequence[Mapping[str, object]],
 ) -> subprocess.CompletedProcess[str]:
-    """Run tasks of the role for nginx on hosts, all this machine; `given` by host."""
-    local = {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
-        "base_address": ADDRESS,
-        "base_domain": "lab.internal",
-        "pki_ca_certificate_file": str(company.certificate),
-        "pki_ca_private_key_file": str(company.private_key),
-        "pki_leaf_name": "nginx",
-    }
-    hosts = {host: {"pki_provided_leaves": {"nginx": each}} for host, each in given.items()}
-    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": local}}))
-    play = {
-        "hosts": "all",
-        "gather_facts": False,
-        "tasks": [
-            {"ansible.builtin.import_role": {"name": "pki", "tasks_from": tasks}},
-            {
-                "ansible.builtin.debug": {"msg": "load again: {{ pki_leaf_changed }}"},
-                "when": "pki_leaf_changed is defined",
-            },
-        ],
-    }
+    """Run tasks on the hosts of an inventory, all this machine."""
+    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": inventory}))
+    play = {"hosts": "all", "gather_facts": False, "tasks": tasks}
     (folder / "play.yml").write_text(yaml.safe_dump([play]))
-    for host in given:
-        (folder / "tls" / host).mkdir(parents=True, exist_ok=True)
     replaced = {"__pki_directory": f"{folder}/tls/{{{{ inventory_hostname }}}}"}
     # Files are root's; whoever is not root is it for this program only.
     root = () if os.getuid() == 0 else ("unshare", "--map-root-user")
@@ -147,6 +127,39 @@ def role(
         capture_output=True,
         text=True,
         check=False,
+    )
+
+
+LOCAL = {
+    "ansible_connection": "local",
+    "ansible_python_interpreter": sys.executable,
+    "base_domain": "lab.internal",
+    "pki_leaf_name": "nginx",
+}
+
+
+def role(
+    folder: Path, company: Company, given: Mapping[str, object], tasks: str = "leaf"
+) -> subprocess.CompletedProcess[str]:
+    """Run tasks of the role for nginx on hosts; `given` by host."""
+    variables = LOCAL | {
+        "base_address": ADDRESS,
+        "pki_ca_certificate_file": str(company.certificate),
+        "pki_ca_private_key_file": str(company.private_key),
+    }
+    hosts = {host: {"pki_provided_leaves": {"nginx": each}} for host, each in given.items()}
+    for host in given:
+        (folder / "tls" / host).mkdir(parents=True, exist_ok=True)
+    return run(
+        folder,
+        {"hosts": hosts, "vars": variables},
+        [
+            {"ansible.builtin.import_role": {"name": "pki", "tasks_from": tasks}},
+            {
+                "ansible.builtin.debug": {"msg": "load again: {{ pki_leaf_changed }}"},
+                "when": "pki_leaf_changed is defined",
+            },
+        ],
     )
 
 
@@ -221,3 +234,45 @@ def test_a_pair_that_would_not_work_is_refused_before_it_is_copied(
     assert said.keys() == refused.keys()
     assert {host for host, reason in refused.items() if reason not in said[host]} == set(), said
     assert [*(tmp_path / "tls").rglob("*.pem")] == []
+
+
+def test_the_own_authority_signs_for_hosts_of_ipv4_and_of_ipv6_and_a_second_run_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    addresses = {"lb1": "2001:db8::10", "mcp1": "2001:DB8:0:0::11", "cache1": ADDRESS}
+    hosts = {name: {"ansible_host": address} for name, address in addresses.items()}
+    inventory = {
+        "children": {"mcp_servers": {"hosts": hosts}},
+        "vars": LOCAL | {"pki_state_dir": str(tmp_path / "pki")},
+    }
+    tasks = [
+        {"ansible.builtin.import_role": {"name": "pki"}},
+        {"ansible.builtin.include_role": {"name": "pki", "tasks_from": "leaf"}},
+    ]
+    for name in hosts:
+        (tmp_path / "tls" / name).mkdir(parents=True)
+
+    first, second = (run(tmp_path, inventory, tasks) for _ in range(2))
+
+    assert first.returncode == 0, first.stdout
+    assert second.returncode == 0, second.stdout
+    assert re.findall(r"changed=(\d+)", second.stdout) == ["0", "0", "0"]
+    authority = x509.load_pem_x509_certificate((tmp_path / "pki/ca.pem").read_bytes())
+    limits = authority.extensions.get_extension_for_class(x509.NameConstraints).value
+    networks = {
+        str(each.value) for each in limits.permitted_subtrees or () if "/" in str(each.value)
+    }
+    assert networks == {
+        f"{ADDRESS}/32",
+        "2001:db8::10/128",
+        "2001:db8::11/128",
+        "127.0.0.0/8",
+    }
+    leaves = [str(tmp_path / "tls" / name / "nginx/cert.pem") for name in hosts]
+    verified = subprocess.run(
+        ["openssl", "verify", "-CAfile", str(tmp_path / "pki/ca.pem"), *leaves],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verified.returncode == 0, verified.stdout + verified.stderr
