@@ -86,6 +86,14 @@ def test_a_call_that_is_refused_fails_and_says_what_to_do(verify: Verify, tasks:
     assert "set mcp_server_verify_role" in said
 
 
+def test_a_role_that_no_token_can_name_is_told(verify: Verify) -> None:
+    result = verify("verify_call", mcp_server_verify_role="mcp:viewer mcp:admin")
+
+    assert result.returncode != 0
+    assert "'mcp:viewer mcp:admin' is no name of a role" in result.stdout
+    assert JWT_SECRET not in result.stdout
+
+
 @pytest.mark.parametrize("tasks", ["verify", "verify_call"])
 def test_a_node_that_has_another_key_than_the_inventory_fails(verify: Verify, tasks: str) -> None:
     result = verify(tasks, mcp_server_jwt_secret="x" * 32)

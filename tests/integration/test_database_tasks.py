@@ -1,0 +1,112 @@
+"""The tasks of roles/mcp_server that bring a database up to date, and what they say when that fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mcp_server.settings import DatabaseSettings
+from tests.integration.nodes import McpNode
+from tests.integration.servers import PostgresServer
+
+_ROOT = Path(__file__).resolve().parents[2]
+_GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
+
+Role = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def settings(node: McpNode, empty_database: DatabaseSettings) -> dict[str, Any]:
+    """The configuration of a node whose database is empty."""
+    document: dict[str, Any] = yaml.safe_load(node.config.read_text())
+    return document | {"database": empty_database.model_dump(mode="json")}
+
+
+@pytest.fixture
+def role(settings: dict[str, Any], postgres: PostgresServer, tmp_path: Path) -> Role:
+    """Run a task file of roles/mcp_server with settings and variables that differ."""
+    variables: dict[str, object] = {
+        "ansible_connection": "local",
+        "ansible_host": "192.0.2.1",
+        "ansible_python_interpreter": sys.executable,
+        "mcp_server_database_host": "db.test",
+        "mcp_server_database_owner": postgres.owner,
+        "mcp_server_database_owner_password": postgres.owner_password,
+        # The release of the tests is .venv instead of one below /opt.
+        "__mcp_server_release_dir": str(Path(sys.executable).parents[1]),
+        "__mcp_server_config_dir": str(tmp_path),
+        "__mcp_server_config_next": str(tmp_path / "config.next.yaml"),
+    }
+
+    def run(
+        tasks: str, *, without: str = "", **different: object
+    ) -> subprocess.CompletedProcess[str]:
+        given = {name: value for name, value in settings.items() if name != without}
+        (tmp_path / "config.next.yaml").write_text(yaml.safe_dump(given))
+        inventory = {"all": {"children": {name: {"hosts": {"all1": None}} for name in _GROUPS}}}
+        (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
+        imported = {"ansible.builtin.import_role": {"name": "mcp_server", "tasks_from": tasks}}
+        play = {"hosts": "all", "gather_facts": False, "tasks": [imported]}
+        (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+        # Files are root's; whoever is not root is it for this program only.
+        root = () if os.getuid() == 0 else ("unshare", "--map-root-user")
+        return subprocess.run(
+            [
+                *(*root, str(Path(sys.executable).with_name("ansible-playbook"))),
+                *("-i", str(tmp_path / "hosts.yml"), "-e", json.dumps({**variables, **different})),
+                str(tmp_path / "play.yml"),
+            ],
+            cwd=_ROOT,
+            env=os.environ | {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_an_empty_database_is_migrated_and_seeded_once(role: Role) -> None:
+    first, second = role("migrate"), role("migrate")
+
+    assert first.returncode == 0, first.stdout
+    assert "changed=3" in first.stdout
+    assert second.returncode == 0, second.stdout
+    assert "changed=0" in second.stdout
+
+
+def test_a_migration_that_fails_says_why(role: Role, postgres: PostgresServer) -> None:
+    result = role("migrate", without="public_url")
+
+    said = " ".join(result.stdout.split())
+    assert result.returncode != 0
+    assert "could not bring the database mcp at db.test to the schema of release" in said
+    assert "public_url: Field required" in said
+    assert postgres.owner_password not in result.stdout
+
+
+def test_a_wrong_password_of_the_owner_is_told_and_not_shown(role: Role) -> None:
+    result = role("migrate", mcp_server_database_owner_password="not-the-password-of-the-owner")
+
+    assert result.returncode != 0
+    assert "password authentication failed" in result.stdout
+    assert "not-the-password-of-the-owner" not in result.stdout
+
+
+def test_a_seed_that_fails_says_why(role: Role, postgres: PostgresServer) -> None:
+    result = role("seed")
+
+    said = " ".join(result.stdout.split())
+    assert result.returncode != 0
+    assert "could not enter the hosts of the inventory into the CMDB" in said
+    assert "nothing was imported" in said
+    assert "mcp_server_cmdb_seed: false leaves it out" in said
+    assert postgres.owner_password not in result.stdout
