@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from tests.integration.nodes import AUDIENCE, ISSUER, JWT_SECRET, McpNode
-from tests.integration.servers import Authority
+from tests.integration.servers import Authority, RedisServer
 
 _ROOT = Path(__file__).resolve().parents[2]
 _GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
@@ -67,12 +68,21 @@ def verify(node: McpNode, authority: Authority, tmp_path: Path) -> Verify:
     return run
 
 
+def use_up(redis_server: RedisServer, window: str, limit: int) -> None:
+    """Fill a window as that many calls of this moment do."""
+    calls = "for n = 1, ARGV[1] do redis.call('ZADD', KEYS[1], ARGV[2], 'call:' .. n) end"
+    redis_server.cli(
+        "eval", calls, "1", f"mcp:window:{window}", str(limit), str(time.time_ns() // 1000)
+    )
+
+
 @pytest.mark.parametrize("tasks", ["verify", "verify_call"])
 def test_a_working_installation_is_called_and_changes_nothing(verify: Verify, tasks: str) -> None:
     result = verify(tasks)
 
     assert result.returncode == 0, result.stdout
     assert "changed=0" in result.stdout
+    assert "not reached" not in result.stdout
     assert JWT_SECRET not in result.stdout
 
 
@@ -84,6 +94,25 @@ def test_a_call_that_is_refused_fails_and_says_what_to_do(verify: Verify, tasks:
     assert result.returncode != 0
     assert "as mcp:nobody" in said
     assert "set mcp_server_verify_role" in said
+
+
+@pytest.mark.parametrize(
+    ("tasks", "tool"),
+    [("verify", "cmdb_query_assets"), ("verify_call", "monitoring_query_metrics")],
+)
+def test_a_limit_that_people_have_used_up_fails_no_verification(
+    verify: Verify, redis_server: RedisServer, tasks: str, tool: str
+) -> None:
+    use_up(redis_server, "global", 1000)
+
+    result = verify(tasks)
+
+    said = " ".join(result.stdout.split())
+    assert result.returncode == 0, result.stdout
+    assert "OPA decided and Redis counted" in said
+    assert f"so {tool} itself was not reached. To see that too" in said
+    assert "the limit of 1000 calls in 3600 seconds is used up (global)" in said
+    assert "set mcp_server_verify_role" not in said
 
 
 def test_a_role_that_no_token_can_name_is_told(verify: Verify) -> None:

@@ -1,14 +1,16 @@
 """Calls one tool through `mcpctl stdio`: the release, settings, policy and stores of a node.
 
 Usage: python call_tool.py MCPCTL CONFIG, with {"token": …, "tool": …, "arguments": {…}} on standard
-input, so that the token is in no list of processes. Prints what the tool answered; otherwise the
-status is 1 and the reason stands on standard error.
+input, so that the token is in no list of processes. Prints what the tool answered. Otherwise the reason
+stands on standard error, and the status is 75 where a limit was used up, for everything else 1.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
+import os
 import sys
 import tempfile
 from typing import Any
@@ -18,6 +20,8 @@ from mcp.client.stdio import StdioServerParameters
 
 # Seconds for the start of the process and the call.
 _DEADLINE_S = 30
+# The code of a refusal by a limit (mcp_server/transports/mcp.py).
+_RATE_LIMITED = -32011
 
 
 async def call(mcpctl: str, config: str, asked: dict[str, Any]) -> str:
@@ -36,10 +40,23 @@ async def call(mcpctl: str, config: str, asked: dict[str, Any]) -> str:
     return text
 
 
+def cause(error: BaseException) -> BaseException:
+    """Return the error itself, or the first of a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def limit(error: BaseException) -> str:
+    """Return which limit was used up and for how long, or nothing for another error."""
+    if not isinstance(error, MCPError) or error.error.code != _RATE_LIMITED:
+        return ""
+    seconds = math.ceil(error.error.data["retry_after_ms"] / 1000)
+    return f"{error.error.message}, for another {seconds} s"
+
+
 def refusal(error: BaseException) -> str:
     """Return what a refusal says, its reasons and what would help included."""
-    if isinstance(error, BaseExceptionGroup):
-        return refusal(error.exceptions[0])
     if not isinstance(error, MCPError):
         return f"{type(error).__name__}: {error}"
     data = error.error.data if isinstance(error.error.data, dict) else {}
@@ -56,7 +73,10 @@ def main() -> None:
     except TimeoutError:
         sys.exit(f"{asked['tool']} gave no answer within {_DEADLINE_S} s")
     except (MCPError, OSError, BaseExceptionGroup) as error:
-        sys.exit(f"{asked['tool']} was refused: {refusal(error)}")
+        if used_up := limit(cause(error)):
+            sys.stderr.write(f"{used_up}\n")
+            sys.exit(os.EX_TEMPFAIL)
+        sys.exit(f"{asked['tool']} was refused: {refusal(cause(error))}")
 
 
 if __name__ == "__main__":
