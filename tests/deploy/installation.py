@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import shlex
 import ssl
 import subprocess
@@ -38,6 +39,11 @@ class Playbook:
 
     rc: int
     output: str
+
+    @property
+    def plays(self) -> list[str]:
+        """The names of the plays that began."""
+        return re.findall(r"^PLAY \[(.*)\]", self.output, re.MULTILINE)
 
     def require(self) -> Playbook:
         """Return itself, or fail with the whole output."""
