@@ -8,8 +8,9 @@ import math
 import re
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +35,7 @@ __all__ = [
     "one_request",
     "parsed",
     "read_answer",
+    "reading",
 ]
 
 _MAX_ANSWER_BYTES = 32 * 1024 * 1024
@@ -74,6 +76,21 @@ class OutcomeUnknown(ToolError):
             f"it is not known whether the change was made: {backend} {why}; "
             f"before you try again, {find_out}"
         )
+
+
+@contextmanager
+def reading(backend: str) -> Iterator[None]:
+    """Take what is not of the backend's API, such as a page to log in at, for an outage.
+
+    For the length of a block that reads an answer, and does nothing else.
+
+    Raises:
+        BackendUnavailable: the block could make nothing of what it read.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise BackendUnavailable(backend, "it answered what its API does not give") from error
 
 
 class AnswerTooLarge(ToolError):

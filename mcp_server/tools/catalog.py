@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 
+_LONGEST_ERROR = 4000
 LONGEST_CURSOR = 8192
 """Characters of a cursor at most: as it is made, and as it is taken."""
 
@@ -82,11 +83,13 @@ class ListResult(Result):
 class ToolError(Exception):
     """The tool could not do its work; the message is for the caller (and for a model to act on).
 
-    `retryable` tells that the same call may work a little later.
+    It may repeat what a backend said, so it is cut at 4,000 characters. `retryable` tells that the same
+    call may work a little later.
     """
 
     def __init__(self, message: str, *, retryable: bool = False) -> None:
-        super().__init__(message)
+        cut = len(message) > _LONGEST_ERROR
+        super().__init__(message[:_LONGEST_ERROR] + "…" if cut else message)
         self.retryable = retryable
 
 

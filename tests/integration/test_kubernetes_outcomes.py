@@ -74,9 +74,10 @@ def instead(status: int, text: str = "upstream trouble") -> Fate:
         (late, "gave no answer within 1 s"),
         (instead(500), "HTTP 500"),
         (instead(504), "HTTP 504"),
-        (instead(200, "<html>"), "not a JSON object"),
+        (instead(200, "<html>"), "it answered what its API does not give"),
+        (instead(200, '{"ok": true}'), "it answered what its API does not give"),
     ],
-    ids=["cut", "late", "500", "504", "no JSON"],
+    ids=["cut", "late", "500", "504", "no JSON", "other JSON"],
 )
 @pytest.mark.parametrize("tool", ["scale_deployment", "restart_deployment"])
 async def test_a_change_without_an_answer_is_made_once_and_said_to_be_unknown(
@@ -101,6 +102,27 @@ async def test_a_change_without_an_answer_is_made_once_and_said_to_be_unknown(
     assert not error.value.retryable
     assert len([method for method, _ in balancer.passed if method != "GET"]) == 1
     assert generation() == before + 1
+
+
+@pytest.mark.parametrize("text", ["<html>", "[]", "null", '{"items": []}', '{"status": "ok"}'])
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("get_pods", {}),
+        ("get_deployments", {"all_namespaces": True}),
+        ("get_events", {}),
+        ("get_rollout_status", {"deployment": "judged-far"}),
+    ],
+)
+async def test_what_is_not_of_the_api_is_an_outage_that_names_the_cluster(
+    balancer: Balancer, tool: str, arguments: dict[str, Any], text: str
+) -> None:
+    balancer.fate = instead(200, text)
+    async with family_of({"main": balancer.settings()}) as call:
+        with pytest.raises(
+            BackendUnavailable, match="the Kubernetes cluster main is not available"
+        ):
+            await call(tool, **arguments)
 
 
 async def test_a_change_that_was_not_sent_may_be_tried_again(web_cluster: Cluster) -> None:

@@ -220,8 +220,9 @@ class Cluster:
             document = await parsed(body)
         except (ValueError, RecursionError):
             document = None
-        if not isinstance(document, dict):
-            raise BackendUnavailable(self.title, "its answer is not a JSON object")
+        if not isinstance(document, dict) or "kind" not in document:
+            # Something before the API server answered: each of its own objects tells its kind.
+            raise BackendUnavailable(self.title, "it answered what its API does not give")
         return document
 
     async def _open(

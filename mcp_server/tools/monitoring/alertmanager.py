@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mcp_server.settings import MonitoringSettings
-from mcp_server.tools.backend import BackendUnavailable, HttpBackend
+from mcp_server.tools.backend import BackendUnavailable, HttpBackend, reading
 from mcp_server.tools.catalog import ToolError
 
 __all__ = ["Alertmanager", "KnownAlert"]
@@ -56,13 +56,14 @@ class Alertmanager:
             raise ToolError(f"Alertmanager refused the matchers: {body}")
         if status != 200 or not isinstance(body, list):
             raise BackendUnavailable("Alertmanager", f"it answered HTTP {status}")
-        return [
-            KnownAlert(
-                labels=alert["labels"],
-                annotations=alert["annotations"],
-                active_since=datetime.fromisoformat(alert["startsAt"]),
-                silenced=bool(alert["status"]["silencedBy"]),
-                inhibited=bool(alert["status"]["inhibitedBy"]),
-            )
-            for alert in body
-        ]
+        with reading("Alertmanager"):
+            return [
+                KnownAlert(
+                    labels=dict(alert["labels"]),
+                    annotations=dict(alert["annotations"]),
+                    active_since=datetime.fromisoformat(alert["startsAt"]),
+                    silenced=bool(alert["status"]["silencedBy"]),
+                    inhibited=bool(alert["status"]["inhibitedBy"]),
+                )
+                for alert in body
+            ]

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mcp_server.settings import GrafanaSettings
+from mcp_server.tools.backend import reading
 from mcp_server.tools.catalog import Arguments, Result, Tool, ToolContext, ToolError
 from mcp_server.tools.documents import Document
 from mcp_server.tools.monitoring.grafana import (
@@ -218,7 +219,8 @@ class Dashboards:
         stored = await self._grafana.dashboard(parameters["uid"])
         if stored is None:
             raise ToolError("Grafana has no such dashboard")
-        panels = list(_panels(stored.model))
+        with reading("Grafana"):
+            panels = list(_panels(stored.model))
         shown = _fitting(panels[: context.at_most(len(panels))])
         return json.dumps(
             {

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urljoin
 
 from mcp_server.settings import GrafanaSettings
-from mcp_server.tools.backend import BackendUnavailable, HttpBackend, OutcomeUnknown
+from mcp_server.tools.backend import BackendUnavailable, HttpBackend, OutcomeUnknown, reading
 from mcp_server.tools.catalog import ToolError
 
 __all__ = ["FIND_OUT", "Folder", "FoundDashboard", "Grafana", "SavedDashboard", "StoredDashboard"]
@@ -102,7 +102,9 @@ class Grafana:
             ToolError: there is none, or several have this title; Grafana refused.
             BackendUnavailable: it does not answer.
         """
-        folders = [Folder(hit["uid"], hit["title"]) for hit in await self._search("dash-folder")]
+        hits = await self._search("dash-folder")
+        with reading("Grafana"):
+            folders = [Folder(hit["uid"], hit["title"]) for hit in hits]
         found = [each for each in folders if each.uid == name] or [
             each for each in folders if each.title == name
         ]
@@ -124,12 +126,14 @@ class Grafana:
             ToolError: Grafana refused; BackendUnavailable: it does not answer.
         """
         wanted = None if folder is None else folder.uid
-        return [
-            found
-            for hit in await self._search("dash-db", query=title)
-            if (found := self._found(hit)).title.strip().casefold() == title.strip().casefold()
-            and (found.folder.uid if found.folder else None) == wanted
-        ]
+        hits = await self._search("dash-db", query=title)
+        with reading("Grafana"):
+            return [
+                found
+                for found in map(self._found, hits)
+                if found.title.strip().casefold() == title.strip().casefold()
+                and (found.folder.uid if found.folder else None) == wanted
+            ]
 
     async def dashboards(self, most: int) -> list[FoundDashboard]:
         """Return the first `most` dashboards that the service account may see, by title.
@@ -137,7 +141,9 @@ class Grafana:
         Raises:
             ToolError: Grafana refused; BackendUnavailable: it does not answer.
         """
-        return [self._found(hit) for hit in await self._search("dash-db", most=most)]
+        hits = await self._search("dash-db", most=most)
+        with reading("Grafana"):
+            return [self._found(hit) for hit in hits]
 
     async def dashboard(self, uid: str) -> StoredDashboard | None:
         """Return a dashboard with its content, or None where there is none.
@@ -151,16 +157,17 @@ class Grafana:
         if status == 404:
             return None
         document = _answered(status, body, dict, "read the dashboard")
-        model, meta = document["dashboard"], document["meta"]
-        return StoredDashboard(
-            uid=uid,
-            title=model["title"],
-            folder=_folder(meta),
-            url=self._absolute(meta["url"]),
-            version=model["version"],
-            tags=tuple(model.get("tags") or ()),
-            model=model,
-        )
+        with reading("Grafana"):
+            model, meta = document["dashboard"], document["meta"]
+            return StoredDashboard(
+                uid=uid,
+                title=model["title"],
+                folder=_folder(meta),
+                url=self._absolute(meta["url"]),
+                version=model["version"],
+                tags=tuple(model.get("tags") or ()),
+                model=model,
+            )
 
     async def save(
         self, model: Mapping[str, Any], *, folder: Folder | None, message: str

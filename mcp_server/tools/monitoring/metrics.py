@@ -241,7 +241,11 @@ class Metrics:
         """Return why a query may have found nothing, and what is near."""
         if found:
             return []
-        known = await self._prometheus.metric_names()
+        try:
+            known = await self._prometheus.metric_names()
+        except ToolError:
+            # The query was answered; without a hint the answer is the same.
+            return []
         names, there = names_in(query), frozenset(known)
         unknown = [name for name in names if name not in there]
         if not names:

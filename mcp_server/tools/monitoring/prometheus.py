@@ -17,6 +17,7 @@ from mcp_server.tools.backend import (
     HttpBackend,
     Probe,
     SlowAnswer,
+    reading,
 )
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.cursor import bounded
@@ -180,16 +181,17 @@ class Prometheus:
     async def alerts(self) -> list[PrometheusAlert]:
         """Return the alerts that are pending or firing."""
         body = await self._ask("/api/v1/alerts", {})
-        return [
-            PrometheusAlert(
-                labels=alert["labels"],
-                annotations=alert["annotations"],
-                state=alert["state"],
-                active_since=datetime.fromisoformat(alert["activeAt"]),
-            )
-            for alert in body["data"]["alerts"]
-            if alert["state"] in ("pending", "firing")
-        ]
+        with reading("Prometheus"):
+            return [
+                PrometheusAlert(
+                    labels=dict(alert["labels"]),
+                    annotations=dict(alert["annotations"]),
+                    state=alert["state"],
+                    active_since=datetime.fromisoformat(alert["activeAt"]),
+                )
+                for alert in body["data"]["alerts"]
+                if alert["state"] in ("pending", "firing")
+            ]
 
     async def metric_names(self) -> Sequence[str]:
         """Return the names of all metrics in order; kept for a minute."""
@@ -201,16 +203,18 @@ class Prometheus:
 
     async def _read_names(self) -> Sequence[str]:
         body = await self._ask("/api/v1/label/__name__/values", {})
-        return tuple(sorted(body["data"], key=bounded))
+        with reading("Prometheus"):
+            return tuple(sorted(body["data"], key=bounded))
 
     async def _read_metadata(self) -> Mapping[str, Metadata]:
         # Exporters may disagree about one name; the first is shown, as in Prometheus' own pages.
         body = await self._ask("/api/v1/metadata", {"limit_per_metric": "1"})
-        return {
-            name: Metadata(type=said[0]["type"], unit=said[0]["unit"], help=said[0]["help"])
-            for name, said in body["data"].items()
-            if said
-        }
+        with reading("Prometheus"):
+            return {
+                name: Metadata(type=said[0]["type"], unit=said[0]["unit"], help=said[0]["help"])
+                for name, said in body["data"].items()
+                if said
+            }
 
     async def _evaluate(self, path: str, params: Mapping[str, str]) -> Answer:
         # Prometheus works on until its own timeout, also where nobody waits any more.
@@ -223,7 +227,9 @@ class Prometheus:
             raise QueryTooExpensive(str(error)) from error
         except AnswerTooLarge as error:
             raise AnswerTooLong from error
-        return _answer(_successful(status, body))
+        document = _successful(status, body)
+        with reading("Prometheus"):
+            return _answer(document)
 
     async def _ask(self, path: str, params: Mapping[str, str]) -> dict[str, Any]:
         return _successful(*await self._http.get(path, params))
