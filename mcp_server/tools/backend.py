@@ -8,9 +8,17 @@ import math
 import re
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +33,7 @@ from mcp_server.tls import client_context
 from mcp_server.tools.catalog import ToolError
 
 __all__ = [
+    "OPEN_S",
     "AnswerTooLarge",
     "BackendUnavailable",
     "Guard",
@@ -45,7 +54,8 @@ _PARSERS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="parse")
 _READ_ATTEMPTS = 2
 _READ_PAUSE_S = 0.1
 _FAILURES_TO_OPEN = 5
-_OPEN_S = 15.0
+OPEN_S = 15.0
+"""Seconds for which an open circuit refuses."""
 
 # The other form, a date, says the same less plainly.
 _SECONDS = re.compile(r"[0-9]{1,6}")
@@ -59,6 +69,10 @@ class BackendUnavailable(ToolError):
 
     def __init__(self, backend: str, why: str) -> None:
         super().__init__(f"{backend} is not available: {why}", retryable=True)
+
+
+class _CircuitOpen(BackendUnavailable):
+    """Nothing was sent."""
 
 
 class OutcomeUnknown(ToolError):
@@ -148,7 +162,7 @@ class Guard:
         open_s: seconds for which an open circuit refuses.
     """
 
-    def __init__(self, name: str, *, timeout_s: float, open_s: float = _OPEN_S) -> None:
+    def __init__(self, name: str, *, timeout_s: float, open_s: float = OPEN_S) -> None:
         self.name = name
         self._timeout_s = timeout_s
         self._open_s = open_s
@@ -187,14 +201,10 @@ class Guard:
             OutcomeUnknown: a change was sent and got no answer, or one that tells nothing of it.
         """
         try:
-            async with await self._circuits.get_breaker(self.name):
+            async with self.passing():
                 return await self._attempt(ask, attempts=_READ_ATTEMPTS if retry else 1)
-        except OpenedState as circuit:
-            circuit.__traceback__ = None  # the library raises one object again and again
-            wait_s = max(1, math.ceil(circuit.opened_at + self._open_s - time.time()))
-            raise BackendUnavailable(
-                self.name, f"the last calls failed; tried again in {wait_s} s"
-            ) from None
+        except _CircuitOpen:
+            raise
         except (aiohttp.ClientError, OSError, BackendUnavailable, AnswerTooLarge) as error:
             if not retry and not isinstance(error, _NO_CONNECTION):
                 raise OutcomeUnknown(
@@ -209,6 +219,24 @@ class Guard:
             else:
                 why = type(error).__name__
             raise BackendUnavailable(self.name, why) from error
+
+    @asynccontextmanager
+    async def passing(self) -> AsyncIterator[None]:
+        """Let a block ask that has deadlines and errors of its own, unless the circuit is open.
+
+        Raises:
+            BackendUnavailable: the circuit is open. The block counts as failed where it raises one, or
+                another error that tells of the backend.
+        """
+        try:
+            async with await self._circuits.get_breaker(self.name):
+                yield
+        except OpenedState as circuit:
+            circuit.__traceback__ = None  # the library raises one object again and again
+            wait_s = max(1, math.ceil(circuit.opened_at + self._open_s - time.time()))
+            raise _CircuitOpen(
+                self.name, f"the last calls failed; tried again in {wait_s} s"
+            ) from None
 
     def _instead_of_an_answer(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -316,6 +318,36 @@ async def test_after_a_freeze_all_idle_connections_are_replaced(
         await _ids(database, "default")
 
     assert await _ids(database, "default") == ["a"]
+
+
+async def test_a_frozen_database_is_asked_five_times_and_again_after_a_while(
+    owner: asyncpg.Connection, database_settings: DatabaseSettings, postgres: PostgresServer
+) -> None:
+    await _import(owner, _row("a"))
+    pool = Database(database_settings.model_copy(update={"timeout_s": 0.3}))
+    await pool.start()
+    backend = PostgresCmdb(pool, open_s=1)
+
+    async def ask() -> int:
+        return (await backend.query_assets("default", AssetQuery(), limit=1)).total
+
+    try:
+        with postgres.paused():
+            for _ in range(5):
+                with pytest.raises(BackendUnavailable, match="its database does not answer"):
+                    await ask()
+            with pytest.raises(BackendUnavailable, match="the last calls failed; tried again in"):
+                await ask()
+        found = None
+        for _ in range(200):
+            with contextlib.suppress(BackendUnavailable):
+                found = await ask()
+                break
+            await asyncio.sleep(0.1)
+    finally:
+        await pool.stop()
+
+    assert found == 1
 
 
 async def test_every_update_counts_the_version_whatever_it_says(owner: asyncpg.Connection) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from mcp_server.database import CommitUnknown, Database, DatabaseUnavailable
-from mcp_server.tools.backend import BackendUnavailable, OutcomeUnknown
+from mcp_server.tools.backend import OPEN_S, BackendUnavailable, Guard, OutcomeUnknown
 from mcp_server.tools.cmdb.backend import FIND_OUT, MOST_NODES, NAME, AssetChanged, AssetNotFound
 from mcp_server.tools.cmdb.model import (
     Asset,
@@ -138,10 +138,12 @@ class PostgresCmdb:
     Args:
         database: an open pool, which the caller starts and stops; its role has SELECT on the tables
             of cmdb, UPDATE on the status of assets, INSERT on changes.
+        open_s: seconds for which an open circuit refuses.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, open_s: float = OPEN_S) -> None:
         self._database = database
+        self._guard = Guard(NAME, timeout_s=database.timeout_s, open_s=open_s)
 
     async def start(self) -> None:
         """See `CmdbBackend.start`."""
@@ -243,28 +245,30 @@ class PostgresCmdb:
     @asynccontextmanager
     async def _reading(self, tenant: str) -> AsyncIterator[asyncpg.Connection]:
         """Lend a connection that sees one state of the tenant's data."""
-        try:
-            async with self._database.transaction(
-                readonly=True, isolation="repeatable_read"
-            ) as connection:
-                await _enter(connection, tenant)
-                yield connection
-        except DatabaseUnavailable as error:
-            raise _unavailable() from error
+        async with self._guard.passing():
+            try:
+                async with self._database.transaction(
+                    readonly=True, isolation="repeatable_read"
+                ) as connection:
+                    await _enter(connection, tenant)
+                    yield connection
+            except DatabaseUnavailable as error:
+                raise _unavailable() from error
 
     @asynccontextmanager
     async def _writing(self, tenant: str) -> AsyncIterator[asyncpg.Connection]:
         """Lend a connection whose statements all happen, or none."""
-        try:
-            async with self._database.transaction() as connection:
-                await _enter(connection, tenant)
-                yield connection
-        except CommitUnknown as error:
-            raise OutcomeUnknown(
-                NAME, "lost its database while it wrote", find_out=FIND_OUT
-            ) from error
-        except DatabaseUnavailable as error:
-            raise _unavailable() from error
+        async with self._guard.passing():
+            try:
+                async with self._database.transaction() as connection:
+                    await _enter(connection, tenant)
+                    yield connection
+            except CommitUnknown as error:
+                raise OutcomeUnknown(
+                    NAME, "lost its database while it wrote", find_out=FIND_OUT
+                ) from error
+            except DatabaseUnavailable as error:
+                raise _unavailable() from error
 
 
 async def _enter(connection: asyncpg.Connection, tenant: str) -> None:
