@@ -196,6 +196,26 @@ class TestSettings:
         assert traffic.faults == []
         assert all(changed[name] != before[name] for name in before)
 
+    async def test_postgresql_moves_to_another_port_and_back(self, calm: Installation) -> None:
+        (database,) = calm.members("postgres")
+        moved = calm.play("playbooks/postgres.yml", "-e", "postgres_port=5433").require()
+        listening = database.run("ss -Hltn sport = 5433")
+        calm.play("playbooks/postgres.yml").require()
+
+        assert moved.rc == 0
+        assert database.address in listening
+        assert database.address in database.run("ss -Hltn sport = 5432")
+        assert database.run("ss -Hltn sport = 5433") == ""
+
+    @pytest.mark.parametrize("playbook", ["playbooks/policies.yml", "playbooks/mcp_server.yml"])
+    @pytest.mark.parametrize("tag", ["configure", "service"])
+    def test_one_step_can_be_checked_alone(
+        self, installation: Installation, playbook: str, tag: str
+    ) -> None:
+        run = installation.play(playbook, "--tags", tag, "--check", "--diff").require()
+
+        assert re.findall(r"changed=([1-9]\d*)", run.output) == []
+
 
 class _Bearer:
     """A client that puts one user's token on the calls of a shared client."""
