@@ -101,13 +101,22 @@ class _ListenerSettings(_Model):
     port: Port
     tls: TlsSettings | None = None
     allowed_peers: tuple[str, ...] = ()
-    """DNS names, one of which the peer's certificate must carry; empty: any certificate of the CA."""
+    """DNS names, one of which the peer's certificate must carry; needed with tls."""
 
     @field_validator("host")
     @classmethod
     def _is_an_address(cls, value: str) -> str:
         ipaddress.ip_address(value)
         return value
+
+    @model_validator(mode="after")
+    def _names_its_peers(self) -> Self:
+        if (self.tls is None) != (not self.allowed_peers):
+            raise ValueError(
+                "tls and allowed_peers belong together: name the peers that may connect, since a "
+                "certificate of the CA alone says only that its bearer is one of all hosts"
+            )
+        return self
 
 
 class ListenSettings(_ListenerSettings):

@@ -111,7 +111,7 @@ def _pinned(names: Sequence[str]) -> type[asyncio.Protocol]:
                 value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"
             }
             super().connection_made(transport)
-            if accepted and not accepted & bears:
+            if not accepted & bears:
                 telemetry.log.warning("peer_refused", names=sorted(bears))
                 transport.abort()
 

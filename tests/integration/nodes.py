@@ -35,7 +35,7 @@ class McpNode(Server):
     Args:
         overrides: top-level sections of the configuration that differ.
         grafana: its section of the configuration; None: there is no Grafana.
-        tls: certificate of both listeners, shown by `ready` as well; None: no TLS.
+        tls: certificate of both listeners, shown by `ready` as well, for localhost; None: no TLS.
     """
 
     def __init__(
@@ -61,7 +61,9 @@ class McpNode(Server):
         self.config = directory / "config.yaml"
         secret = directory / "jwt_secret"
         secret.write_text(JWT_SECRET)
-        served_with = {} if tls is None else {"tls": tls.model_dump(mode="json")}
+        served_with: dict[str, Any] = {}
+        if tls is not None:
+            served_with = {"tls": tls.model_dump(mode="json"), "allowed_peers": ["localhost"]}
         document = {
             "node": name,
             "public_url": self.url,

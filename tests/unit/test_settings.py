@@ -44,6 +44,11 @@ def test_the_least_configuration_has_safe_defaults(tmp_path: Path) -> None:
         ({"listen": {"zzz": 1}}, "listen.zzz is not a setting; known here: allowed_peers, "),
         ({"listen": {"port": 70000}}, "listen.port: Input should be less than or equal to 65535"),
         ({"listen": {"host": "mcp1"}}, "listen.host: "),
+        ({"listen": {"allowed_peers": ["nginx.test"]}}, "tls and allowed_peers belong together"),
+        (
+            {"telemetry": {"tls": {"cert": "/c", "key": "/k", "ca": "/a"}}},
+            "tls and allowed_peers belong together: name the peers",
+        ),
         ({"public_url": "not a url"}, "public_url: "),
         (
             {"identity": {"jwt": {**JWT, "max_lifetime_s": 59}}},
