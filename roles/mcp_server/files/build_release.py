@@ -3,8 +3,9 @@
 
 The archive holds the wheels of the lock file for one Python and architecture, the project's own
 wheel, and a requirements.txt with the hash of each. The name of the release is its version and a hash
-of all that, so any change of the sources or the lock makes a new release, and the same sources make
-the same one everywhere.
+of all that decides how it behaves: the package, its requirements, the lock, the target. A change of any
+of these makes a new release; one of the README or of a linter's settings makes none, because a new
+release restarts every node. The same sources make the same name everywhere.
 
 Prints a JSON object: name, archive, sha256, changed (whether anything had to be made).
 """
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +38,18 @@ except ModuleNotFoundError as error:
 _ARCHIVES_KEPT = 5
 # What the own wheel is made of, besides the package itself.
 _SOURCES = ("LICENSE", "README.md", "pyproject.toml")
+# What pyproject.toml tells of the project for people to read.
+_FOR_READERS = {
+    "authors",
+    "classifiers",
+    "description",
+    "keywords",
+    "license",
+    "license-files",
+    "maintainers",
+    "readme",
+    "urls",
+}
 _PACKAGE = "mcp_server"
 # The oldest supported host is Debian 12 with glibc 2.36.
 _NEWEST_GLIBC_MINOR = 36
@@ -69,7 +83,8 @@ def _options() -> argparse.Namespace:
 
 
 def _release(options: argparse.Namespace) -> dict[str, object]:
-    own = _own_wheel(options.source, options.cache / "own")
+    behaviour = _behaviour(options.source)
+    own = _own_wheel(options.source, options.cache / "own" / behaviour)
     name, version = own.name.split("-")[:2]
     target = f"cp{options.python.replace('.', '')}-{options.machine}"
     locked = (
@@ -79,7 +94,7 @@ def _release(options: argparse.Namespace) -> dict[str, object]:
         + "\n"
     )
     requirements = f"{name.replace('_', '-')}=={version} --hash=sha256:{_sha256(own)}\n{locked}"
-    digest = hashlib.sha256(f"{target}\n{requirements}".encode()).hexdigest()[:_HASH_DIGITS]
+    digest = hashlib.sha256(f"{target}\n{behaviour}\n{locked}".encode()).hexdigest()[:_HASH_DIGITS]
     release = f"{version}-{digest}"
     archive = options.cache / "archives" / f"{release}-{target}.tar"
     missing = not archive.exists()
@@ -126,18 +141,29 @@ def _locked(text: str, python: str, machine: str) -> Iterator[str]:
             yield f"{canonicalize_name(requirement.name)}{requirement.specifier} {pins}"
 
 
-def _own_wheel(source: Path, cache: Path) -> Path:
-    """Return the project's wheel, built when the sources are not those of the last one."""
-    files = [source / name for name in _SOURCES]
-    files += sorted(
+def _package(source: Path) -> list[Path]:
+    """Return the files of the package, sorted."""
+    return sorted(
         path
         for path in (source / _PACKAGE).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
     )
+
+
+def _behaviour(source: Path) -> str:
+    """Return a hash of what decides how the project's wheel behaves."""
     content = hashlib.sha256()
-    for path in files:
+    for path in _package(source):
         content.update(f"{path.relative_to(source)}\0{_sha256(path)}\n".encode())
-    place = cache / content.hexdigest()[:_HASH_DIGITS]
+    described = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))
+    project = {k: v for k, v in described["project"].items() if k not in _FOR_READERS}
+    decisive = {"project": project, "build": described["tool"]["hatch"]["build"]}
+    content.update(json.dumps(decisive, sort_keys=True).encode())
+    return content.hexdigest()[:_HASH_DIGITS]
+
+
+def _own_wheel(source: Path, place: Path) -> Path:
+    """Return the project's wheel, built when there is none at its place."""
     built = sorted(place.glob("*.whl"))
     if built:
         place.touch()
@@ -145,7 +171,7 @@ def _own_wheel(source: Path, cache: Path) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         # A copy without what lies around, so that nothing else gets into the wheel.
         copy, output = Path(scratch, "source"), Path(scratch, "dist")
-        for path in files:
+        for path in [*(source / name for name in _SOURCES), *_package(source)]:
             target = copy / path.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
@@ -168,7 +194,7 @@ def _own_wheel(source: Path, cache: Path) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         for wheel in output.glob("*.whl"):
             _move(wheel, place / wheel.name)
-    _prune(cache)
+    _prune(place.parent)
     return next(place.glob("*.whl"))
 
 
