@@ -63,16 +63,40 @@ def index(tmp_path: Path) -> Path:
     return folder
 
 
+def wheel(index: Path, name: str) -> Path:
+    """Put a wheel without content into the index; name is that of the file."""
+    project, version, *_ = name.split("-")
+    about = f"{project}-{version}.dist-info"
+    path = index / f"{name}.whl"
+    with zipfile.ZipFile(path, "w") as content:
+        content.writestr(
+            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n"
+        )
+        content.writestr(f"{about}/WHEEL", f"Wheel-Version: 1.0\nTag: {name.split('-', 2)[2]}\n")
+        content.writestr(f"{about}/RECORD", "")
+    return path
+
+
+def pin(*wheels: Path) -> str:
+    """Return the hashes of wheels as a lock file names them."""
+    return " ".join(
+        f"--hash=sha256:{hashlib.sha256(each.read_bytes()).hexdigest()}" for each in wheels
+    )
+
+
 Build = Callable[..., Release]
+Program = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def build(project: Path, index: Path, cache: Path, tmp_path: Path) -> Build:
-    """Build a release of the project for a target."""
+def program(project: Path, index: Path, cache: Path, tmp_path: Path) -> Program:
+    """Run the program for a target."""
 
-    def run(lock: str = "", python: str = "3.13", machine: str = "x86_64") -> Release:
+    def run(
+        lock: str = "", python: str = "3.13", machine: str = "x86_64"
+    ) -> subprocess.CompletedProcess[str]:
         (tmp_path / "server.lock").write_text(lock)
-        done = subprocess.run(
+        return subprocess.run(
             [
                 *(sys.executable, str(PROGRAM), f"--source={project}", f"--cache={cache}"),
                 *(f"--lock={tmp_path / 'server.lock'}", f"--python={python}"),
@@ -83,6 +107,16 @@ def build(project: Path, index: Path, cache: Path, tmp_path: Path) -> Build:
             text=True,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def build(program: Program) -> Build:
+    """Build a release of the project for a target."""
+
+    def run(*arguments: str, **target: str) -> Release:
+        done = program(*arguments, **target)
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout)
         return Release(said["name"], Path(said["archive"]), said["changed"])
@@ -156,22 +190,58 @@ class TestName:
         assert len(names) == 4
 
 
-def wheel(index: Path, name: str) -> Path:
-    """Put a wheel without content into the index; name is that of the file."""
-    project, version, *_ = name.split("-")
-    about = f"{project}-{version}.dist-info"
-    path = index / f"{name}.whl"
-    with zipfile.ZipFile(path, "w") as content:
-        content.writestr(
-            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n"
+class TestTargets:
+    """A host gets the wheels of its own Python and architecture, and of no newer C library."""
+
+    @pytest.fixture
+    def lock(self, index: Path) -> str:
+        pure = wheel(index, "pure-1-py3-none-any")
+        compiled = [
+            wheel(index, f"compiled-1-cp{python}-cp{python}-{platform}")
+            for python in ("311", "313")
+            for platform in (
+                "manylinux_2_17_x86_64.manylinux2014_x86_64",
+                "manylinux_2_17_aarch64.manylinux2014_aarch64",
+                "manylinux_2_39_aarch64",
+                "musllinux_1_2_aarch64",
+                "win_arm64",
+            )
+        ]
+        stable = [
+            wheel(index, f"stable-1-cp39-abi3-manylinux_2_34_{machine}")
+            for machine in ("x86_64", "aarch64")
+        ]
+        intel = wheel(index, "intel-1-py3-none-manylinux_2_17_x86_64")
+        return (
+            f"pure==1 {pin(pure)}\ncompiled==1 {pin(*compiled)}\nstable==1 {pin(*stable)}\n"
+            f"intel==1 ; platform_machine == 'x86_64' {pin(intel)}\n"
         )
-        content.writestr(f"{about}/WHEEL", f"Wheel-Version: 1.0\nTag: {name.split('-', 2)[2]}\n")
-        content.writestr(f"{about}/RECORD", "")
-    return path
 
+    @pytest.mark.parametrize(("python", "tag"), [("3.11", "cp311"), ("3.13", "cp313")])
+    def test_an_arm64_host_gets_wheels_for_arm64(
+        self, build: Build, lock: str, python: str, tag: str
+    ) -> None:
+        assert build(lock, python=python, machine="aarch64").wheels == {
+            "pure-1-py3-none-any.whl",
+            f"compiled-1-{tag}-{tag}-manylinux_2_17_aarch64.manylinux2014_aarch64.whl",
+            "stable-1-cp39-abi3-manylinux_2_34_aarch64.whl",
+        }
 
-def pin(*wheels: Path) -> str:
-    """Return the hashes of wheels as a lock file names them."""
-    return " ".join(
-        f"--hash=sha256:{hashlib.sha256(each.read_bytes()).hexdigest()}" for each in wheels
-    )
+    def test_an_x86_host_gets_wheels_for_x86(self, build: Build, lock: str) -> None:
+        assert build(lock, machine="x86_64").wheels == {
+            "pure-1-py3-none-any.whl",
+            "compiled-1-cp313-cp313-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+            "stable-1-cp39-abi3-manylinux_2_34_x86_64.whl",
+            "intel-1-py3-none-manylinux_2_17_x86_64.whl",
+        }
+
+    @pytest.mark.parametrize("platform", ["manylinux_2_17_x86_64", "manylinux_2_37_aarch64"])
+    def test_a_requirement_without_a_wheel_for_the_host_is_named(
+        self, program: Program, index: Path, platform: str
+    ) -> None:
+        only = wheel(index, f"only-1-cp313-cp313-{platform}")
+
+        done = program(f"only==1 {pin(only)}\n", machine="aarch64")
+
+        assert done.returncode != 0
+        assert "No matching distribution found for only==1" in done.stderr
