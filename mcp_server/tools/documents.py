@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 from urllib.parse import unquote
 
 from mcp_server.tools.catalog import Scope, ToolContext
 
-__all__ = ["Document"]
+__all__ = ["ROWS_BYTES", "Document", "fitting"]
+
+ROWS_BYTES = 56 * 1024
+"""What the rows of a document may take; the rest of it stays below the budget of a whole one."""
 
 Complete = Callable[[str, str, Mapping[str, str], ToolContext], Awaitable[list[str]]]
 
@@ -92,3 +97,15 @@ class Document:
                 for number, part in enumerate(parts)
             )
         )
+
+
+def fitting(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the first rows that fit a document, as the JSON they are written as."""
+    fit: list[Mapping[str, Any]] = []
+    size = 0
+    for row in rows:
+        size += len(json.dumps(row).encode())
+        if size > ROWS_BYTES:
+            break
+        fit.append(row)
+    return fit

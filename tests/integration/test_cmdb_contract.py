@@ -19,6 +19,7 @@ from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
 from mcp_server.tools.cmdb.backend import AssetChanged, AssetNotFound
 from mcp_server.tools.cmdb.family import ChangeRecordsArguments, QueryAssetsArguments
 from mcp_server.tools.cmdb.model import Direction
+from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 from tests.integration.cmdbs import CmdbUnderTest, Postgres, Rest, Tools, asset
 from tests.integration.forged import forged
 from tests.integration.servers import PostgresServer
@@ -651,6 +652,39 @@ class TestDocuments:
         assert _ids(listed["assets"]) == ["api", "app1", "app2", "db1", "web"]
         assert one["asset"] == listed["assets"][3]
         assert one["neighbours"]["edges"] == [{"from": "api", "to": "db1", "type": "depends_on"}]
+
+    async def test_a_list_with_long_names_is_cut_and_goes_on_in_the_tool(
+        self, cmdb: CmdbUnderTest, tools: Tools
+    ) -> None:
+        ids = [f"{number:03}-{'x' * 252}" for number in range(200)]
+        await cmdb.put(asset(each, name="é" * 250) for each in ids)
+        (document,) = (one for one in tools.family.resources() if not one.parameters)
+
+        text = await document.read(ToolContext(user="alice", tenant="default"), {})
+
+        listed = json.loads(text)
+        shown = len(listed["assets"])
+        assert (listed["total"], listed["truncated"]) == (200, True)
+        assert 10 < shown < 200
+        assert len(text.encode()) < RESULT_BUDGET_BYTES
+        following = await tools.call("query_assets", cursor=listed["next_cursor"], limit=1)
+        assert _ids(following["assets"]) == [ids[shown]]
+
+    async def test_an_asset_with_many_neighbours_is_cut(
+        self, cmdb: CmdbUnderTest, tools: Tools
+    ) -> None:
+        ids = [f"{number:03}-{'x' * 252}" for number in range(40)]
+        every_two = [(one, other, "uses") for one in ids for other in ids if one != other]
+        await cmdb.put([asset(each) for each in ids], every_two)
+        (document,) = (one for one in tools.family.resources() if one.parameters)
+
+        text = await document.read(ToolContext(user="alice", tenant="default"), {"id": ids[7]})
+
+        neighbours = json.loads(text)["neighbours"]
+        assert (neighbours["total"], neighbours["truncated"]) == (40, True)
+        assert neighbours["nodes"][0]["id"] == ids[7]
+        assert 1 < len(neighbours["nodes"]) < 40
+        assert len(text.encode()) < RESULT_BUDGET_BYTES
 
     async def test_ids_are_completed_for_the_callers_tenant(
         self, cmdb: CmdbUnderTest, tools: Tools

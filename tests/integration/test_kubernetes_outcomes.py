@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from mcp_server.settings import ClusterSettings, Secret
+from mcp_server.settings import ClusterSettings, KubernetesSettings, Secret
 from mcp_server.tools.backend import BackendUnavailable, OutcomeUnknown
-from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.catalog import ToolContext, ToolError
 from mcp_server.tools.kubernetes.cluster import NodeUnavailable
+from mcp_server.tools.kubernetes.family import Kubernetes
+from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 from tests.integration.balancers import Balancer, Fate, Tunnel
 from tests.integration.clusters import Cluster, deployment
 from tests.integration.kubernetes_calls import family, family_of, until
@@ -123,6 +126,28 @@ async def test_what_is_not_of_the_api_is_an_outage_that_names_the_cluster(
             BackendUnavailable, match="the Kubernetes cluster main is not available"
         ):
             await call(tool, **arguments)
+
+
+async def test_more_namespaces_than_a_document_holds_are_cut(balancer: Balancer) -> None:
+    names = [f"{number:03}-{'n' * 59}" for number in range(1000)]
+    items = [{"metadata": {"name": name}, "status": {"phase": "Active"}} for name in names]
+    balancer.fate = instead(
+        200, json.dumps({"kind": "NamespaceList", "metadata": {}, "items": items})
+    )
+    kubernetes = Kubernetes(KubernetesSettings(clusters={"main": balancer.settings()}))
+    (template,) = (each for each in kubernetes.resources() if each.parameters)
+    await kubernetes.start()
+    try:
+        text = await template.read(ToolContext(user="alice", tenant="default"), {"cluster": "main"})
+    finally:
+        await kubernetes.stop()
+
+    document = json.loads(text)
+    shown = [each["name"] for each in document["namespaces"]]
+    assert 100 < len(shown) < 1000
+    assert shown == names[: len(shown)]
+    assert document["truncated"] is True
+    assert len(text.encode()) < RESULT_BUDGET_BYTES
 
 
 async def test_a_change_that_was_not_sent_may_be_tried_again(web_cluster: Cluster) -> None:

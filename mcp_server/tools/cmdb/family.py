@@ -32,7 +32,7 @@ from mcp_server.tools.cmdb.model import (
 )
 from mcp_server.tools.cmdb.topology import mermaid
 from mcp_server.tools.cursor import Cursor, fingerprint_of
-from mcp_server.tools.documents import Document
+from mcp_server.tools.documents import ROWS_BYTES, Document, fitting
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, sent_bytes
 from mcp_server.tools.schemas import plain
 
@@ -342,7 +342,7 @@ class Cmdb:
             depth=arguments.depth,
             most_nodes=context.at_most(arguments.max_nodes),
         )
-        return _fitted(topology)
+        return _fitted(topology, _fits_an_answer)
 
     async def _update_status(
         self, arguments: UpdateStatusArguments, context: ToolContext
@@ -395,7 +395,16 @@ class Cmdb:
             context.tenant, AssetQuery(), limit=context.at_most(_RESOURCE_LIMIT)
         )
         # Its cursor goes on in cmdb_query_assets called without arguments.
-        return _assets(page, fingerprint_of(QueryAssetsArguments())).model_dump_json()
+        result = _assets(page, fingerprint_of(QueryAssetsArguments()))
+        document = result.model_dump(mode="json")
+        shown = fitting(document["assets"])
+        if len(shown) < len(page.items):
+            document |= {
+                "assets": shown,
+                "truncated": True,
+                "next_cursor": result.cursor_after(len(shown)),
+            }
+        return json.dumps(document)
 
     async def _read_asset(self, context: ToolContext, parameters: Mapping[str, str]) -> str:
         asset = await self._backend.get_asset(context.tenant, parameters["id"])
@@ -406,7 +415,9 @@ class Cmdb:
             depth=1,
             most_nodes=context.at_most(_NEIGHBOURS),
         )
-        neighbours = _topology(around, len(around.nodes))
+        neighbours = _fitted(
+            around, lambda result: len(result.model_dump_json().encode()) <= ROWS_BYTES
+        )
         return json.dumps(
             {
                 "asset": _row(asset).model_dump(mode="json"),
@@ -447,13 +458,13 @@ def _period(time_range: str) -> timedelta:
     return timedelta(**{_UNITS[time_range[-1]]: int(time_range[:-1])})
 
 
-def _fitted(topology: Topology) -> TopologyResult:
-    """Return the result with as many nodes, the nearest, as the budget of an answer holds."""
+def _fits_an_answer(result: TopologyResult) -> bool:
+    document = result.model_dump(mode="json")
+    return sent_bytes(document, _topology_text(document)) <= _TOPOLOGY_BUDGET_BYTES
 
-    def fits(result: TopologyResult) -> bool:
-        document = result.model_dump(mode="json")
-        return sent_bytes(document, _topology_text(document)) <= _TOPOLOGY_BUDGET_BYTES
 
+def _fitted(topology: Topology, fits: Callable[[TopologyResult], bool]) -> TopologyResult:
+    """Return the result with as many nodes, the nearest, as fit."""
     whole = _topology(topology, len(topology.nodes))
     if fits(whole):
         return whole

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mcp_server.tools.catalog import Scope, ToolContext
-from mcp_server.tools.documents import Document
+from mcp_server.tools.documents import Document, fitting
 from mcp_server.tools.kubernetes.cluster import Cluster
 from mcp_server.tools.kubernetes.clusters import Clusters
 
@@ -42,17 +42,16 @@ class NamespaceReader:
     async def _read(self, context: ToolContext, parameters: Mapping[str, str]) -> str:
         cluster = self._clusters.find(parameters["cluster"])
         document = await self._list(cluster, context, context.at_most(_MAX_NAMESPACES))
+        found = [
+            {"name": item["metadata"]["name"], "phase": item.get("status", {}).get("phase")}
+            for item in document["items"]
+        ]
+        shown = fitting(found)
         return json.dumps(
             {
                 "cluster": cluster.name,
-                "namespaces": [
-                    {
-                        "name": item["metadata"]["name"],
-                        "phase": item.get("status", {}).get("phase"),
-                    }
-                    for item in document["items"]
-                ],
-                "truncated": bool(document["metadata"].get("continue")),
+                "namespaces": shown,
+                "truncated": bool(document["metadata"].get("continue")) or len(shown) < len(found),
             }
         )
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from mcp_server.settings import GrafanaSettings
 from mcp_server.tools.backend import reading
 from mcp_server.tools.catalog import Arguments, Result, Tool, ToolContext, ToolError
-from mcp_server.tools.documents import Document
+from mcp_server.tools.documents import Document, fitting
 from mcp_server.tools.monitoring.grafana import (
     FIND_OUT,
     Folder,
@@ -33,8 +33,6 @@ _LISTED = 200
 # So that people find what was made here.
 _TAG = "enterprise-mcp"
 _COMPLETED = 5000
-# Rows of a document stop here, below the budget of a whole document.
-_ROWS_BYTES = 56 * 1024
 _QUERIES_AT_ONCE = 8
 # What Grafana puts in for them depends on who looks; any duration shows whether the query is valid.
 _VARIABLES = re.compile(
@@ -212,7 +210,7 @@ class Dashboards:
     async def _read_list(self, context: ToolContext, _: Mapping[str, str]) -> str:
         most = context.at_most(_LISTED)
         found = await self._grafana.dashboards(most + 1)
-        rows = _fitting(_row(each) for each in found[:most])
+        rows = fitting(_row(each) for each in found[:most])
         return json.dumps({"dashboards": rows, "truncated": len(rows) < len(found)})
 
     async def _read_one(self, context: ToolContext, parameters: Mapping[str, str]) -> str:
@@ -221,7 +219,7 @@ class Dashboards:
             raise ToolError("Grafana has no such dashboard")
         with reading("Grafana"):
             panels = list(_panels(stored.model))
-        shown = _fitting(panels[: context.at_most(len(panels))])
+        shown = fitting(panels[: context.at_most(len(panels))])
         return json.dumps(
             {
                 "uid": stored.uid,
@@ -271,18 +269,6 @@ def _panels(model: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
                 target["expr"] for target in panel.get("targets") or () if target.get("expr")
             ],
         }
-
-
-def _fitting(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the first rows that fit a document."""
-    fitting: list[dict[str, Any]] = []
-    size = 0
-    for row in rows:
-        size += len(json.dumps(row).encode())
-        if size > _ROWS_BYTES:
-            break
-        fitting.append(row)
-    return fitting
 
 
 def _render_saved(result: Mapping[str, Any]) -> str:
