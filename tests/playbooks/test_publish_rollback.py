@@ -1,0 +1,101 @@
+"""What a publication that fails says, and leaves behind, where there were policies before and where not.
+
+fake_systemctl answers in place of systemd; that a real OPA goes back is for tests/deploy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def fake_systemctl(tmp_path: Path) -> Path:
+    """A systemctl that knows every unit as running; returns the file with what it was asked to do."""
+    asked = tmp_path / "asked"
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(
+        f"#!/bin/sh\necho \"$@\" >>{asked}\nprintf 'LoadState=loaded\\nActiveState=active\\n'\n"
+    )
+    program.chmod(0o755)
+    return asked
+
+
+def roll_back(folder: Path, *, bundle_before: bool) -> str:
+    """Let the role go back after node1 refused a bundle that it had got, before node2 was tried."""
+    for name in ("node1", "node2"):
+        (folder / name).mkdir()
+    (folder / "node1/bundle").write_text("refused")
+    if bundle_before:
+        (folder / "node1/previous").write_text("before")
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    node1 = {
+        "__opa_shipped": {"changed": True},
+        "__opa_bundle_before": {"stat": {"exists": bundle_before}},
+        "__opa_before": {"answers": [{"json": {}}]},
+        "__opa_refusal": "Require these decisions: nobody may do anything: allow",
+    }
+    inventory = {"all": {"hosts": {"node1": node1, "node2": {}}, "vars": local}}
+    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
+    role = {"name": "opa", "tasks_from": "publish_rollback"}
+    play = {"hosts": "all", "gather_facts": False, "tasks": [{"ansible.builtin.import_role": role}]}
+    (folder / "play.yml").write_text(yaml.safe_dump([play]))
+    settings = {
+        "__opa_revision": "r2",
+        "__opa_bundle": f"{folder}/{{{{ inventory_hostname }}}}/bundle",
+        "__opa_bundle_previous": f"{folder}/{{{{ inventory_hostname }}}}/previous",
+    }
+    # Files are root's; whoever is not root is it for this program only.
+    root = () if os.getuid() == 0 else ("unshare", "--map-root-user")
+    done = subprocess.run(
+        [
+            *(*root, str(Path(sys.executable).with_name("ansible-playbook"))),
+            *("-i", str(folder / "hosts.yml"), "-e", json.dumps(settings)),
+            str(folder / "play.yml"),
+        ],
+        cwd=ROOT,
+        env=os.environ
+        | {
+            "ANSIBLE_NOCOLOR": "1",
+            "COLUMNS": "1000",
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0, done.stdout
+    return " ".join(done.stdout.split())
+
+
+def test_after_a_first_publication_no_policies_are_left_and_the_message_says_so(
+    tmp_path: Path, fake_systemctl: Path
+) -> None:
+    said = roll_back(tmp_path, bundle_before=False)
+
+    assert "There were none before, so everything is denied as it was: node1." in said
+    assert "previous policies" not in said
+    assert "node1: Require these decisions: nobody may do anything: allow" in said
+    assert "node2: not tried, or not reachable" in said
+    assert not (tmp_path / "node1/bundle").exists()
+    assert "restart opa.service" in fake_systemctl.read_text()
+
+
+def test_after_a_later_one_the_previous_policies_are_back(
+    tmp_path: Path, fake_systemctl: Path
+) -> None:
+    said = roll_back(tmp_path, bundle_before=True)
+
+    assert "Given the previous policies again: node1." in said
+    assert "There were none before" not in said
+    assert (tmp_path / "node1/bundle").read_text() == "before"
+    assert not fake_systemctl.exists()
