@@ -146,6 +146,10 @@ ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
 ResultT = TypeVar("ResultT", bound=Result)
 
 
+def _nothing(_document: Mapping[str, Any]) -> Iterable[str]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Tool(Generic[ArgumentsT, ResultT]):
     """One tool.
@@ -160,6 +164,7 @@ class Tool(Generic[ArgumentsT, ResultT]):
         rows: the field of the result that holds the list, where the result is a list; its arguments
             then derive from `ListArguments` and the result from `ListResult`.
         columns: the fields of a row that the table shows.
+        below: lines of a list's text below its table, whatever fields are chosen.
         source: where text in the result comes from, such as `Kubernetes`; it is marked as untrusted.
         read_only, destructive, idempotent: the hints of the MCP specification; they must be true.
         find_out: of a tool that changes something, how a caller learns whether a change was made that
@@ -179,6 +184,7 @@ class Tool(Generic[ArgumentsT, ResultT]):
     render: Callable[[Mapping[str, Any]], str] | None = None
     rows: str | None = None
     columns: tuple[str, ...] = ()
+    below: Callable[[Mapping[str, Any]], Iterable[str]] = _nothing
     destructive: bool = False
     idempotent: bool = True
     find_out: str = ""

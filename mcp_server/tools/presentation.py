@@ -115,7 +115,7 @@ def _text(
         body = tool.render(document)
     else:
         body = table(rows, columns) if rows else "Nothing matches."
-    text = marked(tool.source, body)
+    text = marked(tool.source, "\n".join([body, *tool.below(document)]))
     if document["truncated"]:
         of = "" if document["total"] is None else f" of {document['total']}"
         more = "narrow the search or raise limit"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import asyncpg
+import jsonschema
 
 from mcp_server.database import Database
 from mcp_server.settings import CmdbSettings, Secret
@@ -186,7 +187,9 @@ class Tools:
         assert tool is not None
         context = ToolContext(user=user, tenant=tenant, request_id="r-1", max_items=500)
         parsed = tool.parse(arguments)
-        return present(tool, parsed, await tool.run(parsed, context))
+        presented = present(tool, parsed, await tool.run(parsed, context))
+        jsonschema.validate(presented.structured, tool.output_schema)
+        return presented
 
     async def call(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Call `cmdb_<name>` and return the structured part of the answer."""

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import jsonschema
+
 from mcp_server.settings import ClusterSettings, KubernetesSettings
 from mcp_server.tools.catalog import ToolContext
 from mcp_server.tools.kubernetes.family import Kubernetes
@@ -51,7 +53,9 @@ async def family_of(
     await kubernetes.start()
 
     async def call(name: str, /, **arguments: Any) -> Any:
-        return await tools[name].run(tools[name].parse(arguments), context)
+        result = await tools[name].run(tools[name].parse(arguments), context)
+        jsonschema.validate(result.model_dump(mode="json"), tools[name].output_schema)
+        return result
 
     try:
         yield call

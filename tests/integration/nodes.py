@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import jsonschema
 import yaml
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from mcp_server.catalog_document import every_tool
 from mcp_server.identity import mint_token
 from mcp_server.settings import CountersSettings, DatabaseSettings, PolicySettings, TlsSettings
 from mcp_server.tls import client_context
@@ -26,6 +28,7 @@ __all__ = ["JWT_SECRET", "LegacyClient", "McpNode", "modern_client", "rpc"]
 JWT_SECRET = "integration-tests-only-0123456789abcdef"
 ISSUER = "https://issuer.test"
 AUDIENCE = "https://mcp.test/mcp"
+_TOOLS = every_tool()
 _numbers = itertools.count(1)
 
 
@@ -162,8 +165,12 @@ class LegacyClient:
         return body
 
     async def call(self, name: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Call a tool and return the whole JSON-RPC response."""
-        return await self.request("tools/call", {"name": name, "arguments": arguments or {}})
+        """Call a tool and return the whole JSON-RPC response, whose result fits the tool's schema."""
+        answer = await self.request("tools/call", {"name": name, "arguments": arguments or {}})
+        structured = answer.get("result", {}).get("structuredContent")
+        if structured is not None and (tool := _TOOLS.find(name)) is not None:
+            jsonschema.validate(structured, tool.output_schema)
+        return answer
 
     async def _post(self, message: dict[str, Any]) -> httpx2.Response:
         return await rpc(self._http, message)

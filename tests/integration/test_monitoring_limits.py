@@ -112,7 +112,7 @@ async def playing(answer: Callable[[web.Request], Awaitable[web.Response]]) -> A
 async def test_queries_that_time_out_are_refused_and_the_next_one_is_answered(
     narrow: Prometheus,
 ) -> None:
-    async with asking(narrow.url, timeout_s=2) as query:
+    async with asking(narrow.url, timeout_s=4) as query:
         for _ in range(OPENS):
             with pytest.raises(
                 QueryTooExpensive, match=r"(timed out in expression evaluation|did not finish)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -82,6 +83,18 @@ def test_fields_choose_what_a_row_holds_and_the_columns() -> None:
 
     assert presented.structured["rows"] == [{"note": "n"}]
     assert presented.text.splitlines()[1:3] == ["note", "n"]
+
+
+@pytest.mark.parametrize("fields", [None, ["note"]])
+@pytest.mark.parametrize("rows", [[], [Row(name="a")]])
+def test_what_stands_below_a_table_stands_there_whatever_fields_are_chosen(
+    fields: list[str] | None, rows: list[Row]
+) -> None:
+    tool = dataclasses.replace(LIST, below=lambda document: [f"note: {document['total']} in all"])
+
+    text = present(tool, ListArguments(fields=fields), page(*rows)).text
+
+    assert text.splitlines()[-2] == f"note: {len(rows)} in all"
 
 
 def test_an_unknown_field_is_refused_with_the_known_ones() -> None:

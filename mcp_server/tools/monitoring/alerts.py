@@ -33,7 +33,6 @@ Severity = Literal["critical", "warning", "info"]
 State = Literal["firing", "pending", "silenced", "inhibited"]
 
 _MOST_GROUPS = 50
-_COLUMNS = ("name", "severity", "instance", "state", "active_since", "summary")
 
 
 class GetAlertsArguments(ListArguments):
@@ -102,11 +101,11 @@ class Alerts:
                 arguments=GetAlertsArguments,
                 result=GetAlertsResult,
                 run=self._get_alerts,
-                render=_render_alerts,
                 read_only=True,
                 source="Prometheus",
                 rows="alerts",
-                columns=_COLUMNS,
+                columns=("name", "severity", "instance", "state", "active_since", "summary"),
+                below=_counts_and_notes,
             )
         ]
 
@@ -256,13 +255,11 @@ def _key(alert: Alert) -> tuple[str, str, str]:
     return since, bounded(alert.name), bounded(str(sorted(alert.labels.items())))
 
 
-def _render_alerts(result: Mapping[str, Any]) -> str:
-    text = table(result["alerts"], _COLUMNS) if result["alerts"] else "No alerts match."
-    lines = [text]
+def _counts_and_notes(result: Mapping[str, Any]) -> list[str]:
+    lines = []
     if result["groups"] is not None:
         counts = [
             {"value": value or "(none)", "alerts": n} for value, n in result["groups"].items()
         ]
         lines.append(table(counts, ["value", "alerts"]))
-    lines += [f"note: {each}" for each in result["notes"]]
-    return "\n".join(lines)
+    return [*lines, *(f"note: {each}" for each in result["notes"])]

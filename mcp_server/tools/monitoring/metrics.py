@@ -146,6 +146,7 @@ class Metrics:
                 result=QueryMetricsResult,
                 run=self._query_metrics,
                 render=_render_series,
+                below=_notes,
                 read_only=True,
                 source="Prometheus",
                 rows="series",
@@ -161,7 +162,7 @@ class Metrics:
                 arguments=ListMetricsArguments,
                 result=ListMetricsResult,
                 run=self._list_metrics,
-                render=_render_metrics,
+                below=_notes,
                 read_only=True,
                 source="Prometheus",
                 rows="metrics",
@@ -356,20 +357,11 @@ def _render_series(result: Mapping[str, Any]) -> str:
                 text += f"\npoints of row {number}: {points}"
     else:
         text = "No series matched the query."
-    return _with_notes(text, result)
+    return text
 
 
-def _render_metrics(result: Mapping[str, Any]) -> str:
-    text = (
-        table(result["metrics"], ["name", "type", "unit", "help"])
-        if result["metrics"]
-        else "No metric matches."
-    )
-    return _with_notes(text, result)
-
-
-def _with_notes(text: str, result: Mapping[str, Any]) -> str:
-    return "\n".join([text, *(f"note: {each}" for each in result["notes"])])
+def _notes(result: Mapping[str, Any]) -> list[str]:
+    return [f"note: {each}" for each in result["notes"]]
 
 
 def _short(value: Any) -> Any:
