@@ -90,6 +90,8 @@ def _tool(tool: Tool[Any, Any]) -> Iterator[str]:
     if scope:
         judged = ", ".join(f"`{name}`" for name in scope.values())
         yield f"The policy judges where it works by {judged}."
+    if not tool.read_only:
+        yield f"Where it is not known whether the change was made: {tool.find_out}."
     yield ""
     yield from _arguments(argument_schema(tool.arguments, whole=True))
     if tool.rows is not None:

@@ -43,6 +43,35 @@ def codes(answer: dict[str, Any]) -> set[str]:
     return {reason["code"] for reason in answer.get("error", {}).get("data", {}).get("reasons", ())}
 
 
+async def test_families_without_a_backend_are_hidden_from_everyone(
+    kubernetes_node: McpNode, redis_server: RedisServer
+) -> None:
+    """This node has clusters, and neither Prometheus nor a CMDB."""
+    redis_server.cli("flushall")
+    async with caller(kubernetes_node, "mcp:admin") as client:
+        tools = (await client.request("tools/list"))["result"]["tools"]
+        resources = (await client.request("resources/list"))["result"]["resources"]
+        templates = (await client.request("resources/templates/list"))["result"]
+        prompts = (await client.request("prompts/list"))["result"]["prompts"]
+        absent = await client.call("cmdb_query_assets")
+        unread = await client.request("resources/read", {"uri": "enterprise://cmdb/assets"})
+
+    assert [tool["name"] for tool in tools] == [
+        *("k8s_get_deployments", "k8s_get_events", "k8s_get_pod_logs", "k8s_get_pods"),
+        *("k8s_get_rollout_status", "k8s_restart_deployment", "k8s_scale_deployment"),
+    ]
+    assert [each["uri"] for each in resources] == [
+        "enterprise://k8s/clusters",
+        "enterprise://policy/me",
+    ]
+    assert [each["uriTemplate"] for each in templates["resourceTemplates"]] == [
+        "enterprise://k8s/{cluster}/namespaces"
+    ]
+    assert [prompt["name"] for prompt in prompts] == ["review_rollout"]
+    assert codes(absent) == {"not_available"}
+    assert "there is no such resource" in unread["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("role", "tool", "place", "refused"),
     [

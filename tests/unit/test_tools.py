@@ -11,7 +11,7 @@ import yaml
 
 from mcp_server.catalog_document import catalog_document, every_tool
 from mcp_server.policy.obligations import MASK, mask_fields
-from mcp_server.tools.catalog import Arguments, Catalog, Result, Tool, ToolContext
+from mcp_server.tools.catalog import Arguments, Catalog, InvalidArguments, Result, Tool, ToolContext
 from mcp_server.tools.text import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +51,15 @@ def test_two_tools_cannot_share_a_name_on_the_wire() -> None:
 
     with pytest.raises(ValueError, match="share a name"):
         Catalog([tool, dataclasses.replace(tool, name="a_b")])
+
+
+def test_every_tool_refuses_an_unknown_argument_by_name_and_lists_the_known_ones() -> None:
+    for tool in every_tool():
+        with pytest.raises(InvalidArguments) as refused:
+            tool.parse({"nosuch": 1})
+
+        known = ", ".join(tool.arguments.model_fields)
+        assert f"nosuch: unknown argument; known arguments: {known}" in str(refused.value)
 
 
 def test_a_tool_that_changes_something_says_how_to_find_out_whether_it_did() -> None:
