@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_server.gate import Answer, Call, Caller, Gate, Refused, tool_context
 from mcp_server.policy import Obligations, Resource
 from mcp_server.redaction import redact_text
 from mcp_server.resources import COMPLETION_TIMEOUT_S, Completion, Resources
 from mcp_server.tools.catalog import Catalog, InvalidArguments, ToolError
+from mcp_server.tools.faults import validated
 from mcp_server.tools.monitoring.health import NAMING_LABELS
 
 __all__ = [
@@ -110,10 +111,7 @@ class Prompt:
         Raises:
             InvalidArguments: naming each fault, and the known arguments where one is unknown.
         """
-        try:
-            return self.arguments.model_validate(dict(arguments))
-        except ValidationError as error:
-            raise InvalidArguments("; ".join(self._faults(error))) from None
+        return validated(self.arguments, arguments)
 
     def choices(self, argument: str) -> tuple[str, ...] | None:
         """Return the values an argument may have, none for free text, or None if it is unknown."""
@@ -169,15 +167,6 @@ class Prompt:
                 ),
             ]
         )
-
-    def _faults(self, error: ValidationError) -> Iterator[str]:
-        for fault in error.errors(include_url=False, include_input=False):
-            where = ".".join(str(part) for part in fault["loc"]) or "arguments"
-            if fault["type"] == "extra_forbidden":
-                known = ", ".join(self.arguments.model_fields) or "none"
-                yield f"{where[:64]}: unknown argument; known arguments: {known}"
-            else:
-                yield f"{where}: {fault['msg']}"
 
 
 @dataclass(frozen=True, slots=True)

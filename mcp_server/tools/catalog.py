@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Generic, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
+from mcp_server.tools.faults import InvalidArguments, validated
 from mcp_server.tools.schemas import argument_schema, plain, result_schema
 
 __all__ = [
@@ -91,10 +92,6 @@ class ToolError(Exception):
         cut = len(message) > _LONGEST_ERROR
         super().__init__(message[:_LONGEST_ERROR] + "…" if cut else message)
         self.retryable = retryable
-
-
-class InvalidArguments(Exception):
-    """The arguments do not fit the tool's schema; the message names every fault."""
 
 
 async def _unheard(_progress: float, _total: float | None, _message: str) -> None:
@@ -250,17 +247,15 @@ class Tool(Generic[ArgumentsT, ResultT]):
         Raises:
             InvalidArguments: naming each fault, and the known arguments where one is unknown.
         """
-        try:
-            parsed = self.arguments.model_validate(dict(arguments))
-        except ValidationError as error:
-            raise InvalidArguments("; ".join(self._faults(error))) from None
+        parsed = validated(self.arguments, arguments)
         if isinstance(parsed, ListArguments) and parsed.fields is not None:
             if not parsed.fields:
                 raise InvalidArguments(f"fields: empty; known fields: {', '.join(self.row_fields)}")
             unknown = [name for name in parsed.fields if name not in self.row_fields]
             if unknown:
+                known = ", ".join(self.row_fields)
                 raise InvalidArguments(
-                    f"fields: unknown field {unknown[0]!r}; known fields: {', '.join(self.row_fields)}"
+                    f"fields: unknown field {unknown[0][:64]!r}; known fields: {known}"
                 )
         return parsed
 
@@ -277,30 +272,6 @@ class Tool(Generic[ArgumentsT, ResultT]):
             for key, name in scope.items()
             if name is not None and (value := getattr(arguments, name)) is not None
         }
-
-    def _faults(self, error: ValidationError) -> Iterator[str]:
-        for fault in error.errors(include_url=False, include_input=False):
-            where = ".".join(str(part) for part in fault["loc"]) or "arguments"
-            if fault["type"] == "extra_forbidden":
-                known = ", ".join(_model_at(self.arguments, fault["loc"]).model_fields) or "none"
-                yield f"{where}: unknown argument; known arguments: {known}"
-            else:
-                yield f"{where}: {fault['msg']}"
-
-
-def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
-    """Return the model whose field the last part of `location` would be."""
-    for part in location[:-1]:
-        if isinstance(part, str) and part in model.model_fields:
-            model = next(_models_in(model.model_fields[part].annotation), model)
-    return model
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _models_in(part)
 
 
 class Catalog:

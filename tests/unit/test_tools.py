@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -60,6 +61,34 @@ def test_every_tool_refuses_an_unknown_argument_by_name_and_lists_the_known_ones
 
         known = ", ".join(tool.arguments.model_fields)
         assert f"nosuch: unknown argument; known arguments: {known}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("k8s:get_pods", {f"a{n}": 1 for n in range(60)}, "and 50 more faults"),
+        ("k8s:get_pods", {f"a{n}": 1 for n in range(100_000)}, "known arguments: limit, cursor"),
+        ("k8s:get_pods", {"x" * 1_000_000: 1}, "x: unknown argument"),
+        ("k8s:get_pods", {"fields": [1] * 100_000}, "a list has 100000 items"),
+        ("k8s:get_pods", {"fields": [1] * 1000}, "and 990 more faults"),
+        ("k8s:get_pods", {"fields": ["x" * 1_000_000]}, "known fields: name, namespace"),
+        (
+            "monitoring:create_dashboard",
+            {"title": "t", "panels": [{"query": "up", **{f"a{n}": 1 for n in range(100_000)}}]},
+            "an object has 100001 members",
+        ),
+    ],
+)
+def test_whatever_is_wrong_is_told_in_few_words(
+    name: str, arguments: dict[str, Any], said: str
+) -> None:
+    (tool,) = (tool for tool in every_tool() if tool.name == name)
+
+    with pytest.raises(InvalidArguments) as refused:
+        tool.parse(arguments)
+
+    assert said in str(refused.value)
+    assert len(str(refused.value)) < 3000
 
 
 def test_a_tool_that_changes_something_says_how_to_find_out_whether_it_did() -> None:
