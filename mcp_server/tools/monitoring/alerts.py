@@ -102,7 +102,7 @@ class Alerts:
                 result=GetAlertsResult,
                 run=self._get_alerts,
                 read_only=True,
-                source="Prometheus",
+                source="Prometheus and Alertmanager",
                 rows="alerts",
                 columns=("name", "severity", "instance", "state", "active_since", "summary"),
                 below=_counts_and_notes,
