@@ -146,6 +146,8 @@ class Resources:
             ToolError: the backend could not be asked.
         """
         document = next((known for known in self if known.uri == uri), None)
+        if document is not None:
+            given = {**document.defaults, **given}
         call = Call(
             "completion/complete",
             Resource(

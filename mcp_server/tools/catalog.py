@@ -143,6 +143,10 @@ ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
 ResultT = TypeVar("ResultT", bound=Result)
 
 
+def _as_they_are(arguments: ArgumentsT) -> ArgumentsT:
+    return arguments
+
+
 def _nothing(_document: Mapping[str, Any]) -> Iterable[str]:
     return ()
 
@@ -164,6 +168,8 @@ class Tool(Generic[ArgumentsT, ResultT]):
         below: lines of a list's text below its table, whatever fields are chosen.
         source: where text in the result comes from, such as `Kubernetes`; it is marked as untrusted.
         read_only, destructive, idempotent: the hints of the MCP specification; they must be true.
+        canonical: puts a name in the place of what stands for it, such as the default cluster's, so that
+            the policy judges what is executed.
         find_out: of a tool that changes something, how a caller learns whether a change was made that
             gave no answer, such as `look at the replicas`.
         timeout_s: the deadline of one call in seconds, which an obligation may shorten.
@@ -184,6 +190,7 @@ class Tool(Generic[ArgumentsT, ResultT]):
     below: Callable[[Mapping[str, Any]], Iterable[str]] = _nothing
     destructive: bool = False
     idempotent: bool = True
+    canonical: Callable[[ArgumentsT], ArgumentsT] = _as_they_are
     find_out: str = ""
     scope: Scope = field(default_factory=Scope)
     timeout_s: float = 15.0
@@ -247,7 +254,7 @@ class Tool(Generic[ArgumentsT, ResultT]):
         Raises:
             InvalidArguments: naming each fault, and the known arguments where one is unknown.
         """
-        parsed = validated(self.arguments, arguments)
+        parsed = self.canonical(validated(self.arguments, arguments))
         if isinstance(parsed, ListArguments) and parsed.fields is not None:
             if not parsed.fields:
                 raise InvalidArguments(f"fields: empty; known fields: {', '.join(self.row_fields)}")

@@ -36,6 +36,7 @@ class Document:
             parameter's name, the text, the values of the other parameters that are known, and the
             caller. Callers get the first 100; one more tells them that there are more.
         lists: what the document itself lists, such as `namespace`, where `complete` knows that too.
+        defaults: values that are meant while those of parameters are not known, in a completion.
         scope: which parameters name the resource that the policy judges.
     """
 
@@ -48,6 +49,7 @@ class Document:
     source: str
     complete: Complete | None = None
     lists: str | None = None
+    defaults: Mapping[str, str] = field(default_factory=dict)
     scope: Scope = field(default_factory=Scope)
     mime_type: str = "application/json"
 

@@ -40,6 +40,10 @@ class ServiceHealth(Result):
 class Workloads(Protocol):
     """Knows the workloads of clusters."""
 
+    @property
+    def default_cluster(self) -> str:
+        """The name of the cluster that is meant where none is named."""
+
     async def service_health(
         self, context: ToolContext, *, cluster: str | None, namespace: str, service: str
     ) -> ServiceHealth:

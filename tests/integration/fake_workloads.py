@@ -18,6 +18,8 @@ class FakeWorkloads:
         asked: cluster, namespace and service of the last question.
     """
 
+    default_cluster = "main"
+
     def __init__(
         self, *, ready: int = 2, endpoints: int | None = 2, error: ToolError | None = None
     ) -> None:

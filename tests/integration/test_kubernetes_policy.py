@@ -184,6 +184,7 @@ async def test_an_admin_reads_the_namespaces_of_a_cluster(
         ("mcp:operator", "namespace", "produ", []),
     ],
 )
+@pytest.mark.parametrize("given", [{}, {"cluster": "main"}])
 async def test_a_prompt_completes_only_what_the_caller_may_list(
     kubernetes_node: McpNode,
     redis_server: RedisServer,
@@ -191,6 +192,7 @@ async def test_a_prompt_completes_only_what_the_caller_may_list(
     argument: str,
     text: str,
     values: list[str],
+    given: dict[str, str],
 ) -> None:
     redis_server.cli("flushall")
     async with caller(kubernetes_node, role) as client:
@@ -199,7 +201,7 @@ async def test_a_prompt_completes_only_what_the_caller_may_list(
             {
                 "ref": {"type": "ref/prompt", "name": "review_rollout"},
                 "argument": {"name": argument, "value": text},
-                "context": {"arguments": {"cluster": "main"}},
+                "context": {"arguments": given},
             },
         )
 
@@ -242,6 +244,21 @@ async def test_a_deployment_is_completed_where_the_caller_may_list_them(
         assert "there is no cluster of that name" in answer["error"]["message"]
     else:
         assert answer["result"]["completion"]["values"] == values
+
+
+async def test_the_default_cluster_is_judged_and_recorded_by_its_name(
+    kubernetes_node: McpNode, redis_server: RedisServer, node_owner: asyncpg.Connection
+) -> None:
+    redis_server.cli("flushall")
+    since = await node_owner.fetchval("SELECT now()")
+    async with caller(kubernetes_node, "mcp:operator") as client:
+        await client.call("k8s_get_pods", {"namespace": "staging"})
+
+    recorded = await node_owner.fetchval(
+        "SELECT arguments->>'cluster' FROM audit.events WHERE tool = 'k8s:get_pods' AND time >= $1",
+        since,
+    )
+    assert recorded == "main"
 
 
 async def test_completing_deployments_elsewhere_is_recorded_as_denied(

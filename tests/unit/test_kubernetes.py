@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.kubernetes import health
+from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.kubernetes.model import ListPodsArguments
 from mcp_server.tools.kubernetes.paging import Page, Position
 from mcp_server.tools.kubernetes.reading import age
@@ -48,6 +49,26 @@ def test_a_bad_combination_is_told_with_what_is_accepted(
 
 def test_a_single_cluster_is_the_default() -> None:
     assert KubernetesSettings.model_validate({"clusters": {"a": URL}}).default_cluster == "a"
+
+
+def _family() -> Kubernetes:
+    settings = {"clusters": {"a": URL, "b": URL}, "default": "b"}
+    return Kubernetes(KubernetesSettings.model_validate(settings))
+
+
+@pytest.mark.parametrize(("given", "judged"), [({}, "b"), ({"cluster": "a"}, "a")])
+def test_the_policy_judges_the_cluster_that_is_meant_by_its_name(
+    given: dict[str, str], judged: str
+) -> None:
+    needed = {"deployment": "web", "pod_name": "web-1", "replicas": 1}
+    for tool in _family().tools():
+        arguments = {
+            name: value for name, value in needed.items() if name in tool.arguments.model_fields
+        }
+        parsed = tool.parse({**arguments, **given})
+
+        assert tool.properties(parsed)["cluster"] == judged, tool.name
+        assert parsed.model_dump()["cluster"] == judged, tool.name
 
 
 def test_a_cursor_comes_back_as_it_left() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from mcp_server.settings import KubernetesSettings
-from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.catalog import Arguments, ToolError
 from mcp_server.tools.kubernetes.cluster import Cluster
 
 __all__ = ["Clusters"]
+
+_ArgumentsT = TypeVar("_ArgumentsT", bound=Arguments)
 
 
 class Clusters:
@@ -36,6 +40,12 @@ class Clusters:
         """Close all connections."""
         for cluster in self._clusters.values():
             await cluster.stop()
+
+    def named(self, arguments: _ArgumentsT) -> _ArgumentsT:
+        """Return a tool's arguments with the name of the default cluster where they name none."""
+        if getattr(arguments, "cluster", None) is not None:
+            return arguments
+        return arguments.model_copy(update={"cluster": self.default})
 
     def find(self, name: str | None) -> Cluster:
         """Return the cluster of that name; None: the default one.

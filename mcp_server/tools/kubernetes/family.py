@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -75,6 +76,11 @@ class Kubernetes:
         """Close all connections."""
         await self._clusters.stop()
 
+    @property
+    def default_cluster(self) -> str:
+        """The name of the cluster that is meant where none is named."""
+        return self._clusters.default
+
     async def service_health(
         self, context: ToolContext, *, cluster: str | None, namespace: str, service: str
     ) -> ServiceHealth:
@@ -89,7 +95,7 @@ class Kubernetes:
             namespace="namespace", cluster="cluster", all_namespaces="all_namespaces"
         )
         one = Scope(namespace="namespace", cluster="cluster")
-        return [
+        declared = [
             *self._events.tools(),
             *self._logs.tools(),
             Tool(
@@ -166,6 +172,7 @@ class Kubernetes:
                 timeout_s=70,
             ),
         ]
+        return [dataclasses.replace(tool, canonical=self._clusters.named) for tool in declared]
 
     def resources(self) -> list[Document]:
         """Return the documents of this family."""

@@ -34,6 +34,7 @@ class NamespaceReader:
                 read=self._read,
                 complete=self._complete,
                 lists="namespace",
+                defaults={"cluster": self._clusters.default},
                 source="Kubernetes",
                 scope=Scope(cluster="cluster", cluster_wide=True),
             )
@@ -69,7 +70,7 @@ class NamespaceReader:
     ) -> list[str]:
         if name == "cluster":
             return [cluster for cluster in self._clusters.names if cluster.startswith(text)]
-        cluster = self._clusters.find(given.get("cluster"))
+        cluster = self._clusters.find(given["cluster"])
         document = await self._list(cluster, context, _MAX_NAMESPACES)
         names = (item["metadata"]["name"] for item in document["items"])
         return [each for each in names if each.startswith(text)]

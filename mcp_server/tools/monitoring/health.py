@@ -103,8 +103,14 @@ class Health:
                 read_only=True,
                 source="Kubernetes, Prometheus and Alertmanager",
                 scope=Scope(namespace="namespace", cluster="cluster"),
+                canonical=self._named,
             )
         ]
+
+    def _named(self, arguments: HealthCheckArguments) -> HealthCheckArguments:
+        if arguments.cluster is not None or self._workloads is None:
+            return arguments
+        return arguments.model_copy(update={"cluster": self._workloads.default_cluster})
 
     async def _health_check(
         self, arguments: HealthCheckArguments, context: ToolContext
