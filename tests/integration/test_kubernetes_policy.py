@@ -24,7 +24,10 @@ _NAMESPACES = "enterprise://k8s/main/namespaces"
 @pytest.fixture(scope="module")
 def kubernetes_node(make_node: Callable[..., McpNode], cluster: Cluster) -> McpNode:
     for namespace in ("production", "staging", "development"):
-        cluster.create(deployment("judged", namespace, replicas=1))
+        cluster.create(
+            deployment("judged", namespace, replicas=1),
+            deployment("completed", namespace, replicas=0),
+        )
     settings = KubernetesSettings(clusters={"main": cluster.settings()})
     return make_node(
         "kubernetes-node",
@@ -211,14 +214,14 @@ async def test_a_prompt_completes_only_what_the_caller_may_list(
 @pytest.mark.parametrize(
     ("role", "given", "values"),
     [
-        ("mcp:operator", {"namespace": "staging"}, ["judged"]),
-        ("mcp:operator", {"namespace": "staging", "cluster": "main"}, ["judged"]),
+        ("mcp:operator", {"namespace": "staging"}, ["completed"]),
+        ("mcp:operator", {"namespace": "staging", "cluster": "main"}, ["completed"]),
         ("mcp:operator", {"namespace": "staging", "cluster": "other"}, None),
         ("mcp:operator", {"namespace": "production"}, []),
         ("mcp:operator", {"namespace": "../staging"}, []),
         ("mcp:viewer", {"namespace": "staging"}, []),
-        ("mcp:viewer", {"namespace": "development"}, ["judged"]),
-        ("mcp:admin", {"namespace": "production"}, ["judged"]),
+        ("mcp:viewer", {"namespace": "development"}, ["completed"]),
+        ("mcp:admin", {"namespace": "production"}, ["completed"]),
         ("mcp:admin", {}, []),
     ],
 )
@@ -235,7 +238,7 @@ async def test_a_deployment_is_completed_where_the_caller_may_list_them(
             "completion/complete",
             {
                 "ref": {"type": "ref/prompt", "name": "review_rollout"},
-                "argument": {"name": "deployment", "value": "judg"},
+                "argument": {"name": "deployment", "value": "compl"},
                 "context": {"arguments": given},
             },
         )
