@@ -79,6 +79,7 @@ def render(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
         "mcp_server_database_password": "d",
         "mcp_server_public_url": "https://mcp.test",
         "mcp_server_listen_address": "192.0.2.1",
+        "mcp_server_allowed_peers": ["nginx.lb1.test"],
         **variables,
     }
     (folder / "vars.yml").write_text(yaml.safe_dump(given))
