@@ -50,6 +50,7 @@ __all__ = [
     "Answer",
     "Call",
     "Caller",
+    "Failed",
     "Gate",
     "Limited",
     "NodeUnavailable",
@@ -147,6 +148,21 @@ class Refused(Exception):
         self.reasons = tuple(reasons)
         self.retryable = retryable
         self.revision = revision
+
+
+class Failed(Exception):
+    """What was allowed did not work; the message is for the caller, without secrets.
+
+    Attributes:
+        source: the system whose words may stand in the message, marked as its data; None: the message
+            is the server's own.
+        retryable: whether the same may work a little later.
+    """
+
+    def __init__(self, message: str, *, source: str | None = None, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.source = source
+        self.retryable = retryable
 
 
 class Limited(Refused):
@@ -265,11 +281,25 @@ class Gate:
             self._observe(passage, outcome)
 
     async def perform_or_fail(
-        self, caller: Caller, call: Call, work: Callable[[Obligations], Awaitable[_T]]
+        self,
+        caller: Caller,
+        call: Call,
+        work: Callable[[Obligations], Awaitable[_T]],
+        *,
+        source: str | None = None,
     ) -> Answer[_T]:
         """As `perform`, for work that may raise ToolError or InvalidArguments.
 
-        They are recorded as what they are, and raised once the audit row is committed.
+        They are recorded as what they are, and told once the audit row is committed.
+
+        Args:
+            source: the system that the work asks, whose words a ToolError may repeat; None: there is
+                none.
+
+        Raises:
+            InvalidArguments: the work raised it.
+            Failed: instead of a ToolError, and where the deadline cut the work off.
+            Refused, Limited, NodeUnavailable: as `perform`.
         """
 
         async def attempt(obligations: Obligations) -> _T | ToolError | InvalidArguments:
@@ -278,10 +308,19 @@ class Gate:
             except (ToolError, InvalidArguments) as error:
                 return error
 
-        answer = await self.perform(caller, call, attempt, outcome_of=_outcome_of)
-        if isinstance(answer.value, ToolError | InvalidArguments):
-            raise answer.value
-        return Answer(answer.value, answer.quota)
+        try:
+            answer = await self.perform(caller, call, attempt, outcome_of=_outcome_of)
+        except TimeoutError:
+            late = f"{call.method} did not end within its deadline"
+            raise Failed(late, retryable=True) from None
+        match answer.value:
+            case InvalidArguments() as error:
+                raise error
+            case ToolError() as error:
+                message = str(error) if source is None else marked(source, str(error))
+                raise Failed(message, source=source, retryable=error.retryable) from error
+            case value:
+                return Answer(value, answer.quota)
 
     async def call_tool(
         self,

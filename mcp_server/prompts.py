@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_server.gate import Answer, Call, Caller, Gate, Refused, tool_context
 from mcp_server.policy import Obligations, Resource
-from mcp_server.redaction import redact_text
+from mcp_server.policy.obligations import mask_fields
 from mcp_server.resources import COMPLETION_TIMEOUT_S, Completion, Resources
-from mcp_server.tools.catalog import Catalog, InvalidArguments, ToolError
+from mcp_server.tools.catalog import Catalog, InvalidArguments
 from mcp_server.tools.faults import validated
 from mcp_server.tools.monitoring.health import NAMING_LABELS
 
@@ -68,12 +68,12 @@ class OfTool:
 
     Attributes:
         tool: the policy's name of it. Who asks for the names is judged as who calls it.
-        names: those in one row.
+        names: those in one row, as JSON-ready data after obligations.
         arguments: the tool's, from what is known of the prompt's.
     """
 
     tool: str
-    names: Callable[[Any], Iterable[str]]
+    names: Callable[[Mapping[str, Any]], Iterable[str]]
     arguments: Callable[[Mapping[str, str]], dict[str, Any]]
 
 
@@ -236,7 +236,7 @@ class Prompts:
         Raises:
             InvalidArguments: the prompt, which the caller may have, has no such argument.
             Refused, Limited, NodeUnavailable: as `get`.
-            ToolError: the backend could not be asked.
+            Failed: the backend could not be asked.
         """
         prompt = self._prompts.get(name)
         call = Call(
@@ -304,21 +304,15 @@ class Prompts:
             found: set[str] = set()
             page = await tool.run(first, context)
             for number in range(1, _MOST_PAGES + 1):
-                found |= {name for row in getattr(page, rows) for name in source.names(row)}
+                for row in getattr(page, rows):
+                    shown = mask_fields(row.model_dump(mode="json"), obligations.redact)
+                    found.update(source.names(shown))
                 if page.next_cursor is None or number == _MOST_PAGES:
                     break
                 page = await tool.run(tool.parse({**asked, "cursor": page.next_cursor}), context)
-            # What looks like a secret is none of the things that have names.
-            return Completion.of(
-                name
-                for name in sorted(found)
-                if name.startswith(text) and redact_text(name) == name
-            )
+            return Completion.of(name for name in sorted(found) if name.startswith(text))
 
-        try:
-            return (await gate.perform_or_fail(caller, call, work)).value
-        except TimeoutError:
-            raise ToolError("completion did not end within its deadline", retryable=True) from None
+        return (await gate.perform_or_fail(caller, call, work, source=tool.source)).value
 
 
 def _values(annotation: Any) -> Iterator[Any]:
@@ -389,19 +383,23 @@ def _alerts_of(known: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def _services_in(alert: Mapping[str, Any]) -> list[str]:
+    """Return the names of services in an alert's labels, none where the policy masks them."""
+    labels = alert["labels"]
+    if not isinstance(labels, dict):
+        return []
+    return [labels[name] for name in NAMING_LABELS if name in labels]
+
+
 def _place_of(known: Mapping[str, str]) -> dict[str, Any]:
     return {name: known[name] for name in ("cluster", "namespace") if name in known}
 
 
 _NAMESPACES = "enterprise://k8s/{cluster}/namespaces"
 _ASSET_ID = OfTemplate("enterprise://cmdb/assets/{id}", "id")
-_ALERT = OfTool("monitoring:get_alerts", lambda alert: [alert.name], _alerts_of)
-_SERVICE = OfTool(
-    "monitoring:get_alerts",
-    lambda alert: [alert.labels[name] for name in NAMING_LABELS if name in alert.labels],
-    _alerts_of,
-)
-_DEPLOYMENT = OfTool("k8s:get_deployments", lambda deployment: [deployment.name], _place_of)
+_ALERT = OfTool("monitoring:get_alerts", lambda alert: [alert["name"]], _alerts_of)
+_SERVICE = OfTool("monitoring:get_alerts", _services_in, _alerts_of)
+_DEPLOYMENT = OfTool("k8s:get_deployments", lambda deployment: [deployment["name"]], _place_of)
 
 PROMPTS: tuple[Prompt, ...] = (
     Prompt(

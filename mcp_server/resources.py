@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mcp_server.gate import Answer, Call, Caller, Gate, tool_context
 from mcp_server.policy import Obligations, Resource
-from mcp_server.policy.obligations import mask_fields
+from mcp_server.policy.obligations import MASK, mask_fields
 from mcp_server.redaction import redact_shapes, redact_text
 from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
 from mcp_server.tools.documents import Document
@@ -67,8 +67,16 @@ class Completion:
 
     @classmethod
     def of(cls, values: Iterable[str]) -> Completion:
-        """Return the first values, and whether these are all."""
-        found = tuple(dict.fromkeys(values))
+        """Return the first values, and whether these are all.
+
+        One that looks like a secret is none of the things that have names, and one that the policy
+        masks has none to tell: they are left out.
+        """
+        found = tuple(
+            value
+            for value in dict.fromkeys(values)
+            if value != MASK and redact_text(value) == value
+        )
         more = len(found) > MAX_COMPLETIONS
         return cls(found[:MAX_COMPLETIONS], None if more else len(found), more)
 
@@ -99,7 +107,7 @@ class Resources:
 
         Raises:
             Refused, Limited, NodeUnavailable: as `Gate.perform`.
-            ToolError: the backend could not give the document; the message is for the caller.
+            Failed: the backend could not give the document.
         """
         found = self.find(uri)
         if found is None:
@@ -115,15 +123,10 @@ class Resources:
             if found is None:
                 # The policy's catalogue knows it; this server has no backend for it.
                 raise ToolError("there is no such resource")
-            try:
-                return await _read(*found, uri, caller, obligations)
-            except ToolError as error:
-                raise ToolError(redact_text(str(error)), retryable=error.retryable) from error
+            return await _read(*found, uri, caller, obligations)
 
-        try:
-            return await gate.perform_or_fail(caller, call, work)
-        except TimeoutError:
-            raise ToolError("reading did not end within its deadline", retryable=True) from None
+        source = None if found is None else found[0].source
+        return await gate.perform_or_fail(caller, call, work, source=source)
 
     async def complete(
         self,
@@ -143,7 +146,7 @@ class Resources:
         Raises:
             InvalidArguments: the template, which the caller may use, has no such parameter.
             Refused, Limited, NodeUnavailable: as `Gate.perform`; alike for hidden and absent ones.
-            ToolError: the backend could not be asked.
+            Failed: the backend could not be asked.
         """
         document = next((known for known in self if known.uri == uri), None)
         if document is not None:
@@ -165,16 +168,14 @@ class Resources:
                 raise InvalidArguments(
                     f"{parameter[:64]}: unknown parameter; known parameters: {known or 'none'}"
                 )
-            if document.complete is None:
+            if document.complete is None or parameter in obligations.redact:
                 return Completion.of(())
             return Completion.of(
                 await document.complete(parameter, text, given, tool_context(caller, obligations))
             )
 
-        try:
-            return (await gate.perform_or_fail(caller, call, work)).value
-        except TimeoutError:
-            raise ToolError("completion did not end within its deadline", retryable=True) from None
+        source = None if document is None else document.source
+        return (await gate.perform_or_fail(caller, call, work, source=source)).value
 
 
 async def _read(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Any
 
-__all__ = ["mask_fields"]
+__all__ = ["MASK", "mask_fields"]
 
 MASK = "[masked by policy]"
+"""Stands in the place of a value that the policy masks."""
 
 
 def mask_fields(document: dict[str, Any], names: Set[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from mcp_server import __version__
 from mcp_server.gate import (
     Call,
     Caller,
+    Failed,
     Gate,
     Limited,
     NodeUnavailable,
@@ -28,7 +29,7 @@ from mcp_server.gate import (
 from mcp_server.policy import Obligations, Resource, Visible
 from mcp_server.prompts import Prompt, Prompts
 from mcp_server.resources import Resources
-from mcp_server.tools.catalog import InvalidArguments, Tool, ToolError
+from mcp_server.tools.catalog import InvalidArguments, Tool
 from mcp_server.tools.documents import Document
 from mcp_server.transports.pages import InvalidCursor, page
 
@@ -260,8 +261,8 @@ class McpDoor:
                 )
         except InvalidArguments as error:
             raise MCPError(types.INVALID_PARAMS, str(error)) from error
-        except ToolError as error:
-            raise MCPError(UNAVAILABLE, str(error)) from error
+        except Failed as failure:
+            raise _failure(failure) from failure
         except Refused as refusal:
             raise self._error(ctx, refusal) from refusal
         return types.CompleteResult(
@@ -300,9 +301,8 @@ class McpDoor:
         uri = str(params.uri)
         try:
             reading = (await self._resources.read(self._gate, self._caller_of(ctx), uri)).value
-        except ToolError as error:
-            code = UNAVAILABLE if error.retryable else types.INVALID_PARAMS
-            raise MCPError(code, str(error), {"uri": uri}) from error
+        except Failed as failure:
+            raise _failure(failure, uri=uri) from failure
         except Refused as refusal:
             raise self._error(ctx, refusal, uri=uri) from refusal
         return types.ReadResourceResult(
@@ -375,6 +375,13 @@ def _rising(progress: Progress) -> Progress:
 
 async def _nothing(_: Obligations) -> None:
     return None
+
+
+def _failure(failure: Failed, **about: str) -> MCPError:
+    """Return the error of what was allowed and did not work; its data names whose words it repeats."""
+    code = UNAVAILABLE if failure.retryable else types.INVALID_PARAMS
+    data = dict(about) if failure.source is None else {**about, **_untrusted(failure.source)}
+    return MCPError(code, str(failure), data or None)
 
 
 def _tool_error(text: str, source: str | None = None) -> types.CallToolResult:

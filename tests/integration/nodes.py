@@ -137,10 +137,14 @@ async def modern_client(node: McpNode, token: str) -> AsyncIterator[Client]:
 
 
 class LegacyClient:
-    """A client of the 2025-06-18 era: initialize, then plain JSON-RPC over POST."""
+    """A client of the 2025-06-18 era: initialize, then plain JSON-RPC over POST.
+
+    Attributes:
+        http: what it sends with.
+    """
 
     def __init__(self, http: httpx2.AsyncClient) -> None:
-        self._http = http
+        self.http = http
         self._ids = itertools.count(1)
 
     async def initialize(self) -> dict[str, Any]:
@@ -173,7 +177,7 @@ class LegacyClient:
         return answer
 
     async def _post(self, message: dict[str, Any]) -> httpx2.Response:
-        return await rpc(self._http, message)
+        return await rpc(self.http, message)
 
 
 async def rpc(http: httpx2.AsyncClient, message: Any, **headers: str) -> httpx2.Response:

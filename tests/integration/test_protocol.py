@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+import yaml
 from mcp_types import CacheableResult
 
 from tests.integration.nodes import LegacyClient, McpNode, modern_client
-from tests.integration.servers import Alertmanager, Prometheus, RedisServer
+from tests.integration.servers import (
+    Alertmanager,
+    Opa,
+    Prometheus,
+    RedisServer,
+    build_bundle,
+)
 
 pytestmark = pytest.mark.anyio
 
 INVALID_PARAMS = -32602
 POLICY_ME = "enterprise://policy/me"
+_POLICIES = Path(__file__).resolve().parents[2] / "policies"
 
 
 @pytest.fixture
@@ -55,6 +64,33 @@ def alerting_node(
     yield node
     node.stop()
     quiet.stop()
+
+
+@pytest.fixture(scope="module")
+def masking_node(
+    make_node: Callable[..., McpNode], workspace: Path, alerting: Prometheus
+) -> Iterator[McpNode]:
+    """As `alerting_node`, where the policy masks ids, the names of alerts, and their services."""
+    tree = workspace / "masking"
+    shutil.copytree(_POLICIES, tree)
+    path = tree / "config/obligations/data.yaml"
+    data = yaml.safe_load(path.read_text())
+    data["default"]["redact"] += ["id", "name", "service", "job"]
+    path.write_text(yaml.safe_dump(data))
+    opa = Opa(workspace / "opa-masking", build_bundle(tree, workspace / "masking.tar.gz"))
+    opa.start()
+    quiet = Alertmanager(workspace / "quiet-masking")
+    quiet.start()
+    node = make_node(
+        "node-masking",
+        policy=opa.settings(),
+        prometheus_url=alerting.url,
+        alertmanager_url=quiet.url,
+    )
+    yield node
+    node.stop()
+    quiet.stop()
+    opa.stop()
 
 
 async def _standing(client: LegacyClient) -> dict[str, Any]:
@@ -331,6 +367,32 @@ class TestCompletion:
                 )
 
         assert "Prometheus is not available" in answer["error"]["message"]
+
+    @pytest.mark.parametrize(
+        ("ref", "argument"),
+        [
+            ({"type": "ref/resource", "uri": "enterprise://cmdb/assets/{id}"}, "id"),
+            ({"type": "ref/prompt", "name": "review_asset"}, "asset_id"),
+            ({"type": "ref/prompt", "name": "triage_alert"}, "alert"),
+            ({"type": "ref/prompt", "name": "triage_alert"}, "service"),
+        ],
+    )
+    @pytest.mark.usefixtures("assets")
+    async def test_what_the_policy_masks_is_not_completed(
+        self, alerting_node: McpNode, masking_node: McpNode, ref: dict[str, str], argument: str
+    ) -> None:
+        found = []
+        for node in (alerting_node, masking_node):
+            async with node.http(node.token()) as http:
+                answer = await LegacyClient(http).request(
+                    "completion/complete",
+                    {"ref": ref, "argument": {"name": argument, "value": ""}},
+                )
+            found.append(answer["result"]["completion"])
+
+        shown, masked = found
+        assert shown["values"]
+        assert masked == {"values": [], "total": 0, "hasMore": False}
 
     async def test_who_may_not_use_a_thing_learns_nothing_of_it(self, node: McpNode) -> None:
         async with node.http(node.token(roles=["mcp:unheard_of"])) as http:

@@ -7,16 +7,16 @@ import data.mcp.methods
 
 # METADATA
 # title: The obligations of the call
-# description: Only for methods that reach a tool, a resource or a prompt.
+# description: Only for methods that name a tool, a resource or a prompt, those that complete names of things too.
 obligations := [
 	{"type": "timeout", "seconds": _settings.timeout_s},
 	{"type": "max_items", "value": _settings.max_items},
 	{"type": "redact", "fields": _settings.redact},
 ] if {
-	methods.method.charged == true
+	count(methods.method.kinds) > 0
 }
 
-obligations := [] if methods.method.charged == false
+obligations := [] if count(methods.method.kinds) == 0
 
 _settings := object.union(
 	data.config.obligations.default,

@@ -17,6 +17,11 @@ test_a_tool_without_its_own_row_has_the_default if {
 
 test_the_row_of_a_tool_overrides_the_default if _timeout(fixtures.call([], "k8s:get_pod_logs", {})) == 30
 
+test_completing_the_names_of_a_tool_has_its_obligations if {
+	request := fixtures.but(fixtures.call([], "k8s:get_pod_logs", {}), {"action": {"name": "completion/complete"}})
+	_timeout(request) == 30
+}
+
 test_listing_has_no_obligations if {
 	result := obligations.obligations with input as fixtures.request([], "tools/list") with data.config as fixtures.config
 	result == []
