@@ -355,7 +355,7 @@ class Gate:
             resource=Resource("tool", tool.name, tool.properties(arguments)),
             arguments=arguments.model_dump(mode="json"),
             tool=tool.name,
-            changes=not tool.read_only,
+            changes=tool.changes(arguments),
             timeout_s=tool.timeout_s,
         )
 
@@ -385,7 +385,7 @@ class Gate:
                 caller, call, work, outcome_of=lambda a: "tool_error" if a.is_error else "ok"
             )
         except TimeoutError:
-            late = _late(tool)
+            late = _late(tool, changes=call.changes)
             return Answer(
                 ToolAnswer(str(late), None, tool.source, is_error=True, retryable=late.retryable),
                 (),
@@ -688,10 +688,10 @@ def _own_reason(code: str, message: str) -> Reason:
     return Reason(code=code, message=message, rule="", solution="Try again in a few seconds.")
 
 
-def _late(tool: Tool[Any, Any]) -> ToolError:
-    """Return what a caller is told of a tool that its deadline cut off, wherever it was then."""
+def _late(tool: Tool[Any, Any], *, changes: bool) -> ToolError:
+    """Return what a caller is told of a call that its deadline cut off, wherever it was then."""
     why = "did not end within its deadline"
-    if tool.read_only:
+    if not changes:
         return ToolError(f"{tool.wire_name} {why}", retryable=True)
     return OutcomeUnknown(tool.wire_name, why, find_out=tool.find_out)
 

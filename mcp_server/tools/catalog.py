@@ -172,6 +172,7 @@ class Tool(Generic[ArgumentsT, ResultT]):
             the policy judges what is executed.
         find_out: of a tool that changes something, how a caller learns whether a change was made that
             gave no answer, such as `look at the replicas`.
+        dry_run: of a tool that changes something: the argument with which it changes nothing.
         timeout_s: the deadline of one call in seconds, which an obligation may shorten.
     """
 
@@ -192,6 +193,7 @@ class Tool(Generic[ArgumentsT, ResultT]):
     idempotent: bool = True
     canonical: Callable[[ArgumentsT], ArgumentsT] = _as_they_are
     find_out: str = ""
+    dry_run: str | None = None
     scope: Scope = field(default_factory=Scope)
     timeout_s: float = 15.0
 
@@ -265,6 +267,11 @@ class Tool(Generic[ArgumentsT, ResultT]):
                     f"fields: unknown field {unknown[0][:64]!r}; known fields: {known}"
                 )
         return parsed
+
+    def changes(self, arguments: ArgumentsT) -> bool:
+        """Tell whether a call with these arguments may change something."""
+        tried = self.dry_run is not None and bool(getattr(arguments, self.dry_run))
+        return not self.read_only and not tried
 
     def properties(self, arguments: ArgumentsT) -> dict[str, Any]:
         """Return what the policy may judge of the resource: namespace, cluster, asset."""

@@ -180,12 +180,22 @@ class Tools:
         self._catalog = Catalog(self.family.tools())
 
     async def present(
-        self, name: str, *, tenant: str = "default", user: str = "alice", **arguments: Any
+        self,
+        name: str,
+        *,
+        tenant: str = "default",
+        user: str = "alice",
+        max_items: int = 500,
+        **arguments: Any,
     ) -> Presented:
-        """Call `cmdb_<name>` and return what the caller would get."""
+        """Call `cmdb_<name>` and return what the caller would get.
+
+        Args:
+            max_items: the most rows that the policy lets the caller have at once.
+        """
         tool = self._catalog.find(f"cmdb_{name}")
         assert tool is not None
-        context = ToolContext(user=user, tenant=tenant, request_id="r-1", max_items=500)
+        context = ToolContext(user=user, tenant=tenant, request_id="r-1", max_items=max_items)
         parsed = tool.parse(arguments)
         presented = present(tool, parsed, await tool.run(parsed, context))
         jsonschema.validate(presented.structured, tool.output_schema)

@@ -406,7 +406,43 @@ class TestTopology:
         answer = await tools.present("get_service_topology", service_name="hub", max_nodes=2)
 
         assert answer.structured["total"] is None
-        assert "The nearest 2 of more than 10000 assets" in answer.text
+        assert "The nearest 2 of more than 10000 assets; raise max_nodes" in answer.text
+
+    @pytest.mark.parametrize(
+        ("asked", "allowed", "raised"), [(2, 500, True), (500, 500, False), (3, 2, False)]
+    )
+    async def test_how_to_get_more_is_told_and_helps(
+        self, cmdb: CmdbUnderTest, tools: Tools, asked: int, allowed: int, raised: bool
+    ) -> None:
+        inner = [f"n{number:03}" for number in range(600)]
+        outer = {name: f"beyond-{name}" for name in inner}
+        await cmdb.put(
+            [asset(name) for name in ("hub", *inner, *outer.values())],
+            [
+                *(("hub", name, "uses") for name in inner),
+                *((*pair, "uses") for pair in outer.items()),
+            ],
+        )
+
+        shown = await tools.present(
+            "get_service_topology", service_name="hub", max_nodes=asked, max_items=allowed
+        )
+
+        more = shown.structured["more"]
+        last = shown.structured["nodes"][-1]["id"]
+        assert f"; {more}." in shown.text
+        assert ("raise max_nodes (at most 500)" in more) == raised
+        further = await tools.call("get_service_topology", service_name=last, direction="down")
+        assert _ids(further["nodes"]) == [last, outer[last]]
+
+    async def test_nothing_is_told_where_all_is_shown(
+        self, cmdb: CmdbUnderTest, tools: Tools
+    ) -> None:
+        await cmdb.put([asset("web")])
+
+        found = await tools.call("get_service_topology", service_name="web")
+
+        assert (found["truncated"], found["more"]) == (False, None)
 
 
 class TestUpdateStatus:

@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from mcp_server.settings import GrafanaSettings
 from mcp_server.tools.backend import OutcomeUnknown
@@ -34,6 +34,7 @@ pytestmark = pytest.mark.anyio
 TOOL = "monitoring_create_dashboard"
 DASHBOARDS = "enterprise://monitoring/dashboards"
 MakeNode = Callable[..., McpNode]
+_PASSED_ON = {"Authorization", "Content-Type"}
 
 
 def _settings(directory: Path, grafana: FakeGrafana, **different: Any) -> dict[str, Any]:
@@ -93,6 +94,37 @@ async def _serving(app: web.Application) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def _losing_answers_of_changes(grafana: FakeGrafana) -> AsyncIterator[str]:
+    """Pass everything on to Grafana, and break the connection in the place of answers to changes."""
+
+    async def passed_on(request: web.Request) -> web.Response:
+        async with ClientSession() as session:
+            answer = await session.request(
+                request.method,
+                f"http://127.0.0.1:{grafana.port}{request.rel_url}",
+                headers={name: request.headers[name] for name in _PASSED_ON & set(request.headers)},
+                data=await request.read(),
+            )
+            body = await answer.read()
+        if request.method != "GET":
+            assert answer.status == 200
+            assert request.transport is not None
+            request.transport.abort()
+        return web.Response(status=answer.status, body=body, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", passed_on)
+    async with _serving(app) as url:
+        yield f"{url}{SUB_PATH}"
+
+
+def _model(title: str, replaces: tuple[str, int] | None = None) -> dict[str, Any]:
+    return dashboard_model(
+        title, [Panel(query="up")], tags=[], datasource_uid="prom", replaces=replaces
+    )
 
 
 def _text(answer: dict[str, Any]) -> str:
@@ -439,20 +471,14 @@ class TestClient:
         yield backend
         await backend.stop()
 
-    @staticmethod
-    def _model(replaces: tuple[str, int] | None = None) -> dict[str, Any]:
-        return dashboard_model(
-            "Service", [Panel(query="up")], tags=[], datasource_uid="prom", replaces=replaces
-        )
-
     async def test_a_dashboard_that_was_changed_meanwhile_is_not_overwritten(
         self, client: Grafana, grafana: FakeGrafana
     ) -> None:
-        first = await client.save(self._model(), folder=None, message="one")
-        await client.save(self._model((first.uid, 1)), folder=None, message="two")
+        first = await client.save(_model("Service"), folder=None, message="one")
+        await client.save(_model("Service", (first.uid, 1)), folder=None, message="two")
 
         with pytest.raises(ToolError, match="changed by someone else"):
-            await client.save(self._model((first.uid, 1)), folder=None, message="three")
+            await client.save(_model("Service", (first.uid, 1)), folder=None, message="three")
 
         assert _stored(grafana, first.uid)["meta"]["message"] == "two"
 
@@ -469,13 +495,13 @@ class TestClient:
         self, client: Grafana, change: dict[str, Any], folder: Folder | None, said: str
     ) -> None:
         with pytest.raises(ToolError, match=said):
-            await client.save({**self._model(), **change}, folder=folder, message="")
+            await client.save({**_model("Service"), **change}, folder=folder, message="")
 
     async def test_after_a_lost_answer_the_caller_is_told_to_look(
         self, client: Grafana, grafana: FakeGrafana
     ) -> None:
         with grafana.paused(), pytest.raises(ToolError, match="is not known") as caught:
-            await client.save(self._model(), folder=None, message="")
+            await client.save(_model("Service"), folder=None, message="")
 
         assert not caught.value.retryable
 
@@ -506,11 +532,39 @@ class TestClient:
             await client.start()
             try:
                 with pytest.raises(OutcomeUnknown, match="look for its title") as caught:
-                    await client.save(self._model(), folder=None, message="")
+                    await client.save(_model("Service"), folder=None, message="")
             finally:
                 await client.stop()
 
         assert not caught.value.retryable
+
+    async def test_a_lost_answer_is_found_out_among_more_dashboards_than_are_listed(
+        self,
+        make_node: MakeNode,
+        workspace: Path,
+        grafana: FakeGrafana,
+        redis_server: RedisServer,
+    ) -> None:
+        redis_server.cli("flushall")
+        for number in range(201):
+            _ask(grafana, "/api/dashboards/db", {"dashboard": _model(f"{number:03}")})
+        async with _losing_answers_of_changes(grafana) as url:
+            node = make_node("node-lost", grafana=_settings(workspace, grafana, url=url))
+            try:
+                async with node.http(node.token(roles=["mcp:operator"])) as http:
+                    client = LegacyClient(http)
+                    unknown = await _refused(client)
+                    listed = await _document(client, DASHBOARDS)
+                    known = await _refused(client)
+            finally:
+                node.stop()
+
+        (saved,) = _ask(grafana, "/api/search?type=dash-db&query=Service&limit=9&page=1")
+        assert "it is not known whether the change was made" in unknown
+        assert "call with the same title and folder" in unknown
+        assert listed["truncated"] is True
+        assert "Service" not in json.dumps(listed)
+        assert f"exists at the root (uid {saved['uid']}, " in known
 
 
 class TestDocuments:

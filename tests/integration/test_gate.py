@@ -33,6 +33,7 @@ class ScaleArguments(Arguments):
     namespace: str = "default"
     replicas: int
     password: str = ""
+    dry_run: bool = False
 
 
 class ScaleResult(Result):
@@ -57,6 +58,7 @@ def scale_tool(run: Run, *, timeout_s: float = 5) -> Tool[ScaleArguments, ScaleR
         source="a test",
         idempotent=True,
         find_out="look at the replicas",
+        dry_run="dry_run",
         scope=Scope(namespace="namespace"),
         timeout_s=timeout_s,
     )
@@ -316,6 +318,25 @@ async def test_a_read_that_is_late_is_ended_and_may_be_repeated(
     tool = dataclasses.replace(scale_tool(run, timeout_s=0.2), read_only=True)
     answer = await bench.gate(tool).call_tool(
         caller(), "k8s_scale_deployment", {"namespace": "staging", "replicas": 1}
+    )
+
+    assert answer.value.is_error
+    assert answer.value.retryable
+    assert answer.value.text == "k8s_scale_deployment did not end within its deadline"
+    assert await rows(owner) == [("outcome", "allow", "timeout")]
+
+
+async def test_a_dry_run_that_is_late_changed_nothing_and_may_be_repeated(
+    bench: Bench, owner: asyncpg.Connection
+) -> None:
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        await asyncio.sleep(60)
+        return ScaleResult(replicas=arguments.replicas)
+
+    answer = await bench.gate(scale_tool(run, timeout_s=0.2)).call_tool(
+        caller(),
+        "k8s_scale_deployment",
+        {"namespace": "staging", "replicas": 1, "dry_run": True},
     )
 
     assert answer.value.is_error

@@ -91,6 +91,15 @@ def test_whatever_is_wrong_is_told_in_few_words(
     assert len(str(refused.value)) < 3000
 
 
+def test_a_dry_run_of_scaling_changes_nothing() -> None:
+    tool = every_tool().find("k8s_scale_deployment")
+    assert tool is not None
+    target = {"deployment": "web", "replicas": 2}
+
+    assert tool.changes(tool.parse(target))
+    assert not tool.changes(tool.parse({**target, "dry_run": True}))
+
+
 def test_a_tool_that_changes_something_says_how_to_find_out_whether_it_did() -> None:
     tool = next(iter(every_tool()))
 

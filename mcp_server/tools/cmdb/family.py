@@ -42,6 +42,7 @@ _SOURCE = f"the {NAME}"
 _RESOURCE_LIMIT = 200
 _COMPLETIONS = 101  # one more than MCP lets a server return, to know that there are more
 _NEIGHBOURS = 100
+_MOST_NODES = 500
 # What the marks around the text and the punctuation of the answer may take.
 _TOPOLOGY_BUDGET_BYTES = RESULT_BUDGET_BYTES - 1024
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -120,7 +121,9 @@ class TopologyArguments(Arguments):
         Field(description="down: what it needs; up: what needs it"),
     ] = "both"
     depth: Annotated[int, Field(ge=1, le=20, description="Relations away")] = 3
-    max_nodes: Annotated[int, plain("At most so many assets, the nearest", ge=1, le=500)] = 100
+    max_nodes: Annotated[
+        int, plain("At most so many assets, the nearest", ge=1, le=_MOST_NODES)
+    ] = 100
 
 
 class NodeRow(Result):
@@ -153,6 +156,8 @@ class TopologyResult(Result):
     total: int | None
     """Nodes in all; None: more than 10,000."""
     truncated: bool
+    more: str | None
+    """How to get more, where it is truncated."""
 
 
 class UpdateStatusArguments(Arguments):
@@ -342,7 +347,7 @@ class Cmdb:
             depth=arguments.depth,
             most_nodes=context.at_most(arguments.max_nodes),
         )
-        return _fitted(topology, _fits_an_answer)
+        return _fitted(topology, _fits_an_answer, asked=arguments.max_nodes)
 
     async def _update_status(
         self, arguments: UpdateStatusArguments, context: ToolContext
@@ -416,7 +421,9 @@ class Cmdb:
             most_nodes=context.at_most(_NEIGHBOURS),
         )
         neighbours = _fitted(
-            around, lambda result: len(result.model_dump_json().encode()) <= ROWS_BYTES
+            around,
+            lambda result: len(result.model_dump_json().encode()) <= ROWS_BYTES,
+            asked=None,
         )
         return json.dumps(
             {
@@ -463,20 +470,28 @@ def _fits_an_answer(result: TopologyResult) -> bool:
     return sent_bytes(document, _topology_text(document)) <= _TOPOLOGY_BUDGET_BYTES
 
 
-def _fitted(topology: Topology, fits: Callable[[TopologyResult], bool]) -> TopologyResult:
-    """Return the result with as many nodes, the nearest, as fit."""
-    whole = _topology(topology, len(topology.nodes))
+def _fitted(
+    topology: Topology, fits: Callable[[TopologyResult], bool], *, asked: int | None
+) -> TopologyResult:
+    """Return the result with as many nodes, the nearest, as fit.
+
+    Args:
+        asked: how many nodes the caller asked for; None: it could not ask.
+    """
+    whole = _topology(topology, len(topology.nodes), asked)
     if fits(whole):
         return whole
     low, high = 0, len(topology.nodes) - 1
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(_topology(topology, middle)) else (low, middle - 1)
-    return _topology(topology, low)
+        fit = fits(_topology(topology, middle, asked))
+        low, high = (middle, high) if fit else (low, middle - 1)
+    return _topology(topology, low, asked)
 
 
-def _topology(topology: Topology, count: int) -> TopologyResult:
+def _topology(topology: Topology, count: int, asked: int | None) -> TopologyResult:
     nodes = topology.nodes[:count]
+    truncated = topology.total != len(nodes)
     ids = {node.id for node in nodes}
     return TopologyResult(
         nodes=[_node(node) for node in nodes],
@@ -486,7 +501,23 @@ def _topology(topology: Topology, count: int) -> TopologyResult:
             if edge.origin in ids and edge.target in ids
         ],
         total=topology.total,
-        truncated=topology.total != len(nodes),
+        truncated=truncated,
+        more=_how_to_get_more(len(nodes), asked) if truncated else None,
+    )
+
+
+def _how_to_get_more(shown: int, asked: int | None) -> str:
+    """Return what a caller who asked for so many nodes can do; see `_fitted`.
+
+    Where fewer are shown than were asked for, an answer or the policy holds no more: asking for more of
+    them would not help.
+    """
+    if asked is None:
+        return "cmdb_get_service_topology shows more, and what is further away"
+    raised = f"raise max_nodes (at most {_MOST_NODES}), or " if shown == asked < _MOST_NODES else ""
+    return (
+        f"{raised}go on from an outer asset: its id as service_name; less depth or one direction "
+        "finds fewer"
     )
 
 
@@ -499,9 +530,7 @@ def _topology_text(document: Mapping[str, Any]) -> str:
     text = f"```mermaid\n{mermaid(nodes, edges)}\n```"
     if document["truncated"]:
         of = "more than 10000" if total is None else total
-        text += (
-            f"\nThe nearest {len(nodes)} of {of} assets; less depth or one direction finds fewer."
-        )
+        text += f"\nThe nearest {len(nodes)} of {of} assets; {document['more']}."
     return text
 
 

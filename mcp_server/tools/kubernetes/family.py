@@ -151,6 +151,7 @@ class Kubernetes:
                 read_only=False,
                 destructive=True,
                 find_out=FIND_OUT,
+                dry_run="dry_run",
                 source="Kubernetes",
                 scope=one,
             ),

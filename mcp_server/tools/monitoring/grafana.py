@@ -18,7 +18,10 @@ from mcp_server.tools.catalog import ToolError
 
 __all__ = ["FIND_OUT", "Folder", "FoundDashboard", "Grafana", "SavedDashboard", "StoredDashboard"]
 
-FIND_OUT = "look for its title in enterprise://monitoring/dashboards"
+FIND_OUT = (
+    "look for its title in enterprise://monitoring/dashboards; where that is truncated, call with the "
+    "same title and folder: that is refused, with the uid, if it was saved"
+)
 """How a caller learns whether a dashboard was saved."""
 
 _PAGE = 5000
