@@ -14,7 +14,9 @@ from mcp_server.policy import Obligations, Resource
 from mcp_server.policy.obligations import mask_fields
 from mcp_server.resources import COMPLETION_TIMEOUT_S, Completion, Resources
 from mcp_server.tools.catalog import Catalog, InvalidArguments
+from mcp_server.tools.cmdb.family import AssetId, ServiceName, TimeRange
 from mcp_server.tools.faults import validated
+from mcp_server.tools.kubernetes.model import ClusterName, DeploymentName, Namespace
 from mcp_server.tools.monitoring.health import NAMING_LABELS
 
 __all__ = [
@@ -35,7 +37,11 @@ _MOST_PAGES = 4
 
 
 class PromptArguments(BaseModel):
-    """Base of every prompt's arguments: MCP gives them as text; unknown names are refused."""
+    """Base of every prompt's arguments: MCP gives them as text; unknown names are refused.
+
+    One that is meant for an argument of a tool has that argument's type: who is refused hears it before
+    the steps are taken.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -337,41 +343,30 @@ class TriageAlertArguments(PromptArguments):
     severity: Literal["critical", "warning", "info"] | None = Field(
         default=None, description="Only alerts of this severity"
     )
-    service: str | None = Field(
-        default=None, min_length=1, max_length=253, description="The service concerned, where known"
+    service: ServiceName | None = Field(
+        default=None, description="The service concerned, where known"
     )
 
 
 class ReviewRolloutArguments(PromptArguments):
     """Arguments of `review_rollout`."""
 
-    deployment: str = Field(min_length=1, max_length=253, description="Name of the deployment")
-    namespace: str = Field(
-        default="default", min_length=1, max_length=63, description="Its namespace"
-    )
-    cluster: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=253,
-        description="The cluster; the default one otherwise",
-    )
+    deployment: DeploymentName
+    namespace: Namespace = "default"
+    cluster: ClusterName = None
 
 
 class ExplainDependenciesArguments(PromptArguments):
     """Arguments of `explain_dependencies`."""
 
-    service: str = Field(
-        min_length=1, max_length=253, description="Name of the service in the CMDB"
-    )
+    service: ServiceName = Field(description="Name or id of the service in the CMDB")
 
 
 class ReviewAssetArguments(PromptArguments):
     """Arguments of `review_asset`."""
 
-    asset_id: str = Field(min_length=1, max_length=253, description="Id of the asset in the CMDB")
-    time_range: str = Field(
-        default="7d", pattern=r"^[1-9]\d{0,4}[mhdw]$", description="How far to look back: 24h, 7d"
-    )
+    asset_id: AssetId
+    time_range: TimeRange = Field(default="7d", description="How far to look back: 24h, 7d")
 
 
 def _alerts_of(known: Mapping[str, str]) -> dict[str, Any]:

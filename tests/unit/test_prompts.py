@@ -72,6 +72,48 @@ def test_an_argument_is_data_that_cannot_leave_its_mark(text: str) -> None:
     assert _data(rendered) == {"alert": text}
 
 
+# For which argument of which tool each argument of a prompt is meant.
+MEANT_FOR = {
+    ("triage_alert", "alert"): ("monitoring:get_alerts", "matchers"),
+    ("triage_alert", "severity"): ("monitoring:get_alerts", "severity"),
+    ("triage_alert", "service"): ("cmdb:get_service_topology", "service_name"),
+    ("review_rollout", "deployment"): ("k8s:get_rollout_status", "deployment"),
+    ("review_rollout", "namespace"): ("k8s:get_rollout_status", "namespace"),
+    ("review_rollout", "cluster"): ("k8s:get_rollout_status", "cluster"),
+    ("explain_dependencies", "service"): ("cmdb:get_service_topology", "service_name"),
+    ("review_asset", "asset_id"): ("cmdb:get_change_records", "asset_id"),
+    ("review_asset", "time_range"): ("cmdb:get_change_records", "time_range"),
+}
+REQUIRED = {"deployment": "web", "service_name": "web", "asset_id": "db1"}
+AWKWARD = ("99999d", "9999w", "\u0667d", "7d\n", "", "\0", 'a"b', "../a", "A", "x" * 253, "x" * 257)
+
+
+def test_every_argument_of_a_prompt_is_meant_for_one_of_a_tool() -> None:
+    assert set(MEANT_FOR) == {
+        (prompt.name, argument) for prompt in PROMPTS for argument in prompt.arguments.model_fields
+    }
+
+
+@pytest.mark.parametrize(("of_prompt", "of_tool"), MEANT_FOR.items())
+@given(value=st.one_of(st.sampled_from(AWKWARD), st.text(), st.from_regex(r"\A\d{1,5}[mhdw]\Z")))
+def test_what_a_prompt_takes_its_tool_takes(
+    of_prompt: tuple[str, str], of_tool: tuple[str, str], value: str
+) -> None:
+    (prompt,) = (each for each in PROMPTS if each.name == of_prompt[0])
+    (meant,) = (each for each in every_tool() if each.name == of_tool[0])
+    required = {
+        name: "x" for name, field in prompt.arguments.model_fields.items() if field.is_required()
+    }
+    try:
+        prompt.parse({**required, of_prompt[1]: value})
+    except InvalidArguments:
+        return
+
+    known = {name: text for name, text in REQUIRED.items() if name in meant.arguments.model_fields}
+    sent = [f"alertname={json.dumps(value)}"] if of_tool[1] == "matchers" else value
+    meant.parse({**known, of_tool[1]: sent})
+
+
 def test_a_prompt_is_offered_only_where_its_required_tools_are() -> None:
     assert [prompt.name for prompt in Prompts(PROMPTS, ALERTS)] == ["triage_alert"]
     assert not list(Prompts(PROMPTS, Catalog([])))

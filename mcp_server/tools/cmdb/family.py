@@ -36,7 +36,7 @@ from mcp_server.tools.documents import ROWS_BYTES, Document, fitting
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, sent_bytes
 from mcp_server.tools.schemas import plain
 
-__all__ = ["Cmdb"]
+__all__ = ["AssetId", "Cmdb", "ServiceName", "TimeRange"]
 
 _SOURCE = f"the {NAME}"
 _RESOURCE_LIMIT = 200
@@ -60,6 +60,10 @@ def _storable(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_storable)]
 AssetId = Annotated[Text, plain("Id of an asset, as cmdb_query_assets lists it")]
+ServiceName = Annotated[Text, Field(description="Name or id")]
+TimeRange = Annotated[
+    str, Field(pattern=r"^[1-9][0-9]{0,3}[mhdw]$", description="Until now, in m, h, d or w")
+]
 
 
 class _AfterAsset(Cursor):
@@ -115,7 +119,7 @@ class QueryAssetsResult(ListResult):
 class TopologyArguments(Arguments):
     """Arguments of `get_service_topology`."""
 
-    service_name: Annotated[Text, Field(description="Name or id")]
+    service_name: ServiceName
     direction: Annotated[
         Literal["down", "up", "both"],
         Field(description="down: what it needs; up: what needs it"),
@@ -191,9 +195,7 @@ class ChangeRecordsArguments(ListArguments):
     """Arguments of `get_change_records`."""
 
     asset_id: AssetId
-    time_range: Annotated[
-        str, Field(pattern=r"^[1-9][0-9]{0,3}[mhdw]$", description="Until now, in m, h, d or w")
-    ] = "7d"
+    time_range: TimeRange = "7d"
 
 
 class ChangeRow(Result):
