@@ -232,7 +232,7 @@ class TestAuthentication:
         [
             ({"ttl_s": 1, "now": time.time() - 3600}, "has expired"),
             ({"ttl_s": 3601}, "made for 3601 seconds (from iat to exp); accepted are up to 3600"),
-            ({"now": time.time() + 120}, "not valid yet"),
+            ({"now": time.time() + 86_400}, "not valid yet"),
             ({"audience": "https://elsewhere.test"}, "another audience"),
             ({"issuer": "https://elsewhere.test"}, "issuer"),
             ({"secret": "another-secret-0123456789abcdefghijk"}, "signature"),
