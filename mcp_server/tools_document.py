@@ -31,7 +31,8 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
   {RESULT_BUDGET_BYTES // 1024} KiB; a list that was cut says so and has a `next_cursor`,
   which `cursor` takes for the next page; `fields` leaves only these fields of each row.
 - Text from the systems asked, errors too, is marked as data, and known shapes of
-  secrets in it are masked.
+  secrets in it are masked; `enterprise-mcp/untrusted-source` names the system: in `_meta`, of an error
+  of a resource or a completion in its `data`.
 - `tools/list`, `resources/list`, `resources/templates/list` and `prompts/list` come in pages of
   {PAGE_SIZE}; a completion has at most {MAX_COMPLETIONS} values.
 - Over REST: `POST /tools/{{name}}/execute` with the arguments as a JSON object.
@@ -94,12 +95,12 @@ def _tool(tool: Tool[Any, Any]) -> Iterator[str]:
         yield f"Where it is not known whether the change was made: {tool.find_out}."
     yield ""
     yield from _arguments(argument_schema(tool.arguments, whole=True))
-    if tool.rows is not None:
-        fields = ", ".join(f"`{name}`" for name in tool.row_fields)
-        yield f"Result: a list `{tool.rows}` with {fields}; `total`, `truncated`, `next_cursor`."
-    else:
-        fields = ", ".join(f"`{name}`" for name in tool.result.model_fields)
-        yield f"Result: {fields}."
+    yield "Result:" if tool.rows is None else f"Result: a list `{tool.rows}`."
+    yield ""
+    yield "| field | type |"
+    yield "|---|---|"
+    schema = tool.whole_output_schema
+    yield from _fields_of(schema, "", schema.get("$defs", {}))
     yield ""
 
 
@@ -126,6 +127,28 @@ def _rows_of(schema: Mapping[str, Any], path: str, definitions: Mapping[str, Any
             yield from _rows_of(choice, f"{path}{name}[].", definitions)
 
 
+def _fields_of(
+    schema: Mapping[str, Any], path: str, definitions: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield a row for each field of a result, and for those of objects in it."""
+    for name, field in schema.get("properties", {}).items():
+        inner, below = _resolved(field, definitions), f"{path}{name}."
+        if inner.get("type") == "array":
+            inner, below = _resolved(inner["items"], definitions), f"{path}{name}[]."
+        if "properties" in inner:
+            yield from _fields_of(inner, below, definitions)
+        else:
+            yield _row(f"`{path}{name}`", _type(field, definitions))
+
+
+def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a schema, or the definition that it refers to."""
+    found: Mapping[str, Any] = schema
+    if "$ref" in schema:
+        found = definitions[schema["$ref"].rpartition("/")[2]]
+    return found
+
+
 def _meaning(argument: Mapping[str, Any]) -> str:
     """Return what is told of an argument, with an example where there is one."""
     examples = ", ".join(_code(example) for example in argument.get("examples", ()))
@@ -135,8 +158,7 @@ def _meaning(argument: Mapping[str, Any]) -> str:
 
 def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     """Return a schema in words: `integer, 1 to 500`, `list of object`."""
-    if "$ref" in schema:
-        return _type(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    schema = _resolved(schema, definitions)
     if "enum" in schema:
         return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
     if "anyOf" in schema:
@@ -147,6 +169,10 @@ def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
         words = f"list of {_type(schema.get('items', {}), definitions)}"
     if words == "object" and "properties" in schema:
         words = f"object ({', '.join(f'`{name}`' for name in schema['properties'])})"
+    if words == "object" and isinstance(schema.get("additionalProperties"), dict):
+        words = f"object of {_type(schema['additionalProperties'], definitions)}"
+    if schema.get("format") == "date-time":
+        words += ", RFC 3339"
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is not None and high is not None:
         words += f", {low} to {high}"

@@ -41,7 +41,9 @@ class Arguments(BaseModel):
 class Result(BaseModel):
     """Base of every tool's result."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", json_schema_serialization_defaults_required=True
+    )
 
 
 class ListArguments(Arguments):
@@ -249,6 +251,15 @@ class Tool(Generic[ArgumentsT, ResultT]):
             if "$ref" not in str(schema["properties"]):
                 schema.pop("$defs", None)
         return schema
+
+    @cached_property
+    def whole_output_schema(self) -> dict[str, Any]:
+        """JSON Schema of the result as it is before obligations and without chosen `fields`.
+
+        It has the types of a list's rows, too. For documents and tests: `output_schema` is what
+        clients get.
+        """
+        return result_schema(self.result, whole=True)
 
     def parse(self, arguments: Mapping[str, Any]) -> ArgumentsT:
         """Check raw arguments and return them typed, with defaults filled in.

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-__all__ = ["argument_schema", "plain", "result_schema"]
+__all__ = ["argument_schema", "elsewhere", "plain", "result_schema"]
 
 _REF = "#/$defs/"
 # What a result keeps: its shape. Bounds, examples and what must be there are for those who send
@@ -27,9 +27,14 @@ _SHAPE = frozenset(
 # Titles repeat names; `discriminator` is OpenAPI's and names definitions that are no longer there.
 _NEVER = frozenset(("title", "discriminator"))
 _PLAIN = "plain"
+_ELSEWHERE = "elsewhere"
 _TEXT_BOUNDS = frozenset(("pattern", "minLength", "maxLength"))
-_Detail = Literal["whole", "short", "shape"]
-_DROPPED = {"whole": _NEVER, "short": _NEVER | _TEXT_BOUNDS}
+_Detail = Literal["whole", "short", "shape", "whole result"]
+_DROPPED = {
+    "whole": _NEVER,
+    "short": _NEVER | _TEXT_BOUNDS,
+    "whole result": _NEVER | frozenset(("default", _PLAIN, _ELSEWHERE)),
+}
 
 
 def plain(description: str, **bounds: Any) -> Any:
@@ -41,6 +46,14 @@ def plain(description: str, **bounds: Any) -> Any:
         bounds: as pydantic's `Field` takes them.
     """
     return Field(description=description, json_schema_extra={_PLAIN: True}, **bounds)
+
+
+def elsewhere() -> Any:
+    """Mark an object in a result whose fields another tool's result tells of already.
+
+    The documents tell them; a list of tools says no more than that it is an object.
+    """
+    return Field(json_schema_extra={_ELSEWHERE: True})
 
 
 def argument_schema(model: type[BaseModel], *, whole: bool = False) -> dict[str, Any]:
@@ -56,20 +69,24 @@ def argument_schema(model: type[BaseModel], *, whole: bool = False) -> dict[str,
     return _compact(model, "whole" if whole else "short")
 
 
-def result_schema(model: type[BaseModel]) -> dict[str, Any]:
+def result_schema(model: type[BaseModel], *, whole: bool = False) -> dict[str, Any]:
     """Return the schema of a tool's result: exact in names and types, without bounds of values.
 
     Of objects in a list it has the names of their fields, and not the types.
 
     It lets pass more than the model does (surplus and missing fields), so that a newer server does
     not break a client that kept the older schema.
+
+    Args:
+        whole: say all that the model says: the types of every field, also of objects in lists, that all
+            are there and no others.
     """
-    return _compact(model, "shape")
+    return _compact(model, "whole result" if whole else "shape")
 
 
 def _compact(model: type[BaseModel], detail: _Detail) -> dict[str, Any]:
     mode: Literal["serialization", "validation"] = (
-        "serialization" if detail == "shape" else "validation"
+        "serialization" if detail in ("shape", "whole result") else "validation"
     )
     whole = model.model_json_schema(mode=mode)
     definitions = whole.pop("$defs", {})
@@ -85,10 +102,9 @@ def _compact(model: type[BaseModel], detail: _Detail) -> dict[str, Any]:
     }
     inlined = {name: schema for name, schema in definitions.items() if name not in kept}
     compact: dict[str, Any] = _node(whole, inlined, detail)
-    if kept:
-        compact["$defs"] = {
-            name: _node(definitions[name], inlined, detail) for name in sorted(kept)
-        }
+    used = {name: _node(definitions[name], inlined, detail) for name in sorted(kept)}
+    if shown := _reachable(compact, used):
+        compact["$defs"] = {name: schema for name, schema in used.items() if name in shown}
     return compact
 
 
@@ -96,6 +112,8 @@ def _node(schema: Any, inlined: dict[str, Any], detail: _Detail) -> Any:
     """Return one schema without what nobody needs."""
     if not isinstance(schema, dict):
         return schema
+    if detail == "shape" and _ELSEWHERE in schema:
+        return {"type": "object"}
     if (name := _name(schema)) in inlined:
         beside = {key: value for key, value in schema.items() if key != "$ref"}
         return _node({**inlined[name], **beside}, inlined, detail)

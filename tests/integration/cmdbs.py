@@ -21,6 +21,7 @@ from mcp_server.tools.cmdb.postgres import PostgresCmdb
 from mcp_server.tools.cmdb.rest import RestCmdb
 from mcp_server.tools.presentation import Presented, present
 from tests.integration.reference_cmdb import ReferenceCmdb
+from tests.integration.results import hold
 from tests.integration.servers import PostgresServer
 
 __all__ = ["CmdbUnderTest", "Postgres", "Rest", "Tools", "asset"]
@@ -199,6 +200,7 @@ class Tools:
         parsed = tool.parse(arguments)
         presented = present(tool, parsed, await tool.run(parsed, context))
         jsonschema.validate(presented.structured, tool.output_schema)
+        hold(tool, presented.structured, fields=arguments.get("fields"))
         return presented
 
     async def call(self, name: str, **arguments: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mcp_server.settings import ClusterSettings, KubernetesSettings
 from mcp_server.tools.catalog import ToolContext
 from mcp_server.tools.kubernetes.family import Kubernetes
 from tests.integration.clusters import Cluster
+from tests.integration.results import hold
 
 __all__ = ["Call", "family", "family_of", "until"]
 
@@ -54,7 +55,9 @@ async def family_of(
 
     async def call(name: str, /, **arguments: Any) -> Any:
         result = await tools[name].run(tools[name].parse(arguments), context)
-        jsonschema.validate(result.model_dump(mode="json"), tools[name].output_schema)
+        document = result.model_dump(mode="json")
+        jsonschema.validate(document, tools[name].output_schema)
+        hold(tools[name], document)
         return result
 
     try:

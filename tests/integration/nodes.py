@@ -21,6 +21,7 @@ from mcp_server.catalog_document import every_tool
 from mcp_server.identity import mint_token
 from mcp_server.settings import CountersSettings, DatabaseSettings, PolicySettings, TlsSettings
 from mcp_server.tls import client_context
+from tests.integration.results import hold
 from tests.integration.servers import Server, free_port
 
 __all__ = ["JWT_SECRET", "LegacyClient", "McpNode", "modern_client", "rpc"]
@@ -169,11 +170,15 @@ class LegacyClient:
         return body
 
     async def call(self, name: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Call a tool and return the whole JSON-RPC response, whose result fits the tool's schema."""
+        """Call a tool and return the whole JSON-RPC response.
+
+        Its result fits the schema that clients get, and the whole one of the declaration.
+        """
         answer = await self.request("tools/call", {"name": name, "arguments": arguments or {}})
         structured = answer.get("result", {}).get("structuredContent")
         if structured is not None and (tool := _TOOLS.find(name)) is not None:
             jsonschema.validate(structured, tool.output_schema)
+            hold(tool, structured, fields=(arguments or {}).get("fields"))
         return answer
 
     async def _post(self, message: dict[str, Any]) -> httpx2.Response:

@@ -11,8 +11,10 @@ import pytest
 from pydantic import Field, ValidationError
 
 from mcp_server.catalog_document import every_tool
-from mcp_server.tools.catalog import Arguments, Result
-from mcp_server.tools.schemas import argument_schema, plain, result_schema
+from mcp_server.policy.obligations import MASK
+from mcp_server.tools.catalog import Arguments, Result, Tool
+from mcp_server.tools.schemas import argument_schema, elsewhere, plain, result_schema
+from tests.integration.results import hold
 
 
 class Panel(Arguments):
@@ -107,9 +109,100 @@ def test_a_schema_of_a_result_refuses_other_shapes(wrong: dict[str, Any]) -> Non
     assert not _fits(result_schema(Made), right | wrong)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"first": {"name": "n"}},
+        {"first": {"name": "n", "children": [{"name": 1, "children": []}]}},
+        {"surplus": 1},
+    ],
+)
+def test_a_whole_schema_of_a_result_says_all_that_the_model_says(wrong: dict[str, Any]) -> None:
+    leaf = Node(name="leaf")
+    made = Made(state="up", first=Node(name="n", children=[leaf]), owner=None, values={})
+    right = made.model_dump(mode="json")
+    schema = result_schema(Made, whole=True)
+
+    assert _fits(schema, right)
+    assert not _fits(schema, right | wrong)
+    for name in right:
+        assert not _fits(schema, {key: value for key, value in right.items() if key != name})
+
+
+def test_what_another_tool_tells_of_is_told_in_the_whole_schema_only() -> None:
+    class Row(Result):
+        name: str
+
+    class Pair(Result):
+        before: Annotated[Row, elsewhere()]
+        after: Annotated[Row, elsewhere()]
+
+    row = {"name": "a"}
+    whole = result_schema(Pair, whole=True)
+
+    assert result_schema(Pair) == {
+        "type": "object",
+        "properties": {"before": {"type": "object"}, "after": {"type": "object"}},
+    }
+    assert _fits(whole, {"before": row, "after": row})
+    assert not _fits(whole, {"before": row, "after": {"name": 1}})
+
+
+POD = {
+    "name": "web",
+    "namespace": "default",
+    "status": "Running",
+    "ready": "1/1",
+    "restarts": 0,
+    "age": "1d",
+    "node": None,
+}
+
+
+def _pods(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {"pods": list(rows), "total": None, "truncated": False, "next_cursor": None}
+
+
+@pytest.mark.parametrize(
+    ("rows", "fields"),
+    [
+        ([POD], None),
+        ([{**POD, "restarts": MASK}], None),
+        ([{"restarts": 0, "name": "web"}], ["restarts", "name"]),
+        ([{"restarts": MASK}], ["restarts"]),
+    ],
+)
+def test_the_results_of_tests_are_held_to_whole_schemas(
+    rows: list[dict[str, Any]], fields: list[str] | None
+) -> None:
+    hold(_pods_tool(), _pods(*rows), fields=fields)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fields"),
+    [
+        ([{**POD, "restarts": "0"}], None),
+        ([{**POD, "other": 1}], None),
+        ([{"restarts": 0}], None),
+        ([POD], ["restarts"]),
+        ([{"restarts": "0"}], ["restarts"]),
+        ([{"name": "web"}], ["restarts"]),
+    ],
+)
+def test_what_does_not_hold_is_found(rows: list[dict[str, Any]], fields: list[str] | None) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        hold(_pods_tool(), _pods(*rows), fields=fields)
+
+
+def _pods_tool() -> Tool[Any, Any]:
+    tool = every_tool().find("k8s_get_pods")
+    assert tool is not None
+    return tool
+
+
 def test_every_schema_is_valid_and_self_contained() -> None:
     for tool in every_tool():
-        for schema in (tool.input_schema, tool.output_schema):
+        for schema in (tool.input_schema, tool.output_schema, tool.whole_output_schema):
             jsonschema.Draft202012Validator.check_schema(schema)
             references = json.dumps(schema).count('"$ref"')
             assert bool(references) == ("$defs" in schema), tool.name

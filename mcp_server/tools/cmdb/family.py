@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field
 
 from mcp_server.tools.catalog import (
     Arguments,
@@ -34,7 +34,7 @@ from mcp_server.tools.cmdb.topology import mermaid
 from mcp_server.tools.cursor import Cursor, fingerprint_of
 from mcp_server.tools.documents import ROWS_BYTES, Document, fitting
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, sent_bytes
-from mcp_server.tools.schemas import plain
+from mcp_server.tools.schemas import elsewhere, plain
 
 __all__ = ["AssetId", "Cmdb", "ServiceName", "TimeRange"]
 
@@ -107,7 +107,7 @@ class AssetRow(Result):
 
 
 # What query_assets describes field by field is not described again for every model to read.
-_Described = Annotated[AssetRow, WithJsonSchema({"type": "object"})]
+_Described = Annotated[AssetRow, elsewhere()]
 
 
 class QueryAssetsResult(ListResult):
