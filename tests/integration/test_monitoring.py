@@ -14,9 +14,11 @@ import pytest
 from mcp_server.settings import MonitoringSettings
 from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import ToolContext, ToolError
+from mcp_server.tools.monitoring.alertmanager import MatchersRefused
 from mcp_server.tools.monitoring.family import Monitoring
 from mcp_server.tools.monitoring.health import HealthCheckResult
 from mcp_server.tools.monitoring.metrics import QueryMetricsArguments
+from tests.integration.fake_monitoring import answering
 from tests.integration.fake_workloads import FakeWorkloads
 from tests.integration.forged import forged
 from tests.integration.nodes import LegacyClient, McpNode
@@ -471,6 +473,90 @@ class TestHealth:
             )
 
         assert answer["error"]["data"]["reasons"][0]["code"] == "namespace_not_available"
+
+
+class TestRefusals:
+    """One source that is there and refuses does not hide what the other one says."""
+
+    @staticmethod
+    async def run(tool_name: str, prometheus_url: str, alertmanager_url: str, **asked: Any) -> Any:
+        family = Monitoring(
+            MonitoringSettings.model_validate(
+                {"prometheus_url": prometheus_url, "alertmanager_url": alertmanager_url}
+            ),
+            workloads=FakeWorkloads(),
+        )
+        (tool,) = [each for each in family.tools() if each.name == f"monitoring:{tool_name}"]
+        await family.start()
+        try:
+            return await tool.run(tool.parse(asked), ToolContext(user="u", tenant="t"))
+        finally:
+            await family.stop()
+
+    @pytest.mark.parametrize(
+        ("status", "body", "said"),
+        [
+            (429, "", "Alertmanager limits our calls (HTTP 429)"),
+            (200, f'"{"x" * 33 * 2**20}"', "Alertmanager answered more than 32 MiB"),
+            (500, "", "Alertmanager is not available: it answered HTTP 500"),
+        ],
+        ids=["too often", "too much", "broken"],
+    )
+    async def test_what_fires_is_told_while_alertmanager_refuses(
+        self, own_prometheus: Prometheus, status: int, body: str, said: str
+    ) -> None:
+        async with answering(status, body) as url:
+            alerts = await self.run("get_alerts", own_prometheus.url, url, severity="critical")
+            chosen = await self.run("get_alerts", own_prometheus.url, url, matchers=["job=shop"])
+            health = await self.run("health_check", own_prometheus.url, url, service="shop")
+            with pytest.raises(ToolError, match="Alertmanager"):
+                await self.run("get_alerts", own_prometheus.url, url, state="silenced")
+
+        assert [each.name for each in alerts.alerts] == ["Loud", "Loud"]
+        assert alerts.notes[0].startswith(said)
+        assert "is not known" in alerts.notes[0]
+        assert chosen.notes == alerts.notes
+        assert health.verdict == "unhealthy"
+        evidence = {each.source: each for each in health.evidence}
+        assert evidence["alerts"].verdict == "unhealthy"
+        assert evidence["silences"].says.startswith(said)
+
+    @pytest.mark.parametrize(
+        ("status", "body", "said"),
+        [
+            (429, "", "Prometheus limits our calls (HTTP 429)"),
+            *(
+                (
+                    status,
+                    json.dumps({"status": "error", "errorType": kind, "error": "of its own"}),
+                    "Prometheus could not evaluate this: of its own",
+                )
+                for status, kind in ((500, "internal"), (503, "canceled"))
+            ),
+        ],
+        ids=["too often", "internal", "canceled"],
+    )
+    async def test_a_service_is_judged_by_the_rest_while_prometheus_refuses(
+        self, own_alertmanager: Alertmanager, status: int, body: str, said: str
+    ) -> None:
+        async with answering(status, body) as url:
+            found = await self.run("health_check", url, own_alertmanager.url, service="store")
+
+        evidence = {each.source: (each.verdict, each.says) for each in found.evidence}
+        assert found.verdict == "unknown"
+        assert evidence["workloads"][0] == "healthy"
+        for source in ("targets", "alerts"):
+            assert evidence[source][0] == "unknown"
+            assert evidence[source][1].startswith(said)
+
+    async def test_matchers_that_alertmanager_refuses_are_the_callers_fault(
+        self, own_alertmanager: Alertmanager
+    ) -> None:
+        # Prometheus refuses the same ones: it is played, and says that it knows no alert.
+        nothing = {"alerts": [], "resultType": "vector", "result": []}
+        async with answering(200, json.dumps({"status": "success", "data": nothing})) as url:
+            with pytest.raises(MatchersRefused, match="refused the matchers"):
+                await self.run("get_alerts", url, own_alertmanager.url, matchers=["job=~("])
 
 
 class TestOutages:

@@ -10,7 +10,14 @@ from mcp_server.settings import MonitoringSettings
 from mcp_server.tools.backend import BackendUnavailable, HttpBackend, reading
 from mcp_server.tools.catalog import ToolError
 
-__all__ = ["Alertmanager", "KnownAlert"]
+__all__ = ["Alertmanager", "KnownAlert", "MatchersRefused"]
+
+
+class MatchersRefused(ToolError):
+    """Alertmanager cannot read the matchers; the caller can mend them."""
+
+    def __init__(self, said: object) -> None:
+        super().__init__(f"Alertmanager refused the matchers: {said}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +54,14 @@ class Alertmanager:
         """Return the alerts that are not resolved and fit all matchers.
 
         Raises:
-            ToolError: a matcher is not valid; BackendUnavailable: it does not answer.
+            MatchersRefused: a matcher is not valid; BackendUnavailable: it does not answer.
+            ToolError: it limits our calls, or has more alerts than are read.
         """
         status, body = await self._http.get(
             "/api/v2/alerts", [("filter", matcher) for matcher in matchers]
         )
-        if status == 400:
-            raise ToolError(f"Alertmanager refused the matchers: {body}")
+        if status == 400 and matchers:
+            raise MatchersRefused(body)
         if status != 200 or not isinstance(body, list):
             raise BackendUnavailable("Alertmanager", f"it answered HTTP {status}")
         with reading("Alertmanager"):

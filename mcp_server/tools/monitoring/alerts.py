@@ -18,10 +18,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mcp_server.tools.backend import BackendUnavailable
-from mcp_server.tools.catalog import ListArguments, ListResult, Result, Tool, ToolContext
+from mcp_server.tools.catalog import (
+    ListArguments,
+    ListResult,
+    Result,
+    Tool,
+    ToolContext,
+    ToolError,
+)
 from mcp_server.tools.cursor import LONGEST_KEY, Cursor, bounded, fingerprint_of
-from mcp_server.tools.monitoring.alertmanager import Alertmanager, KnownAlert
+from mcp_server.tools.monitoring.alertmanager import Alertmanager, KnownAlert, MatchersRefused
 from mcp_server.tools.monitoring.matchers import MOST_MATCHERS, matchers_of
 from mcp_server.tools.monitoring.prometheus import Prometheus, PrometheusAlert
 from mcp_server.tools.schemas import plain
@@ -160,11 +166,11 @@ class Alerts:
             notes=tuple(notes),
         ).with_cursor(cursor_after)
 
-    async def current(self, matchers: list[str]) -> tuple[list[Alert], BackendUnavailable | None]:
+    async def current(self, matchers: list[str]) -> tuple[list[Alert], ToolError | None]:
         """Return the alerts that fit all matchers, and why Alertmanager was not heard, if so.
 
         Raises:
-            ToolError: a matcher is not valid; BackendUnavailable: Prometheus does not answer.
+            ToolError: a matcher is not valid, or Prometheus does not tell its alerts.
         """
         raised, (known, silence) = await asyncio.gather(
             self._raised(matchers), self._known(matchers)
@@ -193,12 +199,18 @@ class Alerts:
         }
         return [alert for alert in alerts if frozenset(alert.labels.items()) in fitting]
 
-    async def _known(self, matchers: list[str]) -> tuple[_Known | None, BackendUnavailable | None]:
-        """Return what Alertmanager has, or why that is not known."""
+    async def _known(self, matchers: list[str]) -> tuple[_Known | None, ToolError | None]:
+        """Return what Alertmanager has, or why that is not known.
+
+        Raises:
+            MatchersRefused: a matcher is not valid.
+        """
         try:
             everything = await self._alertmanager.alerts()
             fitting = await self._alertmanager.alerts(matchers) if matchers else everything
-        except BackendUnavailable as error:
+        except MatchersRefused:
+            raise
+        except ToolError as error:
             return None, error
         return _Known(everything, fitting), None
 

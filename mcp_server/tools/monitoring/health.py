@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import Arguments, Result, Scope, Tool, ToolContext, ToolError
 from mcp_server.tools.monitoring.alerts import Alert, Alerts
 from mcp_server.tools.monitoring.prometheus import Prometheus, TimeSeries
@@ -152,7 +151,7 @@ class Health:
     async def _of_alerts(self, arguments: HealthCheckArguments) -> list[Evidence]:
         try:
             alerts, silence = await self._alerts.current([])
-        except BackendUnavailable as error:
+        except ToolError as error:
             return [_unknown("alerts", str(error))]
         evidence = [_judged_alerts([each for each in alerts if _is_about(each, arguments)])]
         if silence is not None:
