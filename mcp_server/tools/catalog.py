@@ -167,6 +167,7 @@ class Tool(Generic[ArgumentsT, ResultT]):
         rows: the field of the result that holds the list, where the result is a list; its arguments
             then derive from `ListArguments` and the result from `ListResult`.
         columns: the fields of a row that the table shows.
+        widths: the most characters of a cell of a column, where it needs more than others.
         below: lines of a list's text below its table, whatever fields are chosen.
         source: where text in the result comes from, such as `Kubernetes`; it is marked as untrusted.
         read_only, destructive, idempotent: the hints of the MCP specification; they must be true.
@@ -190,6 +191,7 @@ class Tool(Generic[ArgumentsT, ResultT]):
     render: Callable[[Mapping[str, Any]], str] | None = None
     rows: str | None = None
     columns: tuple[str, ...] = ()
+    widths: Mapping[str, int] = field(default_factory=dict)
     below: Callable[[Mapping[str, Any]], Iterable[str]] = _nothing
     destructive: bool = False
     idempotent: bool = True
@@ -206,7 +208,7 @@ class Tool(Generic[ArgumentsT, ResultT]):
             declared = (
                 issubclass(self.arguments, ListArguments)
                 and issubclass(self.result, ListResult)
-                and set(self.columns) <= set(self.row_fields)
+                and {*self.columns, *self.widths} <= set(self.row_fields)
                 and (self.render is not None or bool(self.columns))
             )
         if not declared:

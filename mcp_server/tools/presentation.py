@@ -114,7 +114,7 @@ def _text(
     if tool.render is not None and columns == tool.columns:
         body = tool.render(document)
     else:
-        body = table(rows, columns) if rows else "Nothing matches."
+        body = table(rows, columns, tool.widths) if rows else "Nothing matches."
     text = marked(tool.source, "\n".join([body, *tool.below(document)]))
     if document["truncated"]:
         of = "" if document["total"] is None else f" of {document['total']}"

@@ -5,26 +5,49 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["table"]
+__all__ = ["clipped", "table"]
 
 _MAX_CELL = 200
+_GAP = " … "
 
 
-def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+def clipped(text: str, most: int) -> str:
+    """Return `text`, or its beginning and its end with an ellipsis between: `most` characters.
+
+    What wraps an error puts the cause last. Take secrets out before: of one that is cut, the end would
+    not be known as such.
+    """
+    if len(text) <= most:
+        return text
+    kept = most - len(_GAP)
+    tail = kept // 2
+    return text[: kept - tail] + _GAP + text[len(text) - tail :]
+
+
+def table(
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    widths: Mapping[str, int] | None = None,
+) -> str:
     """Return `rows` as lines of ` | `-separated cells below a header line.
 
-    Cells are cut at 200 characters and never hold a line break or the separator, so that text from
+    Cells are cut in their middle and never hold a line break or the separator, so that text from
     outside cannot draw rows of its own.
+
+    Args:
+        widths: how many characters a cell of a column has at most, where it is not 200.
     """
+    most = {column: (widths or {}).get(column, _MAX_CELL) for column in columns}
     lines = [" | ".join(columns)]
-    lines += [" | ".join(_cell(row.get(column)) for column in columns) for row in rows]
+    lines += [
+        " | ".join(_cell(row.get(column), most[column]) for column in columns) for row in rows
+    ]
     return "\n".join(lines)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, most: int) -> str:
     if value is None:
         return "-"
     if isinstance(value, Mapping):
         value = ", ".join(f"{key}={item}" for key, item in value.items())
-    text = " ".join(str(value).split()).replace("|", "/")
-    return text if len(text) <= _MAX_CELL else text[: _MAX_CELL - 1] + "…"
+    return clipped(" ".join(str(value).split()).replace("|", "/"), most)

@@ -14,6 +14,7 @@ from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import ToolContext, ToolError
 from mcp_server.tools.kubernetes import health
 from mcp_server.tools.kubernetes.family import Kubernetes
+from mcp_server.tools.presentation import present
 from tests.integration.clusters import Cluster, deployment, pod
 from tests.integration.kubernetes_calls import family, until
 
@@ -214,6 +215,49 @@ async def test_events_are_chosen_by_object_and_type(
         listed = await call("get_events", namespace="events", **filters)
 
     assert [row.reason for row in listed.events] == reasons
+
+
+def _pull_error(repository: str) -> str:
+    """What containerd says where a registry's token server refuses: the cause is at the end."""
+    image = f"{repository}/checkout-service:2026.11.20-rc1"
+    scope = f"repository%3A{repository.partition('/')[2]}%2Fcheckout-service%3Apull"
+    return (
+        f'Failed to pull image "{image}": failed to pull and unpack image "{image}": failed to resolve '
+        f'reference "{image}": failed to authorize: failed to fetch anonymous token: unexpected status '
+        f"from GET request to https://auth.registry.test/token?scope={scope}&service=registry.test: "
+        "403 Forbidden"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "repository", "cut"),
+    [("short", "registry.test/shop", False), ("long", f"registry.test/{'shop/' * 20}api", True)],
+)
+async def test_why_an_image_cannot_be_pulled_is_read_to_the_end(
+    eventful: Cluster, name: str, repository: str, cut: bool
+) -> None:
+    place, said = f"pulls-{name}", _pull_error(repository)
+    about = {"kind": "Pod", "name": "p-1", "namespace": place}
+    eventful.create(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place}},
+        event(1, metadata={"name": "e1", "namespace": place}, involvedObject=about, message=said),
+    )
+    kubernetes = Kubernetes(KubernetesSettings(clusters={"main": eventful.settings()}))
+    (tool,) = (each for each in kubernetes.tools() if each.name == "k8s:get_events")
+    arguments = tool.parse({"namespace": place})
+    await kubernetes.start()
+    try:
+        result = await tool.run(arguments, ToolContext(user="alice", tenant="default"))
+    finally:
+        await kubernetes.stop()
+    presented = present(tool, arguments, result)
+
+    for shown in (presented.structured["events"][0]["message"], presented.text):
+        assert f'Failed to pull image "{repository[:40]}' in shown
+        assert "request to https://auth.registry.test/token?" in shown or cut
+        assert "registry.test: 403 Forbidden" in shown
+        assert (" … " in shown) is cut
+    assert len(presented.structured["events"][0]["message"]) <= 500
 
 
 async def test_what_a_controller_reports_is_read(web: Cluster) -> None:

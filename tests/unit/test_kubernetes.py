@@ -17,7 +17,7 @@ from mcp_server.tools.kubernetes import health
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.kubernetes.model import ListPodsArguments
 from mcp_server.tools.kubernetes.paging import Page, Position
-from mcp_server.tools.kubernetes.reading import age
+from mcp_server.tools.kubernetes.reading import age, rollout_of
 
 URL = {"url": "https://k8s.test", "token": {"file": "/token"}}
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -290,3 +290,19 @@ def test_a_daemon_set_is_judged_as_kubectl_judges_its_rollout(
     spec: dict[str, Any], status: dict[str, Any], problem: str | None
 ) -> None:
     assert workload("DaemonSet", spec, **{"desiredNumberScheduled": 2, **status}) == problem
+
+
+def test_a_long_reason_of_a_rollout_keeps_its_end_and_shows_no_half_secret() -> None:
+    said = f"admission webhook denied it: password={'x' * 900} {'y' * 700} missing label team"
+    failure = {"type": "ReplicaFailure", "status": "True", "message": said}
+    document = {"metadata": {}, "spec": {}, "status": {"conditions": [failure]}}
+
+    message = rollout_of(document).message
+    rest = rollout_of(
+        {**document, "status": {"conditions": [{**failure, "message": said * 2}]}}
+    ).message
+
+    assert message.startswith("admission webhook denied it: password=[redacted] yyy")
+    assert message.endswith("y missing label team")
+    assert (len(rest), " … " in rest, "xxx" in rest) == (1000, True, False)
+    assert rest.endswith("y missing label team")

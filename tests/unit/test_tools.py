@@ -13,7 +13,7 @@ import yaml
 from mcp_server.catalog_document import catalog_document, every_tool
 from mcp_server.policy.obligations import MASK, mask_fields
 from mcp_server.tools.catalog import Arguments, Catalog, InvalidArguments, Result, Tool, ToolContext
-from mcp_server.tools.text import table
+from mcp_server.tools.text import clipped, table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,8 +113,24 @@ def test_a_table_cannot_be_forged_from_inside_a_cell() -> None:
     assert text.splitlines() == ["a | b", "x y / z | -"]
 
 
-def test_a_long_cell_is_cut() -> None:
-    assert len(table([{"a": "x" * 1000}], ["a"]).splitlines()[1]) == 200
+@pytest.mark.parametrize(("widths", "expected"), [({}, 200), ({"a": 500}, 500), ({"b": 9}, 200)])
+def test_a_long_cell_is_cut_in_its_middle_to_its_columns_width(
+    widths: dict[str, int], expected: int
+) -> None:
+    (_, cell) = table([{"a": f"first {'x' * 1000} last"}], ["a"], widths).splitlines()
+
+    assert len(cell) == expected
+    assert cell.startswith("first xx")
+    assert "xx … xx" in cell
+    assert cell.endswith("xx last")
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "expected"),
+    [("whole", 5, "whole"), ("0123456789", 9, "012 … 789"), ("0123456789", 8, "012 … 89")],
+)
+def test_what_is_clipped_keeps_both_ends(text: str, most: int, expected: str) -> None:
+    assert clipped(text, most) == expected
 
 
 def test_fields_are_masked_at_any_depth() -> None:

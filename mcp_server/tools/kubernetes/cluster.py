@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import aiohttp
 from multidict import CIMultiDict
 
+from mcp_server.redaction import redact_text
 from mcp_server.settings import ClusterSettings
 from mcp_server.tools.backend import (
     AnswerTooLarge,
@@ -19,6 +20,7 @@ from mcp_server.tools.backend import (
     read_answer,
 )
 from mcp_server.tools.catalog import ToolContext, ToolError
+from mcp_server.tools.text import clipped
 
 if TYPE_CHECKING:
     from mcp_server.tools.kubernetes.connection import Connection
@@ -327,7 +329,8 @@ class Cluster:
         """
         status = response.status
         retry_after = response.headers.get("Retry-After", "")
-        said = str((await self._status(response) or {}).get("message", ""))[:_MAX_SAID]
+        said = str((await self._status(response) or {}).get("message", ""))
+        said = clipped(redact_text(said), _MAX_SAID)
         match status:
             case 401:
                 raise ToolError(

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from mcp_server.redaction import redact_text
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
 from mcp_server.tools.cursor import Cursor, fingerprint
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.model import Event, EventArguments, Events
 from mcp_server.tools.kubernetes.reading import age
+from mcp_server.tools.text import clipped
 
 __all__ = ["EventReader"]
 
@@ -54,6 +56,7 @@ class EventReader:
                 source="Kubernetes",
                 rows="events",
                 columns=tuple(Event.model_fields),
+                widths={"message": _MAX_MESSAGE},
                 scope=Scope(
                     namespace="namespace", cluster="cluster", all_namespaces="all_namespaces"
                 ),
@@ -148,5 +151,5 @@ def _event_of(event: Mapping[str, Any], last_seen: str, now: datetime) -> Event:
         object=f"{about.get('kind', '')}/{about.get('name', '')}",
         namespace=event["metadata"]["namespace"],
         count=(event.get("series") or {}).get("count") or event.get("count") or 1,
-        message=(event.get("message") or "")[:_MAX_MESSAGE],
+        message=clipped(redact_text(event.get("message") or ""), _MAX_MESSAGE),
     )

@@ -29,6 +29,8 @@ NAMING_LABELS = ("service", "job", "app", "deployment", "statefulset", "daemonse
 """Where Kubernetes' service discovery, exporters and hand-written rules put the name of a service."""
 
 _MOST_NAMED = 5
+# A rollout that fails says why at its end.
+_LONGEST_SAYING = 500
 
 
 class HealthCheckArguments(Arguments):
@@ -261,5 +263,5 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _render_health(result: Mapping[str, Any]) -> str:
-    rows = table(result["evidence"], ["source", "verdict", "says"])
+    rows = table(result["evidence"], ["source", "verdict", "says"], {"says": _LONGEST_SAYING})
     return f"verdict: {result['verdict']}\n{rows}"
