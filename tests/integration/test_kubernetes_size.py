@@ -1,4 +1,4 @@
-"""Lists of 5,000 pods, on a real control plane.
+"""Lists of 5,000 pods and of more events, on a real control plane.
 
 These come after the other tests of the cluster, by the name of this file: the simulated kubelet is slow
 to make pods ready while there are so many.
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import statistics
 import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import ToolContext, ToolError
+from mcp_server.tools.kubernetes.clusters import Clusters
+from mcp_server.tools.kubernetes.events import EventReader
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, present, sent_bytes
 from tests.integration.clusters import Cluster, pod
@@ -98,3 +102,59 @@ async def test_a_cursor_of_another_list_is_refused(crowd: Cluster) -> None:
             await call("get_pods", namespace="staging", limit=1, cursor=page.next_cursor)
         with pytest.raises(ToolError, match="not a cursor"):
             await call("get_pods", namespace="crowd", cursor="!")
+
+
+def _event(number: int) -> dict[str, Any]:
+    """One of many events: in the order of their names the newest are the last."""
+    happened = datetime(2026, 11, 20, tzinfo=UTC) + timedelta(seconds=number)
+    about = {"kind": "Pod", "name": f"p-{number:04}", "namespace": "storm"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{about['name']}.1", "namespace": "storm"},
+        "involvedObject": about,
+        "type": "Normal" if number % 10 else "Warning",
+        "reason": f"Reason{number}",
+        "message": "Back-off restarting failed container",
+        "lastTimestamp": happened.isoformat().replace("+00:00", "Z"),
+    }
+
+
+@pytest.fixture(scope="module")
+def storm(cluster: Cluster) -> Cluster:
+    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "storm"}})
+    cluster.create_many([_event(n) for n in range(5200)])
+    return cluster
+
+
+async def test_of_more_events_than_are_read_the_newest_are_told_and_what_helps(
+    storm: Cluster,
+) -> None:
+    async with family(storm) as call:
+        first = await call("get_events", namespace="storm", limit=2)
+        second = await call("get_events", namespace="storm", limit=2, cursor=first.next_cursor)
+        warnings = await call("get_events", namespace="storm", type="Warning", limit=1)
+
+    assert [each.reason for each in first.events] == ["Reason4999", "Reason4998"]
+    assert [each.reason for each in second.events] == ["Reason4997", "Reason4996"]
+    assert (first.total, first.truncated) == (None, True)
+    assert "these are the newest of 5000" in first.note
+    assert first.note.endswith("ask for one kind or name or type")
+    assert [each.reason for each in warnings.events] == ["Reason5190"]
+    assert (warnings.total, warnings.note) == (520, None)
+
+
+async def test_the_last_page_of_what_was_read_says_that_there_is_more(storm: Cluster) -> None:
+    clusters = Clusters(KubernetesSettings(clusters={"main": storm.settings()}))
+    (tool,) = EventReader(clusters, most_read=500).tools()
+    arguments = tool.parse({"all_namespaces": True, "type": "Warning", "limit": 500})
+    await clusters.start()
+    try:
+        result = await tool.run(arguments, ToolContext(user="alice", tenant="default"))
+    finally:
+        await clusters.stop()
+    text = present(tool, arguments, result).text
+
+    assert (len(result.events), result.truncated, result.next_cursor) == (500, True, None)
+    assert "note: there are more events than are read: these are the newest of 500" in text
+    assert "ask for one namespace or kind or name" in text

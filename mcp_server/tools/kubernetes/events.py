@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mcp_server.redaction import redact_text
-from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
+from mcp_server.tools.catalog import Scope, Tool, ToolContext
 from mcp_server.tools.cursor import Cursor, fingerprint
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.model import Event, EventArguments, Events
@@ -19,7 +19,7 @@ from mcp_server.tools.text import clipped
 __all__ = ["EventReader"]
 
 _PAGE = 500
-_MAX_EVENTS = 5000
+_MOST_READ = 5000
 _MAX_MESSAGE = 500
 
 
@@ -36,10 +36,15 @@ class _After(Cursor):
 
 
 class EventReader:
-    """The tool `k8s:get_events`."""
+    """The tool `k8s:get_events`.
 
-    def __init__(self, clusters: Clusters) -> None:
+    Args:
+        most_read: once so many events are read, and there are more, the answer is of these.
+    """
+
+    def __init__(self, clusters: Clusters, *, most_read: int = _MOST_READ) -> None:
         self._clusters = clusters
+        self._most_read = most_read
 
     def tools(self) -> list[Tool[Any, Any]]:
         """Return the declaration."""
@@ -57,6 +62,7 @@ class EventReader:
                 rows="events",
                 columns=tuple(Event.model_fields),
                 widths={"message": _MAX_MESSAGE},
+                below=lambda result: [f"note: {result['note']}"] if result["note"] else [],
                 scope=Scope(
                     namespace="namespace", cluster="cluster", all_namespaces="all_namespaces"
                 ),
@@ -74,11 +80,9 @@ class EventReader:
         )
         after = None if arguments.cursor is None else _After.decode(arguments.cursor, listed)
         # The API server lists by name alone: what is newest is known only of all.
+        items, all_read = await self._read(arguments, context)
         found = sorted(
-            (
-                (_last_seen(item), item["metadata"]["uid"], item)
-                for item in await self._all(arguments, context)
-            ),
+            ((_last_seen(item), item["metadata"]["uid"], item) for item in items),
             key=lambda event: event[:2],
             reverse=True,
         )
@@ -90,15 +94,19 @@ class EventReader:
             return _After(query=listed, time=time, uid=uid).encode()
 
         now = datetime.now(UTC)
-        truncated = len(rest) > len(shown)
+        more = len(rest) > len(shown)
         return Events(
             events=[_event_of(item, time, now) for time, _, item in shown],
-            total=len(found),
-            truncated=truncated,
-            next_cursor=cursor_after(len(shown)) if truncated else None,
+            total=len(found) if all_read else None,
+            truncated=more or not all_read,
+            next_cursor=cursor_after(len(shown)) if more and shown else None,
+            note=None if all_read else _not_all(len(found), arguments),
         ).with_cursor(cursor_after)
 
-    async def _all(self, arguments: EventArguments, context: ToolContext) -> list[dict[str, Any]]:
+    async def _read(
+        self, arguments: EventArguments, context: ToolContext
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """Return the events that are read, in the order of their names, and whether these are all."""
         cluster = self._clusters.find(arguments.cluster)
         place = f"namespace {arguments.place}" if arguments.place else "all namespaces"
         selected = {
@@ -121,14 +129,25 @@ class EventReader:
             )
             items += document["items"]
             token = document["metadata"].get("continue")
-            if not token:
-                return items
-            if len(items) >= _MAX_EVENTS:
-                raise ToolError(
-                    f"there are more than {_MAX_EVENTS} events; "
-                    "ask for one namespace, kind, name or type"
-                )
+            if not token or len(items) >= self._most_read:
+                return items, not token
             query["continue"] = token
+
+
+def _not_all(read: int, arguments: EventArguments) -> str:
+    """Return what is missing where there are more events than are read, and how to ask for less."""
+    given = {
+        "namespace": arguments.place,
+        "kind": arguments.kind,
+        "name": arguments.name,
+        "type": arguments.type,
+    }
+    free = [name for name, value in given.items() if value is None]
+    note = (
+        f"there are more events than are read: these are the newest of {read}, which come first by "
+        "the name of their object, and newer ones may be missing"
+    )
+    return f"{note}; ask for one {' or '.join(free)}" if free else note
 
 
 def _last_seen(event: Mapping[str, Any]) -> str:

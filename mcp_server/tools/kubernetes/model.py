@@ -159,9 +159,10 @@ class Event(Result):
 
 
 class Events(ListResult):
-    """Events, the newest first."""
+    """Events, the newest first; `note` tells where not all of them were looked at."""
 
     events: list[Event]
+    note: str | None = None
 
 
 class DeploymentArguments(Arguments):
