@@ -270,6 +270,8 @@ class ClusterSettings(_Model):
     """The context of `kubeconfig`; None: its current one."""
     in_cluster: bool = False
     """Use the service account of the pod that this server runs in."""
+    metrics_cluster: Annotated[str, Field(min_length=1)] | None = None
+    """What the label `cluster` of its metrics and alerts says, where they have one; None: its name."""
 
     @model_validator(mode="after")
     def _is_one_way(self) -> Self:

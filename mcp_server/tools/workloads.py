@@ -44,6 +44,16 @@ class Workloads(Protocol):
     def default_cluster(self) -> str:
         """The name of the cluster that is meant where none is named."""
 
+    def metrics_cluster(self, cluster: str | None) -> str:
+        """Return what the label `cluster` of a cluster's metrics and alerts says where they have one.
+
+        Args:
+            cluster: a configured cluster, or None for the default one.
+
+        Raises:
+            ToolError: there is no such cluster.
+        """
+
     async def service_health(
         self, context: ToolContext, *, cluster: str | None, namespace: str, service: str
     ) -> ServiceHealth:

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -144,6 +144,29 @@ async def refusal(client: LegacyClient, tool: str, **arguments: Any) -> str:
     result = (await client.call(f"monitoring_{tool}", arguments))["result"]
     assert result["isError"] is True
     return str(result["content"][0]["text"])
+
+
+async def run(
+    tool_name: str,
+    prometheus_url: str,
+    alertmanager_url: str,
+    *,
+    workloads: FakeWorkloads | None = None,
+    **arguments: Any,
+) -> Any:
+    """Return what a tool gives over these two, without the server around it."""
+    family = Monitoring(
+        MonitoringSettings.model_validate(
+            {"prometheus_url": prometheus_url, "alertmanager_url": alertmanager_url}
+        ),
+        workloads=workloads or FakeWorkloads(),
+    )
+    (tool,) = [each for each in family.tools() if each.name == f"monitoring:{tool_name}"]
+    await family.start()
+    try:
+        return await tool.run(tool.parse(arguments), ToolContext(user="u", tenant="t"))
+    finally:
+        await family.stop()
 
 
 class TestQueries:
@@ -475,23 +498,87 @@ class TestHealth:
         assert answer["error"]["data"]["reasons"][0]["code"] == "namespace_not_available"
 
 
+@pytest.fixture(scope="module")
+def clusters_alertmanager(workspace: Path) -> Iterator[Alertmanager]:
+    server = Alertmanager(workspace / "clusters-alertmanager")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def clusters_prometheus(
+    workspace: Path, clusters_alertmanager: Alertmanager
+) -> Iterator[Prometheus]:
+    up = f"127.0.0.1:{clusters_alertmanager.port}"
+
+    def job(name: str, **targets: str) -> dict[str, object]:
+        configs = [
+            {"targets": [target], "labels": {"cluster": cluster} if cluster != "none" else {}}
+            for cluster, target in targets.items()
+        ]
+        return {"job_name": name, "static_configs": configs}
+
+    server = Prometheus(
+        workspace / "clusters-prometheus",
+        clusters_alertmanager,
+        rules=[
+            _rule("PayFails", severity="critical", job="pay", cluster="us"),
+            _rule("PayIsOld", severity="info", job="pay"),
+        ],
+        jobs=[job("pay", eu=up, us=CLOSED), job("n/pay", us=CLOSED), job("shared", none=up)],
+    )
+    server.start()
+    server.wait_until_alerts_arrive(clusters_alertmanager, 2)
+    server.wait_until_scraped(5)
+    yield server
+    server.stop()
+
+
+class TestSeveralClusters:
+    """One Prometheus has the metrics of clusters `eu` and `us`; the service `pay` is broken in `us`."""
+
+    LABELS: ClassVar = {"a": "eu", "b": "us", "c": 'x" or up{job="pay'}
+
+    @pytest.mark.parametrize(
+        ("cluster", "service", "verdict", "targets", "alerts"),
+        [
+            ("a", "pay", "healthy", "1 of 1 up", "1 firing: PayIsOld"),
+            ("b", "pay", "unhealthy", "0 of 2 up", "2 firing: PayFails, PayIsOld"),
+            ("c", "pay", "unknown", "no scrape target", "1 firing: PayIsOld"),
+            ("us", "pay", "unhealthy", "0 of 2 up", "2 firing: PayFails, PayIsOld"),
+            ("a", "shared", "healthy", "1 of 1 up", "none"),
+            ("b", "shared", "healthy", "1 of 1 up", "none"),
+        ],
+    )
+    async def test_a_service_is_judged_in_the_cluster_that_is_meant(
+        self,
+        clusters_prometheus: Prometheus,
+        clusters_alertmanager: Alertmanager,
+        cluster: str,
+        service: str,
+        verdict: str,
+        targets: str,
+        alerts: str,
+    ) -> None:
+        found = await run(
+            "health_check",
+            clusters_prometheus.url,
+            clusters_alertmanager.url,
+            workloads=FakeWorkloads(metrics=self.LABELS),
+            service=service,
+            namespace="n",
+            cluster=cluster,
+        )
+
+        said = {each.source: each.says for each in found.evidence}
+        assert found.verdict == verdict
+        assert said["targets"].startswith(targets)
+        assert said["alerts"] == alerts
+
+
 class TestRefusals:
     """One source that is there and refuses does not hide what the other one says."""
-
-    @staticmethod
-    async def run(tool_name: str, prometheus_url: str, alertmanager_url: str, **asked: Any) -> Any:
-        family = Monitoring(
-            MonitoringSettings.model_validate(
-                {"prometheus_url": prometheus_url, "alertmanager_url": alertmanager_url}
-            ),
-            workloads=FakeWorkloads(),
-        )
-        (tool,) = [each for each in family.tools() if each.name == f"monitoring:{tool_name}"]
-        await family.start()
-        try:
-            return await tool.run(tool.parse(asked), ToolContext(user="u", tenant="t"))
-        finally:
-            await family.stop()
 
     @pytest.mark.parametrize(
         ("status", "body", "said"),
@@ -506,11 +593,11 @@ class TestRefusals:
         self, own_prometheus: Prometheus, status: int, body: str, said: str
     ) -> None:
         async with answering(status, body) as url:
-            alerts = await self.run("get_alerts", own_prometheus.url, url, severity="critical")
-            chosen = await self.run("get_alerts", own_prometheus.url, url, matchers=["job=shop"])
-            health = await self.run("health_check", own_prometheus.url, url, service="shop")
+            alerts = await run("get_alerts", own_prometheus.url, url, severity="critical")
+            chosen = await run("get_alerts", own_prometheus.url, url, matchers=["job=shop"])
+            health = await run("health_check", own_prometheus.url, url, service="shop")
             with pytest.raises(ToolError, match="Alertmanager"):
-                await self.run("get_alerts", own_prometheus.url, url, state="silenced")
+                await run("get_alerts", own_prometheus.url, url, state="silenced")
 
         assert [each.name for each in alerts.alerts] == ["Loud", "Loud"]
         assert alerts.notes[0].startswith(said)
@@ -540,7 +627,7 @@ class TestRefusals:
         self, own_alertmanager: Alertmanager, status: int, body: str, said: str
     ) -> None:
         async with answering(status, body) as url:
-            found = await self.run("health_check", url, own_alertmanager.url, service="store")
+            found = await run("health_check", url, own_alertmanager.url, service="store")
 
         evidence = {each.source: (each.verdict, each.says) for each in found.evidence}
         assert found.verdict == "unknown"
@@ -556,7 +643,7 @@ class TestRefusals:
         nothing = {"alerts": [], "resultType": "vector", "result": []}
         async with answering(200, json.dumps({"status": "success", "data": nothing})) as url:
             with pytest.raises(MatchersRefused, match="refused the matchers"):
-                await self.run("get_alerts", url, own_alertmanager.url, matchers=["job=~("])
+                await run("get_alerts", url, own_alertmanager.url, matchers=["job=~("])
 
 
 class TestOutages:

@@ -21,7 +21,7 @@ CREDENTIALS = "/run/credentials/mcp-server.service"
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 KUBECONFIG = "apiVersion: v1\nkind: Config\nusers: [{name: u, user: {token: kubeconfig-secret}}]\n"
 PROD = {"name": "prod", "url": "https://k8s.test:6443", "token": "prod-secret", "ca": PEM}
-LAB = {"name": "lab", "kubeconfig": KUBECONFIG, "context": "tests"}
+LAB = {"name": "lab", "kubeconfig": KUBECONFIG, "context": "tests", "metrics_cluster": "lab-1"}
 
 
 def _filters() -> ModuleType:
@@ -83,10 +83,14 @@ def render(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
         **variables,
     }
     (folder / "vars.yml").write_text(yaml.safe_dump(given))
+    # A listener with TLS needs the names of its peers.
+    balancer = {"hosts": {"lb1": {"ansible_host": "192.0.2.2"}}}
+    hosts = {"all": {"hosts": {"localhost": {}}, "children": {"loadbalancers": balancer}}}
+    (folder / "hosts.yml").write_text(yaml.safe_dump(hosts))
     return subprocess.run(
         [
             str(Path(sys.executable).with_name("ansible-playbook")),
-            *("-vvv", "-i", "localhost,", "-e", f"@{folder / 'vars.yml'}"),
+            *("-vvv", "-i", str(folder / "hosts.yml"), "-e", f"@{folder / 'vars.yml'}"),
             str(folder / "play.yml"),
         ],
         cwd=ROOT,
@@ -115,6 +119,7 @@ def test_the_server_accepts_what_the_role_writes(tmp_path: Path) -> None:
     assert prod.token is not None
     assert str(prod.token.file) == f"{CREDENTIALS}/k8s_prod_token"
     assert str(prod.ca) == f"{CREDENTIALS}/k8s_prod_ca"
+    assert (prod.metrics_cluster, lab.metrics_cluster) == (None, "lab-1")
     assert (str(lab.kubeconfig), lab.context) == (f"{CREDENTIALS}/k8s_lab_kubeconfig", "tests")
 
 

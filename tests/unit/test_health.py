@@ -150,6 +150,9 @@ def test_alerts_are_judged(alerts: list[Alert], expected: str, said: str) -> Non
         ({"job": "n/shop"}, True),
         ({"job": "shopping"}, False),
         ({"instance": "shop"}, False),
+        ({"job": "shop", "cluster": "c"}, True),
+        ({"job": "shop", "cluster": "other"}, False),
+        ({"job": "n/shop", "cluster": "other"}, False),
     ],
 )
 def test_an_alert_is_about_the_service_that_its_labels_name(
@@ -157,4 +160,10 @@ def test_an_alert_is_about_the_service_that_its_labels_name(
 ) -> None:
     arguments = HealthCheckArguments(service="shop", namespace="n")
 
-    assert _is_about(alert(**labels), arguments) is expected
+    assert _is_about(alert(**labels), arguments, "c") is expected
+
+
+def test_where_no_cluster_is_meant_an_alert_of_any_counts() -> None:
+    arguments = HealthCheckArguments(service="shop", namespace="n")
+
+    assert _is_about(alert(job="shop", cluster="other"), arguments, None)

@@ -51,6 +51,21 @@ def test_a_single_cluster_is_the_default() -> None:
     assert KubernetesSettings.model_validate({"clusters": {"a": URL}}).default_cluster == "a"
 
 
+def test_the_label_of_a_clusters_metrics_is_its_name_unless_told() -> None:
+    clusters = {"a": URL, "b": {**URL, "metrics_cluster": "prod-b"}}
+    kubernetes = Kubernetes(
+        KubernetesSettings.model_validate({"clusters": clusters, "default": "b"})
+    )
+
+    assert [kubernetes.metrics_cluster(name) for name in ("a", "b", None)] == [
+        "a",
+        "prod-b",
+        "prod-b",
+    ]
+    with pytest.raises(ToolError, match="known: a, b"):
+        kubernetes.metrics_cluster("c")
+
+
 def _family() -> Kubernetes:
     settings = {"clusters": {"a": URL, "b": URL}, "default": "b"}
     return Kubernetes(KubernetesSettings.model_validate(settings))

@@ -31,6 +31,10 @@ class Clusters:
             for name, cluster in settings.clusters.items()
         }
 
+        self._metrics = {
+            name: cluster.metrics_cluster or name for name, cluster in settings.clusters.items()
+        }
+
     async def start(self) -> None:
         """Read the credentials of all clusters; none of them need be up."""
         for cluster in self._clusters.values():
@@ -46,6 +50,10 @@ class Clusters:
         if getattr(arguments, "cluster", None) is not None:
             return arguments
         return arguments.model_copy(update={"cluster": self.default})
+
+    def metrics_cluster(self, name: str | None) -> str:
+        """Return the label `cluster` of metrics and alerts of the cluster of that name; see `find`."""
+        return self._metrics[self.find(name).name]
 
     def find(self, name: str | None) -> Cluster:
         """Return the cluster of that name; None: the default one.

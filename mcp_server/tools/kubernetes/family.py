@@ -81,6 +81,10 @@ class Kubernetes:
         """The name of the cluster that is meant where none is named."""
         return self._clusters.default
 
+    def metrics_cluster(self, cluster: str | None) -> str:
+        """Return the label `cluster` of a cluster's metrics; see `mcp_server.tools.workloads`."""
+        return self._clusters.metrics_cluster(cluster)
+
     async def service_health(
         self, context: ToolContext, *, cluster: str | None, namespace: str, service: str
     ) -> ServiceHealth:

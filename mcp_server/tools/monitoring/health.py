@@ -8,6 +8,8 @@ every source was asked, answered, and found nothing wrong; what could not be ask
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -116,16 +118,23 @@ class Health:
     async def _health_check(
         self, arguments: HealthCheckArguments, context: ToolContext
     ) -> HealthCheckResult:
+        cluster = self._label_of(arguments.cluster)
         parts = await asyncio.gather(
             self._of_workloads(arguments, context),
-            self._of_targets(arguments),
-            self._of_alerts(arguments),
+            self._of_targets(arguments, cluster),
+            self._of_alerts(arguments, cluster),
         )
         evidence = sorted(
             (each for part in parts for each in part),
             key=lambda each: -_FROM_THE_BEST.index(each.verdict),
         )
         return HealthCheckResult(verdict=worst(evidence), evidence=evidence)
+
+    def _label_of(self, cluster: str | None) -> str | None:
+        """Return what the label `cluster` says of it; None: none is meant, and nothing looks at it."""
+        if self._workloads is None:
+            return cluster
+        return self._workloads.metrics_cluster(cluster)
 
     async def _of_workloads(
         self, arguments: HealthCheckArguments, context: ToolContext
@@ -143,19 +152,25 @@ class Health:
             return [_unknown("workloads", str(error))]
         return list(_judged(found, arguments.service))
 
-    async def _of_targets(self, arguments: HealthCheckArguments) -> list[Evidence]:
+    async def _of_targets(
+        self, arguments: HealthCheckArguments, cluster: str | None
+    ) -> list[Evidence]:
         try:
-            answer = await self._prometheus.query(_up_of(arguments))
+            answer = await self._prometheus.query(_up_of(arguments, cluster))
         except ToolError as error:
             return [_unknown("targets", str(error))]
         return [_judged_targets(answer.series)]
 
-    async def _of_alerts(self, arguments: HealthCheckArguments) -> list[Evidence]:
+    async def _of_alerts(
+        self, arguments: HealthCheckArguments, cluster: str | None
+    ) -> list[Evidence]:
         try:
             alerts, silence = await self._alerts.current([])
         except ToolError as error:
             return [_unknown("alerts", str(error))]
-        evidence = [_judged_alerts([each for each in alerts if _is_about(each, arguments)])]
+        evidence = [
+            _judged_alerts([each for each in alerts if _is_about(each, arguments, cluster)])
+        ]
         if silence is not None:
             evidence.append(_unknown("silences", str(silence)))
         return evidence
@@ -208,14 +223,21 @@ def _verdict_of(workload: Workload) -> Verdict:
     return "healthy"
 
 
-def _up_of(arguments: HealthCheckArguments) -> str:
-    """Return PromQL for the scrape targets of a service; those without a namespace count as its."""
+def _up_of(arguments: HealthCheckArguments, cluster: str | None) -> str:
+    """Return PromQL for the scrape targets of a service.
+
+    Those without a namespace or without a cluster count as its.
+    """
     # Neither name can hold a quote or a character of regular expressions but the dot, see the
     # arguments; they are compared as they are.
     here = f'namespace=~"{arguments.namespace}|"'
     chosen = [f'{label}="{arguments.service}",{here}' for label in NAMING_LABELS]
     # So a PodMonitor of the Prometheus operator calls its job.
     chosen.append(f'job="{arguments.namespace}/{arguments.service}"')
+    if cluster is not None:
+        # Unlike those it may hold anything; the escapes of JSON are read alike by Prometheus.
+        named = json.dumps(f"{re.escape(cluster)}|", ensure_ascii=False)
+        chosen = [f"{each},cluster=~{named}" for each in chosen]
     return " or ".join(f"up{{{each}}}" for each in chosen)
 
 
@@ -233,8 +255,10 @@ def _judged_targets(series: Sequence[TimeSeries]) -> Evidence:
     )
 
 
-def _is_about(alert: Alert, arguments: HealthCheckArguments) -> bool:
+def _is_about(alert: Alert, arguments: HealthCheckArguments, cluster: str | None) -> bool:
     labels = alert.labels
+    if cluster is not None and labels.get("cluster", cluster) != cluster:
+        return False
     if labels.get("job") == f"{arguments.namespace}/{arguments.service}":
         return True
     return labels.get("namespace", arguments.namespace) == arguments.namespace and any(

@@ -66,6 +66,11 @@ def _credential(cluster: Cluster, kind: str) -> str:
 
 
 def _settings(cluster: Cluster, directory: str) -> dict[str, Any]:
+    metrics = cluster.get("metrics_cluster")
+    return _way(cluster, directory) | ({"metrics_cluster": metrics} if metrics else {})
+
+
+def _way(cluster: Cluster, directory: str) -> dict[str, Any]:
     def file(kind: str) -> str:
         return f"{directory}/{_credential(cluster, kind)}"
 
