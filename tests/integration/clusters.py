@@ -316,6 +316,15 @@ class Cluster:
         answer: dict[str, Any] = self.http.get(f"{path}/{name}".rstrip("/")).json()
         return answer
 
+    def evict(self, namespace: str, name: str) -> None:
+        """Evict a pod through the API, as `kubectl drain` does."""
+        eviction = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+        }
+        self._send("POST", f"/api/v1/namespaces/{namespace}/pods/{name}/eviction", eviction)
+
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete an object and what it owns."""
         path = _collection({"kind": kind, "metadata": {"namespace": namespace}})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from mcp_server.tools.kubernetes.family import Kubernetes
 from tests.integration.clusters import Cluster
 from tests.integration.results import hold
 
-__all__ = ["Call", "family", "family_of", "until"]
+__all__ = ["Call", "eventually", "family", "family_of", "until"]
 
 Call = Callable[..., Any]
 
@@ -75,3 +75,14 @@ async def until(cluster: Cluster, namespace: str, name: str, ready: int) -> None
             return
         await asyncio.sleep(0.1)
     raise AssertionError(f"{name} did not get {ready} ready replicas: {status}")
+
+
+async def eventually(ask: Callable[[], Awaitable[Any]], holds: Callable[[Any], Any]) -> Any:
+    """Ask until the answer is as it is to be, and return it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        answer = await ask()
+        if holds(answer):
+            return answer
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"it stays {answer}")

@@ -16,7 +16,7 @@ from mcp_server.tools.kubernetes import health
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.presentation import present
 from tests.integration.clusters import Cluster, deployment, pod
-from tests.integration.kubernetes_calls import family, until
+from tests.integration.kubernetes_calls import eventually, family, until
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +75,43 @@ async def test_a_pod_shows_its_true_state(
 
     (row,) = listed.pods
     assert (row.status, row.ready, row.restarts) == shown
+
+
+async def test_a_pod_that_is_evicted_is_replaced_and_the_tools_tell_how(cluster: Cluster) -> None:
+    place = {"namespace": "evictions"}
+    cluster.create(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evictions"}},
+        deployment("moved", "evictions", replicas=2),
+    )
+    await until(cluster, "evictions", "moved", 2)
+    async with family(cluster) as call:
+        evicted, kept = sorted(each.name for each in (await call("get_pods", **place)).pods)
+        with cluster.kubelet.stopped():
+            cluster.evict("evictions", evicted)
+            found = await eventually(
+                lambda: call("get_rollout_status", **place, deployment="moved"),
+                lambda rollout: rollout.pods == {"Running": 1, "Pending": 1},
+            )
+            during = await call("get_pods", **place)
+        await until(cluster, "evictions", "moved", 2)
+        after = await call("get_pods", **place)
+        rollout = await call("get_rollout_status", **place, deployment="moved")
+        events = await call("get_events", **place, kind="ReplicaSet")
+
+    assert (found.state, found.message) == (
+        "progressing",
+        "1 of 2 updated replicas are available",
+    )
+    (new,) = {each.name for each in during.pods} - {kept}
+    assert sorted((each.status, each.ready) for each in during.pods) == [
+        ("Pending", "0/1"),
+        ("Running", "1/1"),
+    ]
+    assert {each.name for each in after.pods} == {kept, new}
+    assert evicted not in (kept, new)
+    assert (rollout.state, rollout.available) == ("complete", 2)
+    made = [each.message for each in events.events if each.reason == "SuccessfulCreate"]
+    assert sorted(made) == sorted(f"Created pod: {name}" for name in (evicted, kept, new))
 
 
 async def test_scaling_tells_before_and_after_and_refuses_what_changed(cluster: Cluster) -> None:
