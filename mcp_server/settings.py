@@ -213,14 +213,45 @@ class GrafanaSettings(_Model):
         return value
 
 
+class AccessSettings(_Model):
+    """How a Prometheus or an Alertmanager is reached that is not of this installation."""
+
+    token: Secret | None = None
+    """Sent as `Authorization: Bearer`."""
+    ca: Path | None = None
+    """CA of its certificate; None: the system's authorities where there is a token."""
+    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9!_.*'()|-]{1,150}$")] | None = None
+    """Sent as `X-Scope-OrgID`, as Mimir and Cortex ask for."""
+
+    @property
+    def without_our_certificate(self) -> bool:
+        """Whether it knows us by something else, or by nothing, and has another authority."""
+        return self.token is not None or self.ca is not None
+
+
 class MonitoringSettings(_Model):
     """Prometheus and Alertmanager, which the monitoring tools ask, and Grafana, if there is one."""
 
     prometheus_url: HttpUrl
     alertmanager_url: HttpUrl
+    prometheus: AccessSettings = AccessSettings()
+    alertmanager: AccessSettings = AccessSettings()
     grafana: GrafanaSettings | None = None
     tls: TlsSettings | None = None
+    """For those of both that have neither a token nor a CA of their own."""
     timeout_s: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _keeps_the_tokens(self) -> Self:
+        for name, url, access in (
+            ("prometheus", self.prometheus_url, self.prometheus),
+            ("alertmanager", self.alertmanager_url, self.alertmanager),
+        ):
+            if access.token and url.scheme != "https" and not _is_loopback(url.host or ""):
+                raise ValueError(
+                    f"{name}_url must begin with https://: the token would be readable on its way"
+                )
+        return self
 
 
 def _is_loopback(host: str) -> bool:

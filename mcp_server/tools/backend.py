@@ -268,6 +268,7 @@ class HttpBackend:
         ca: only the CA of the backend's certificate, where it asks for none of ours; without `tls`
             and `ca` the system's authorities.
         bearer: sent as `Authorization: Bearer`; its file is read when the backend starts.
+        headers: sent with every call besides.
         timeout_s: deadline of one call in seconds, retries included.
         excuse: returns what to raise for a server error (its status and its parsed body) that tells
             of one request and not of the backend, or None.
@@ -281,6 +282,7 @@ class HttpBackend:
         tls: TlsSettings | None = None,
         ca: Path | None = None,
         bearer: Secret | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout_s: float,
         excuse: Callable[[int, Any], ToolError | None] = lambda _status, _body: None,
     ) -> None:
@@ -289,6 +291,7 @@ class HttpBackend:
         self._tls = tls
         self._ca = ca
         self._bearer = bearer
+        self._headers = dict(headers or {})
         self._excuse = excuse
         self._guard = Guard(name, timeout_s=timeout_s)
         self._session: aiohttp.ClientSession | None = None
@@ -304,7 +307,7 @@ class HttpBackend:
             context = client_context(self._tls.ca, self._tls)
         elif self._ca is not None:
             context = client_context(self._ca)
-        headers = {}
+        headers = dict(self._headers)
         if self._bearer is not None:
             headers["Authorization"] = f"Bearer {self._bearer.reveal()}"
         self._session = aiohttp.ClientSession(

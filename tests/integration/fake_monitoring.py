@@ -6,12 +6,13 @@ made of them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-__all__ = ["answering"]
+__all__ = ["answering", "guarded"]
 
 
 @asynccontextmanager
@@ -21,12 +22,41 @@ async def answering(status: int, body: str) -> AsyncIterator[str]:
     async def answer(_request: web.Request) -> web.Response:
         return web.Response(status=status, text=body, content_type="application/json")
 
+    async with _serving(answer) as url:
+        yield url
+
+
+@asynccontextmanager
+async def guarded(
+    headers: Mapping[str, str], body: str, context: ssl.SSLContext
+) -> AsyncIterator[str]:
+    """Give the https address of a server that answers with `body` where a GET has all the headers.
+
+    A certificate of the client's is refused: a server of others has no authority for it.
+    """
+
+    async def answer(request: web.Request) -> web.Response:
+        known = all(request.headers.get(name) == value for name, value in headers.items())
+        assert request.transport is not None
+        if not known or request.transport.get_extra_info("peercert"):
+            return web.Response(status=401)
+        return web.Response(text=body, content_type="application/json")
+
+    async with _serving(answer, context) as url:
+        yield url
+
+
+@asynccontextmanager
+async def _serving(
+    answer: Callable[[web.Request], Awaitable[web.Response]], context: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
     application = web.Application()
     application.add_routes([web.get("/{path:.*}", answer)])
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        scheme = "http" if context is None else "https"
+        yield f"{scheme}://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -14,15 +15,17 @@ import pytest
 from mcp_server.settings import MonitoringSettings
 from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import ToolContext, ToolError
+from mcp_server.tools.monitoring import alertmanager as alertmanager_client
+from mcp_server.tools.monitoring import prometheus as prometheus_client
 from mcp_server.tools.monitoring.alertmanager import MatchersRefused
 from mcp_server.tools.monitoring.family import Monitoring
 from mcp_server.tools.monitoring.health import HealthCheckResult
 from mcp_server.tools.monitoring.metrics import QueryMetricsArguments
-from tests.integration.fake_monitoring import answering
+from tests.integration.fake_monitoring import answering, guarded
 from tests.integration.fake_workloads import FakeWorkloads
 from tests.integration.forged import forged
 from tests.integration.nodes import LegacyClient, McpNode
-from tests.integration.servers import Alertmanager, Prometheus, RedisServer
+from tests.integration.servers import Alertmanager, Authority, Prometheus, RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -679,3 +682,66 @@ class TestOutages:
         assert "Prometheus is not available" in alerts
         assert other["result"]["structuredContent"]["total"] > 0
         assert after["total"] > 0
+
+
+class TestAccess:
+    """Each of the two by a token, an authority and a tenant of its own."""
+
+    HEADERS: ClassVar = {"Authorization": "Bearer of-this-test", "X-Scope-OrgID": "shop"}
+    LOUD: ClassVar = {
+        "labels": {"alertname": "Loud", "severity": "critical"},
+        "annotations": {},
+        "state": "firing",
+        "activeAt": "2026-11-26T06:00:00Z",
+    }
+
+    @pytest.mark.parametrize(
+        "wrong", [{}, {"token": "another"}, {"tenant": "other"}, {"ca": "other"}]
+    )
+    async def test_it_answers_those_who_bring_what_it_asks_for(
+        self, authority: Authority, tmp_path: Path, wrong: dict[str, str]
+    ) -> None:
+        token = tmp_path / "token"
+        token.write_text(wrong.get("token", "of-this-test") + "\n")
+        (tmp_path / "other").mkdir()
+        others = Authority(tmp_path / "other")
+        access = {
+            "token": {"file": token},
+            "tenant": wrong.get("tenant", "shop"),
+            "ca": others.ca if "ca" in wrong else authority.ca,
+        }
+        identity, own = authority.identity("monitoring"), authority.identity("node")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.ca))
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_cert_chain(identity.cert, identity.key)
+        said = json.dumps({"status": "success", "data": {"alerts": [self.LOUD]}})
+        async with (
+            guarded(self.HEADERS, said, context) as prometheus,
+            guarded(self.HEADERS, "[]", context) as alertmanager,
+        ):
+            settings = MonitoringSettings.model_validate(
+                {
+                    "prometheus_url": prometheus,
+                    "alertmanager_url": alertmanager,
+                    "prometheus": access,
+                    "alertmanager": access,
+                    "tls": {"cert": own.cert, "key": own.key, "ca": authority.ca},
+                }
+            )
+            both = (
+                prometheus_client.Prometheus(settings),
+                alertmanager_client.Alertmanager(settings),
+            )
+            for each in both:
+                await each.start()
+            try:
+                if wrong:
+                    for each in both:
+                        with pytest.raises(BackendUnavailable):
+                            await each.alerts()
+                else:
+                    assert [a.labels["alertname"] for a in await both[0].alerts()] == ["Loud"]
+                    assert await both[1].alerts() == []
+            finally:
+                for each in both:
+                    await each.stop()

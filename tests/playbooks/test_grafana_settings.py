@@ -1,4 +1,4 @@
-"""The role mcp_server turns its variables about Grafana into settings, and refuses half of them."""
+"""The role mcp_server turns its variables about monitoring into settings, and refuses half of them."""
 
 from __future__ import annotations
 
@@ -115,3 +115,91 @@ def test_settings_name_the_file_of_the_token_and_what_was_given(tmp_path: Path) 
 
 def test_without_a_url_there_is_no_grafana_in_the_settings(tmp_path: Path) -> None:
     assert settings(tmp_path).grafana is None
+
+
+def test_prometheus_and_alertmanager_have_tokens_of_their_own(tmp_path: Path) -> None:
+    monitoring = settings(
+        tmp_path,
+        mcp_server_prometheus_url="https://mimir.example.com/prometheus",
+        mcp_server_prometheus_token="of_prometheus",
+        mcp_server_prometheus_tenant="shop",
+        mcp_server_alertmanager_token="of_alertmanager",
+        mcp_server_alertmanager_ca_file="/etc/ssl/certs/company.pem",
+    )
+
+    prometheus, alertmanager = monitoring.prometheus, monitoring.alertmanager
+    assert prometheus.token is not None
+    assert prometheus.token.file == Path("/run/credentials/mcp-server.service/prometheus_token")
+    assert (prometheus.ca, prometheus.tenant) == (None, "shop")
+    assert alertmanager.token is not None
+    assert alertmanager.token.file == Path("/run/credentials/mcp-server.service/alertmanager_token")
+    assert (alertmanager.ca, alertmanager.tenant) == (Path("/etc/ssl/certs/company.pem"), None)
+
+
+def test_without_tokens_both_are_asked_with_the_servers_certificate(tmp_path: Path) -> None:
+    monitoring = settings(tmp_path)
+
+    for access in (monitoring.prometheus, monitoring.alertmanager):
+        assert not access.without_our_certificate
+    assert monitoring.tls is not None
+
+
+@pytest.mark.parametrize("name", ["prometheus", "alertmanager"])
+@pytest.mark.parametrize(("scheme", "accepted"), [("http", False), ("https", True)])
+def test_a_token_is_not_sent_in_the_clear(
+    tmp_path: Path, name: str, scheme: str, accepted: bool
+) -> None:
+    result = preflight(
+        tmp_path,
+        **{
+            f"mcp_server_{name}_url": f"{scheme}://mimir.example.com",
+            f"mcp_server_{name}_token": "token_of_this_test",
+        },
+    )
+
+    assert (result.returncode == 0) is accepted, result.stdout
+    assert (f"mcp_server_{name}_url must begin with https://" in result.stdout) or accepted
+    assert "token_of_this_test" not in result.stdout
+
+
+def test_tokens_are_credentials_and_their_files_go_with_them(tmp_path: Path) -> None:
+    """The names of the unit's credentials, and the files that nothing uses any more."""
+    written = tmp_path / "names.yaml"
+    files = [ROOT / "roles/mcp_server" / part for part in ("defaults/main.yml", "vars/main.yml")]
+    values = "__mcp_server_credentials | list"
+    told = f"[__mcp_server_credential_names, {values}, __mcp_server_credentials_unused]"
+    kept = [
+        {"path": f"/etc/mcp_server/credentials/{name}"}
+        for name in ("prometheus_token", "alertmanager_token", "grafana_token", "jwt_secret")
+    ]
+    tasks: list[dict[str, object]] = [
+        {"ansible.builtin.include_vars": str(files[1])},
+        {
+            "ansible.builtin.copy": {
+                "content": "{{ " + told + " | to_json }}",
+                "dest": str(written),
+                "mode": "0600",
+            }
+        },
+    ]
+    result = run_role(
+        tmp_path,
+        tasks,
+        **{
+            **yaml.safe_load(files[0].read_text()),
+            "mcp_server_jwt_secret": "x" * 32,
+            "mcp_server_redis_password": "x",
+            "mcp_server_database_password": "x",
+            "mcp_server_prometheus_token": "of_prometheus",
+            "__mcp_server_kept": {"files": kept},
+        },
+    )
+
+    assert result.returncode == 0, result.stdout
+    names, values, unused = yaml.safe_load(written.read_text())
+    assert names == ["database_password", "jwt_secret", "prometheus_token", "redis_password"]
+    assert sorted(values) == names
+    assert sorted(unused) == [
+        "/etc/mcp_server/credentials/alertmanager_token",
+        "/etc/mcp_server/credentials/grafana_token",
+    ]

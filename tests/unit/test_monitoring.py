@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from mcp_server.settings import AccessSettings, MonitoringSettings
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.monitoring.alerts import GetAlertsArguments
 from mcp_server.tools.monitoring.matchers import MOST_MATCHERS, matchers_of
@@ -253,3 +254,33 @@ def test_what_prometheus_says_of_one_query_is_no_outage(
 )
 def test_anything_else_with_a_server_error_is_an_outage(body: object) -> None:
     assert _of_one_request(body) is None
+
+
+@pytest.mark.parametrize("name", ["prometheus", "alertmanager"])
+@pytest.mark.parametrize(
+    ("url", "accepted"),
+    [
+        ("https://mimir.test/prometheus", True),
+        ("http://127.0.0.1:9090", True),
+        ("http://mimir.test", False),
+    ],
+)
+def test_a_token_needs_a_way_on_which_nobody_reads(name: str, url: str, accepted: bool) -> None:
+    document: dict[str, Any] = {
+        "prometheus_url": "http://prometheus.test",
+        "alertmanager_url": "http://alertmanager.test",
+        f"{name}_url": url,
+        name: {"token": {"file": "/token"}},
+    }
+
+    if accepted:
+        MonitoringSettings.model_validate(document)
+    else:
+        with pytest.raises(ValidationError, match=f"{name}_url must begin with https://"):
+            MonitoringSettings.model_validate(document)
+
+
+@pytest.mark.parametrize("tenant", ["", "a\nb", "a b", "x" * 151])
+def test_a_tenant_that_no_header_holds_is_refused(tenant: str) -> None:
+    with pytest.raises(ValidationError, match="pattern"):
+        AccessSettings(tenant=tenant)

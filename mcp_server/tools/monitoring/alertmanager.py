@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mcp_server.settings import MonitoringSettings
-from mcp_server.tools.backend import BackendUnavailable, HttpBackend, reading
+from mcp_server.tools.backend import BackendUnavailable, reading
 from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.monitoring.access import backend_of
 
 __all__ = ["Alertmanager", "KnownAlert", "MatchersRefused"]
 
@@ -35,15 +36,16 @@ class Alertmanager:
     """A client of one Alertmanager."""
 
     def __init__(self, settings: MonitoringSettings) -> None:
-        self._http = HttpBackend(
-            "Alertmanager",
-            str(settings.alertmanager_url),
-            tls=settings.tls,
-            timeout_s=settings.timeout_s,
+        self._http = backend_of(
+            "Alertmanager", settings.alertmanager_url, settings.alertmanager, settings
         )
 
     async def start(self) -> None:
-        """Open the connection pool."""
+        """Open the connection pool.
+
+        Raises:
+            SettingsError: the file of the token cannot be used.
+        """
         await self._http.start()
 
     async def stop(self) -> None:

@@ -14,13 +14,13 @@ from mcp_server.settings import MonitoringSettings
 from mcp_server.tools.backend import (
     AnswerTooLarge,
     BackendUnavailable,
-    HttpBackend,
     Probe,
     SlowAnswer,
     reading,
 )
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.cursor import bounded
+from mcp_server.tools.monitoring.access import backend_of
 from mcp_server.tools.monitoring.timerange import Evaluation
 
 __all__ = [
@@ -129,11 +129,11 @@ class Prometheus:
     """A client of one Prometheus server; every method raises BackendUnavailable."""
 
     def __init__(self, settings: MonitoringSettings) -> None:
-        self._http = HttpBackend(
+        self._http = backend_of(
             "Prometheus",
-            str(settings.prometheus_url),
-            tls=settings.tls,
-            timeout_s=settings.timeout_s,
+            settings.prometheus_url,
+            settings.prometheus,
+            settings,
             excuse=lambda _, body: _of_one_request(body),
         )
         self._evaluation_s = _EVALUATION * settings.timeout_s
@@ -146,7 +146,11 @@ class Prometheus:
         self._metadata = _Kept(self._read_metadata)
 
     async def start(self) -> None:
-        """Open the connection pool."""
+        """Open the connection pool.
+
+        Raises:
+            SettingsError: the file of the token cannot be used.
+        """
         await self._http.start()
 
     async def stop(self) -> None:
