@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -70,6 +71,13 @@ _NOT_RECORDED = "the call cannot be recorded at the moment, so it gets no answer
 _CHANGE_NOT_RECORDED = (
     "the change may have been made, and its outcome cannot be recorded at the moment; look before you "
     "try again"
+)
+_WIRE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ABSENT = Reason(
+    code="not_available",
+    message="there is no such tool, resource or prompt, or it is not available to you",
+    rule="",
+    solution="list what is available to you; ask an administrator for a role if something is missing",
 )
 _NO_COUNTERS = "rate limits cannot be counted at the moment; the call was not made, try again"
 
@@ -428,13 +436,16 @@ class Gate:
             ) from error
 
     async def _refuse_unknown(self, caller: Caller, wire_name: str) -> Answer[ToolAnswer]:
-        call = Call(
-            method="tools/call", resource=Resource("tool", wire_name[:128]), tool=wire_name[:128]
-        )
+        # What cannot be a tool's name on the wire may be its name in the policy's catalogue, by which
+        # the policy would allow it.
+        named = wire_name if _WIRE_NAME.fullmatch(wire_name) else ""
+        call = Call("tools/call", Resource("tool", named), tool=wire_name[:128])
 
         async def work(_: Obligations) -> ToolAnswer:
-            # Only a policy that allows what is not in its catalogue leads here.
-            raise self._unavailable(PolicyUnavailable(f"the policy allowed {wire_name[:128]!r}"))
+            # Only a policy that allows what is not in its catalogue leads here. It is the same on every
+            # node: nothing that a client sends may make one call itself unavailable.
+            telemetry.log.error("policy_allowed_absent_tool", tool=wire_name[:128])
+            raise Refused([_ABSENT])
 
         return await self.perform(caller, call, work)
 

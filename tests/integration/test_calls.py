@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx2
 import jwt
 import pytest
+import yaml
 
 from tests.integration.nodes import (
     AUDIENCE,
@@ -23,6 +25,8 @@ from tests.integration.nodes import (
 )
 
 pytestmark = pytest.mark.anyio
+
+_CATALOGUE = Path(__file__).resolve().parents[2] / "policies/config/catalog/data.yaml"
 
 VIEWERS_TOOLS = [
     "cmdb_get_change_records",
@@ -161,6 +165,24 @@ class TestRefusals:
         assert without_id(unknown) == without_id(hidden) == without_id(malformed)
         assert without_id(unknown) == without_id(changing)
         assert unknown["error"]["data"]["reasons"][0]["code"] == "not_available"
+
+    @pytest.mark.parametrize("role", ["mcp:admin", "mcp:viewer", "no:such-role"])
+    async def test_a_tool_under_the_name_that_policies_use_is_unknown(
+        self, node: McpNode, role: str
+    ) -> None:
+        """No client may make a call unavailable: the balancer would take node after node for broken."""
+        names = [*yaml.safe_load(_CATALOGUE.read_text())["tools"], "k8s:get_podz", "", "a" * 65]
+        async with node.http(node.token(roles=[role])) as http:
+            client = LegacyClient(http)
+            unknown = await client.call("no_such_tool", {"query": "up"})
+            answers = [await client.call(name, {"query": "up"}) for name in names]
+            rest = [await http.post(f"/tools/{name}/execute", json={}) for name in names[:-2]]
+
+        for answer in answers:
+            answer["error"]["data"]["request_id"] = unknown["error"]["data"]["request_id"]
+            answer["id"] = unknown["id"]
+            assert answer == unknown
+        assert {answer.status_code for answer in rest} == {403}
 
     async def test_a_caller_without_permissions_sees_nothing(self, node: McpNode) -> None:
         async with node.http(node.token(roles=["no:such-role"])) as http:

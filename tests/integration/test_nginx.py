@@ -384,6 +384,23 @@ def test_other_paths_do_not_exist(gateway: Gateway, path: str) -> None:
     assert sum(gateway.asked()) == 0
 
 
+@pytest.mark.parametrize("path", ["/tools/x%00/execute", "/tools/..%2f../execute", "/%2e%2e/mcp"])
+def test_a_path_that_cannot_be_read_is_the_fault_of_the_client(gateway: Gateway, path: str) -> None:
+    answer = gateway.client.post(path, json={})
+
+    assert answer.status_code in (400, 404)
+    assert answer.json()["error"]["code"] in ("bad_request", "not_found")
+    assert sum(gateway.asked()) == 0
+
+
+@pytest.mark.parametrize("path", ["/.error/unavailable", "/.error/bad_request"])
+def test_no_client_asks_for_the_answers_to_errors(gateway: Gateway, path: str) -> None:
+    answer = gateway.client.get(path)
+
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "not_found"
+
+
 def test_a_body_that_is_too_large_reaches_no_node(gateway: Gateway) -> None:
     answer = gateway.client.post("/mcp", content=b"x" * 10_000_000)
 
