@@ -184,6 +184,35 @@ class TestRefusals:
             assert answer == unknown
         assert {answer.status_code for answer in rest} == {403}
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "",
+            ":",
+            "k8s:",
+            "\x00",
+            "a\x00b",
+            "..",
+            "é",
+            "\U0001f600",
+            "x" * 10_000,
+            "enterprise://{x}",
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("method", "member"),
+        [("tools/call", "name"), ("prompts/get", "name"), ("resources/read", "uri")],
+    )
+    async def test_no_name_makes_a_node_unavailable(
+        self, node: McpNode, method: str, member: str, name: str
+    ) -> None:
+        async with node.http(node.token(roles=["mcp:admin"])) as http:
+            message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {member: name}}
+            answer = await rpc(http, message)
+
+        assert answer.status_code in (200, 400)
+        assert answer.json()["error"]["data"].get("retryable", False) is False
+
     async def test_a_caller_without_permissions_sees_nothing(self, node: McpNode) -> None:
         async with node.http(node.token(roles=["no:such-role"])) as http:
             answer = await LegacyClient(http).request("tools/list")
