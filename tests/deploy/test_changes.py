@@ -91,7 +91,8 @@ class TestPolicyData:
             run = await to_thread.run_sync(
                 lambda: calm.play(PUBLISH, *publish_from(policies)).require()
             )
-            (revision,) = set(re.findall(r"nodes decide by (\S+):", run.output))
+            # Ansible breaks long lines.
+            (revision,) = set(re.findall(r"nodes\s+decide\s+by\s+(\S+):", run.output))
             for node in calm.members("mcp_servers"):
                 await to_thread.run_sync(node.run, f"{PROBE} --wait 30 --revision {revision}")
             await traffic.more(20)
