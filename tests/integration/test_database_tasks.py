@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +14,8 @@ import yaml
 from mcp_server.settings import DatabaseSettings
 from tests.integration.nodes import McpNode
 from tests.integration.servers import PostgresServer
+from tests.plays import LOCAL, role_of, run_play
 
-_ROOT = Path(__file__).resolve().parents[2]
 _GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
 
 Role = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -34,9 +32,8 @@ def settings(node: McpNode, empty_database: DatabaseSettings) -> dict[str, Any]:
 def role(settings: dict[str, Any], postgres: PostgresServer, tmp_path: Path) -> Role:
     """Run a task file of roles/mcp_server with settings and variables that differ."""
     variables: dict[str, object] = {
-        "ansible_connection": "local",
+        **LOCAL,
         "ansible_host": "192.0.2.1",
-        "ansible_python_interpreter": sys.executable,
         "mcp_server_database_host": "db.test",
         "mcp_server_database_owner": postgres.owner,
         "mcp_server_database_owner_password": postgres.owner_password,
@@ -51,24 +48,12 @@ def role(settings: dict[str, Any], postgres: PostgresServer, tmp_path: Path) -> 
     ) -> subprocess.CompletedProcess[str]:
         given = {name: value for name, value in settings.items() if name != without}
         (tmp_path / "config.next.yaml").write_text(yaml.safe_dump(given))
-        inventory = {"all": {"children": {name: {"hosts": {"all1": None}} for name in _GROUPS}}}
-        (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
-        imported = {"ansible.builtin.import_role": {"name": "mcp_server", "tasks_from": tasks}}
-        play = {"hosts": "all", "gather_facts": False, "tasks": [imported]}
-        (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-        # Files are root's; whoever is not root is it for this program only.
-        root = () if os.getuid() == 0 else ("unshare", "--map-root-user")
-        return subprocess.run(
-            [
-                *(*root, str(Path(sys.executable).with_name("ansible-playbook"))),
-                *("-i", str(tmp_path / "hosts.yml"), "-e", json.dumps({**variables, **different})),
-                str(tmp_path / "play.yml"),
-            ],
-            cwd=_ROOT,
-            env=os.environ | {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"},
-            capture_output=True,
-            text=True,
-            check=False,
+        return run_play(
+            tmp_path,
+            [role_of("mcp_server", tasks)],
+            inventory={"all": {"children": {name: {"hosts": {"all1": None}} for name in _GROUPS}}},
+            variables={**variables, **different},
+            as_root=True,
         )
 
     return run

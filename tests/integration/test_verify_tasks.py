@@ -5,8 +5,6 @@ Against a node of these tests without nginx before it; tests/deploy runs them on
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 import time
@@ -14,12 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.integration.nodes import AUDIENCE, ISSUER, JWT_SECRET, McpNode
 from tests.integration.servers import Authority, RedisServer
+from tests.plays import LOCAL, role_of, run_play
 
-_ROOT = Path(__file__).resolve().parents[2]
 _GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
 
 Verify = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -29,8 +26,7 @@ Verify = Callable[..., "subprocess.CompletedProcess[str]"]
 def verify(node: McpNode, authority: Authority, tmp_path: Path) -> Verify:
     """Run a task file of roles/mcp_server with settings that differ."""
     settings: dict[str, object] = {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
+        **LOCAL,
         "mcp_server_public_url": node.url,
         "mcp_server_jwt_issuer": ISSUER,
         "mcp_server_jwt_audience": AUDIENCE,
@@ -43,26 +39,11 @@ def verify(node: McpNode, authority: Authority, tmp_path: Path) -> Verify:
     }
 
     def run(tasks: str, **different: object) -> subprocess.CompletedProcess[str]:
-        inventory = {"all": {"children": {name: {"hosts": {"all1": None}} for name in _GROUPS}}}
-        (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
-        role = {"name": "mcp_server", "tasks_from": tasks}
-        play = {
-            "hosts": "all",
-            "gather_facts": False,
-            "tasks": [{"ansible.builtin.import_role": role}],
-        }
-        (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-        return subprocess.run(
-            [
-                str(Path(sys.executable).with_name("ansible-playbook")),
-                *("-i", str(tmp_path / "hosts.yml"), "-e", json.dumps({**settings, **different})),
-                str(tmp_path / "play.yml"),
-            ],
-            cwd=_ROOT,
-            env=os.environ | {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"},
-            capture_output=True,
-            text=True,
-            check=False,
+        return run_play(
+            tmp_path,
+            [role_of("mcp_server", tasks)],
+            inventory={"all": {"children": {name: {"hosts": {"all1": None}} for name in _GROUPS}}},
+            variables={**settings, **different},
         )
 
     return run

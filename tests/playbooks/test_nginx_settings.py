@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.plays import LOCAL, role_of, run_play
+
 NUMBERS = (
     "nginx_concurrent_requests",
     "nginx_connect_timeout_s",
@@ -27,23 +25,13 @@ NUMBERS = (
 
 def preflight(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the role's checks on this machine, with the arguments of a user."""
-    host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-    groups = {name: {"hosts": {"all1": host}} for name in ("loadbalancers", "mcp_servers")}
-    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": groups}}))
-    role = {"name": "nginx", "tasks_from": "preflight"}
-    tasks = [{"ansible.builtin.include_role": role}]
-    play = {"hosts": "loadbalancers", "gather_facts": False, "tasks": tasks}
-    (folder / "play.yml").write_text(yaml.safe_dump([play]))
-    return subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            *("-i", str(folder / "hosts.yml"), str(folder / "play.yml"), *arguments),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"},
-        capture_output=True,
-        text=True,
-        check=False,
+    groups = {name: {"hosts": {"all1": LOCAL}} for name in ("loadbalancers", "mcp_servers")}
+    return run_play(
+        folder,
+        [role_of("nginx", "preflight")],
+        *arguments,
+        inventory={"all": {"children": groups}},
+        hosts="loadbalancers",
     )
 
 

@@ -5,16 +5,11 @@ fake_systemctl answers in place of systemd; that a real OPA goes back is for tes
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.plays import LOCAL, role_of, run_play
 
 
 @pytest.fixture
@@ -37,41 +32,25 @@ def roll_back(folder: Path, *, bundle_before: bool) -> str:
     (folder / "node1/bundle").write_text("refused")
     if bundle_before:
         (folder / "node1/previous").write_text("before")
-    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     node1 = {
         "__opa_shipped": {"changed": True},
         "__opa_bundle_before": {"stat": {"exists": bundle_before}},
         "__opa_before": {"answers": [{"json": {}}]},
         "__opa_refusal": "Require these decisions: nobody may do anything: allow",
     }
-    inventory = {"all": {"hosts": {"node1": node1, "node2": {}}, "vars": local}}
-    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
-    role = {"name": "opa", "tasks_from": "publish_rollback"}
-    play = {"hosts": "all", "gather_facts": False, "tasks": [{"ansible.builtin.import_role": role}]}
-    (folder / "play.yml").write_text(yaml.safe_dump([play]))
+    inventory = {"all": {"hosts": {"node1": node1, "node2": {}}, "vars": LOCAL}}
     settings = {
         "__opa_revision": "r2",
         "__opa_bundle": f"{folder}/{{{{ inventory_hostname }}}}/bundle",
         "__opa_bundle_previous": f"{folder}/{{{{ inventory_hostname }}}}/previous",
     }
-    # Files are root's; whoever is not root is it for this program only.
-    root = () if os.getuid() == 0 else ("unshare", "--map-root-user")
-    done = subprocess.run(
-        [
-            *(*root, str(Path(sys.executable).with_name("ansible-playbook"))),
-            *("-i", str(folder / "hosts.yml"), "-e", json.dumps(settings)),
-            str(folder / "play.yml"),
-        ],
-        cwd=ROOT,
-        env=os.environ
-        | {
-            "ANSIBLE_NOCOLOR": "1",
-            "COLUMNS": "1000",
-            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_play(
+        folder,
+        [role_of("opa", "publish_rollback")],
+        inventory=inventory,
+        variables=settings,
+        as_root=True,
+        path=folder / "bin",
     )
     assert done.returncode != 0, done.stdout
     return " ".join(done.stdout.split())

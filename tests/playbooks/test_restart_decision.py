@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.plays import LOCAL, role_of, run_play
+
 ROOT = Path(__file__).resolve().parents[2]
-PLAY = """
-- hosts: mcp1
-  gather_facts: false
-  tasks:
-    - ansible.builtin.import_role: {name: mcp_server, tasks_from: decide}
-    - ansible.builtin.debug:
-        msg: "fingerprint={{ __mcp_server_fingerprint }} stale={{ __mcp_server_stale }}"
-"""
+_TOLD = "fingerprint={{ __mcp_server_fingerprint }} stale={{ __mcp_server_stale }}"
 
 
 def decide(folder: Path, **different: Any) -> tuple[str, str]:
     """Let the role decide on this machine; return the fingerprint and whether the node is stale."""
     settings: dict[str, Any] = {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
+        **LOCAL,
         "mcp_server_jwt_secret": "a" * 32,
         "mcp_server_redis_password": "b" * 32,
         "mcp_server_database_password": "c" * 32,
@@ -37,18 +27,12 @@ def decide(folder: Path, **different: Any) -> tuple[str, str]:
         "__mcp_server_applied": str(folder / "applied"),
         **different,
     }
-    (folder / "play.yml").write_text(PLAY)
-    done = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            *("-i", str(ROOT / "inventories/lab"), "-e", json.dumps(settings)),
-            str(folder / "play.yml"),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"},
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_play(
+        folder,
+        [role_of("mcp_server", "decide"), {"ansible.builtin.debug": {"msg": _TOLD}}],
+        inventory=ROOT / "inventories/lab",
+        hosts="mcp1",
+        variables=settings,
     )
     said = re.search(r"fingerprint=(\w{64})\s+stale=(\w+)", done.stdout)
     assert said is not None, done.stdout + done.stderr

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+
+from tests.plays import LOCAL, run_play
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,26 +91,12 @@ def wait(tmp_path: Path) -> Wait:
     """Run the module on this machine and show what it returns."""
 
     def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        tasks = [
+        tasks: list[dict[str, Any]] = [
             {"enterprise.mcp.wait_for_answer": options, "register": "waited"},
             {"ansible.builtin.debug": {"msg": "{{ waited.answers | map(attribute='said') }}"}},
         ]
-        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        inventory = {"all": {"hosts": {"a1": local}}}
-        (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
-        play = {"hosts": "all", "gather_facts": False, "tasks": tasks}
-        (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-        return subprocess.run(
-            [
-                str(Path(sys.executable).with_name("ansible-playbook")),
-                *("-i", str(tmp_path / "hosts.yml"), *arguments, str(tmp_path / "play.yml")),
-            ],
-            cwd=ROOT,
-            env=os.environ | {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        inventory = {"all": {"hosts": {"a1": LOCAL}}}
+        return run_play(tmp_path, tasks, *arguments, inventory=inventory)
 
     return run
 

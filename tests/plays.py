@@ -1,0 +1,69 @@
+"""Plays that tests run on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["LOCAL", "role_of", "run_play"]
+
+LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+"""Variables of a host that is this machine."""
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def role_of(name: str, tasks: str) -> dict[str, Any]:
+    """Return the task that runs a task file of a role."""
+    return {"ansible.builtin.import_role": {"name": name, "tasks_from": tasks}}
+
+
+def run_play(
+    folder: Path,
+    tasks: list[dict[str, Any]],
+    *arguments: str,
+    inventory: Mapping[str, Any] | Path,
+    hosts: str = "all",
+    variables: Mapping[str, Any] | None = None,
+    as_root: bool = False,
+    path: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run tasks with the repository's ansible.cfg and return how it ended, with its output.
+
+    Args:
+        folder: where the play and the inventory are written.
+        arguments: further ones of ansible-playbook.
+        inventory: its content, or an inventory that exists.
+        hosts: whom the play is for.
+        variables: given as `-e`.
+        as_root: files are root's; whoever is not root is it for this program only.
+        path: a folder of programs that are found before all others.
+    """
+    where = inventory if isinstance(inventory, Path) else folder / "hosts.yml"
+    if not isinstance(inventory, Path):
+        where.write_text(yaml.safe_dump(dict(inventory)))
+    play = {"hosts": hosts, "gather_facts": False, "tasks": tasks}
+    (folder / "play.yml").write_text(yaml.safe_dump([play]))
+    environment = {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"}
+    if path is not None:
+        environment["PATH"] = f"{path}:{os.environ['PATH']}"
+    root = ("unshare", "--map-root-user") if as_root and os.getuid() != 0 else ()
+    return subprocess.run(
+        [
+            *(*root, str(Path(sys.executable).with_name("ansible-playbook"))),
+            *("-i", str(where), "-e", json.dumps(dict(variables or {}))),
+            *(*arguments, str(folder / "play.yml")),
+        ],
+        cwd=_ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
