@@ -12,12 +12,51 @@ from typing import Any
 
 import yaml
 
-__all__ = ["LOCAL", "role_of", "run_play"]
+__all__ = ["LOCAL", "ROOT", "ansible_environment", "ansible_playbook", "role_of", "run_play"]
 
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
 """Variables of a host that is this machine."""
 
-_ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+_BIN = Path(sys.executable).parent
+
+
+def ansible_environment(path: Path | None = None) -> dict[str, str]:
+    """Return the environment of a user in the repository: its ansible.cfg, whole lines, no colours.
+
+    Ansible's settings of this process are left out: scripts/suites has some that hide results.
+
+    Args:
+        path: a folder of programs that are found before all others.
+    """
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    folders = [str(path)] if path is not None else []
+    return mine | {
+        "PATH": os.pathsep.join([*folders, str(_BIN), os.environ.get("PATH", "")]),
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_NOCOLOR": "1",
+        "COLUMNS": "1000",
+    }
+
+
+def ansible_playbook(
+    *arguments: str | Path, as_root: bool = False, path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run ansible-playbook in the repository and return how it ended, with its output.
+
+    Args:
+        as_root: files are root's; whoever is not root is it for this program only.
+        path: a folder of programs that are found before all others.
+    """
+    root = ("unshare", "--map-root-user") if as_root and os.getuid() != 0 else ()
+    return subprocess.run(
+        [*root, _BIN / "ansible-playbook", *arguments],
+        cwd=ROOT,
+        env=ansible_environment(path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def role_of(name: str, tasks: str) -> dict[str, Any]:
@@ -51,19 +90,9 @@ def run_play(
         where.write_text(yaml.safe_dump(dict(inventory)))
     play = {"hosts": hosts, "gather_facts": False, "tasks": tasks}
     (folder / "play.yml").write_text(yaml.safe_dump([play]))
-    environment = {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"}
-    if path is not None:
-        environment["PATH"] = f"{path}:{os.environ['PATH']}"
-    root = ("unshare", "--map-root-user") if as_root and os.getuid() != 0 else ()
-    return subprocess.run(
-        [
-            *(*root, str(Path(sys.executable).with_name("ansible-playbook"))),
-            *("-i", str(where), "-e", json.dumps(dict(variables or {}))),
-            *(*arguments, str(folder / "play.yml")),
-        ],
-        cwd=_ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    return ansible_playbook(
+        *("-i", str(where), "-e", json.dumps(dict(variables or {}))),
+        *(*arguments, str(folder / "play.yml")),
+        as_root=as_root,
+        path=path,
     )

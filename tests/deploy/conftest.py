@@ -18,7 +18,8 @@ import pytest
 from testinfra.host import Host as Shell
 from testinfra.utils.ansible_runner import AnsibleRunner
 
-from tests.deploy.installation import ROOT, Host, Installation, ansible_environment, describe
+from tests.deploy.installation import Host, Installation, describe
+from tests.plays import ROOT, ansible_environment
 
 _INSTALLATION = pytest.StashKey[Installation]()
 _DIRECTORY = pytest.StashKey[Path]()

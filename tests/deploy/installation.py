@@ -24,10 +24,10 @@ from typing import Any, TypeVar
 import httpx2
 
 from mcp_server.identity import mint_token
+from tests.plays import ROOT, ansible_environment
 
-__all__ = ["PROBE", "ROOT", "Host", "Installation", "Playbook", "describe", "eventually"]
+__all__ = ["PROBE", "Host", "Installation", "Playbook", "describe", "eventually"]
 
-ROOT = Path(__file__).resolve().parents[2]
 PROBE = "/opt/mcp_server/current/bin/mcpctl probe --config=/etc/mcp_server/config.yaml"
 _numbers = itertools.count(1)
 _Answer = TypeVar("_Answer")
@@ -245,18 +245,6 @@ class Installation:
         """Return the command of `play`, for those who wait in another way."""
         ansible = str(Path(sys.executable).parent / "ansible-playbook")
         return [ansible, "-i", str(inventory or self.inventory), *arguments, playbook]
-
-
-def ansible_environment() -> dict[str, str]:
-    """Return the environment of a user in the repository: its ansible.cfg, no colours."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {
-        **os.environ,
-        "PATH": path,
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_NOCOLOR": "1",
-        "ANSIBLE_FORCE_COLOR": "0",
-    }
 
 
 def describe(inventory: Path, directory: Path) -> Installation:

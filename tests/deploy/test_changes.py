@@ -16,9 +16,10 @@ import pytest
 import yaml
 from anyio import to_thread
 
-from tests.deploy.installation import PROBE, ROOT, Installation, eventually
+from tests.deploy.installation import PROBE, Installation, eventually
 from tests.deploy.traffic import Traffic
 from tests.integration.nodes import LegacyClient
+from tests.plays import ROOT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.cluster]
 
@@ -91,7 +92,7 @@ class TestPolicyData:
             run = await to_thread.run_sync(
                 lambda: calm.play(PUBLISH, *publish_from(policies)).require()
             )
-            # Ansible breaks long lines.
+            # Long lines are broken in results.
             (revision,) = set(re.findall(r"nodes\s+decide\s+by\s+(\S+):", run.output))
             for node in calm.members("mcp_servers"):
                 await to_thread.run_sync(node.run, f"{PROBE} --wait 30 --revision {revision}")

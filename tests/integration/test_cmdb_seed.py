@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,10 @@ from mcp_server.settings import CmdbSettings
 from mcp_server.tools.cmdb.importer import ImportReport, Source, read_sources, write_import
 from mcp_server.tools.cmdb.model import AssetStatus, Direction, StatusChange
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
+from tests.plays import ansible_playbook
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).resolve().parents[2]
 REST = {
     "mcp_server_cmdb_backend": "rest",
     "mcp_server_cmdb_url": "https://cmdb.example.com/base",
@@ -42,18 +40,8 @@ def role(tmp_path: Path) -> Role:
             for name in ("jwt_secret", "redis_password", "database_password")
         }
         extra.write_text(json.dumps(secrets | {"folder": str(tmp_path)} | variables))
-        return subprocess.run(
-            [
-                str(Path(sys.executable).with_name("ansible-playbook")),
-                *("-i", f"inventories/{inventory}", "-e", f"@{extra}"),
-                "tests/integration/mcp_server_render.yml",
-            ],
-            cwd=ROOT,
-            env=os.environ | {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        rendering = "tests/integration/mcp_server_render.yml"
+        return ansible_playbook("-i", f"inventories/{inventory}", "-e", f"@{extra}", rendering)
 
     return run
 

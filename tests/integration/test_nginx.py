@@ -7,8 +7,6 @@ import json
 import os
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,8 +18,8 @@ import httpx2
 import pytest
 
 from tests.integration.servers import Authority, Identity, Server, free_port, program
+from tests.plays import ansible_playbook
 
-_ROOT = Path(__file__).resolve().parents[2]
 _NODES = 3
 _FAIL_TIMEOUT_S = 60
 _MAX_FAILS = 3
@@ -186,14 +184,9 @@ def configuration(workspace: Path, authority: Authority, ports: list[int]) -> Pa
     inventory.write_text(json.dumps({"all": {"children": {"mcp_servers": {"hosts": hosts}}}}))
     extra = directory / "variables.json"
     extra.write_text(json.dumps(variables))
-    playbook = Path(sys.executable).parent / "ansible-playbook"
-    subprocess.run(
-        [playbook, "-i", inventory, "-e", f"@{extra}", "tests/integration/nginx_render.yml"],
-        cwd=_ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(_ROOT / "ansible.cfg")},
-        check=True,
-        capture_output=True,
-    )
+    ansible_playbook(
+        "-i", inventory, "-e", f"@{extra}", "tests/integration/nginx_render.yml"
+    ).check_returncode()
     return directory
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.plays import ROOT, run_play
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -31,24 +29,7 @@ def run(tmp_path: Path) -> Run:
                 "vars": {"ansible_connection": "local", **(variables or {})},
             }
         }
-        (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
-        plays = [{"hosts": "all", "gather_facts": False, "tasks": list(tasks)}]
-        (tmp_path / "play.yml").write_text(yaml.safe_dump(plays))
-        return subprocess.run(
-            [
-                str(Path(sys.executable).with_name("ansible-playbook")),
-                *("-i", str(tmp_path / "hosts.yml"), str(tmp_path / "play.yml"), *arguments),
-            ],
-            env=os.environ
-            | {
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_NOCOLOR": "1",
-                "COLUMNS": "1000",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return run_play(tmp_path, list(tasks), *arguments, inventory=inventory)
 
     return play
 

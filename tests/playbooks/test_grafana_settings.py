@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from mcp_server.settings import MonitoringSettings
+from tests.plays import ROOT, ansible_playbook
 
-ROOT = Path(__file__).resolve().parents[2]
 WHOLE = {
     "mcp_server_grafana_url": "https://grafana.example.com/grafana",
     "mcp_server_grafana_token": "glsa_of_this_test",
@@ -42,16 +42,7 @@ def run_role(
         "tasks": tasks,
     }
     playbook.write_text(yaml.safe_dump([play]))
-    return subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            *("-i", str(inventory), str(playbook)),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return ansible_playbook("-i", inventory, playbook)
 
 
 def preflight(folder: Path, **variables: object) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,8 @@ import pytest
 import yaml
 
 from mcp_server.settings import load_settings
+from tests.plays import ROOT, ansible_playbook
 
-ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/mcp_server"
 CREDENTIALS = "/run/credentials/mcp-server.service"
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
@@ -87,17 +86,8 @@ def render(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
     balancer = {"hosts": {"lb1": {"ansible_host": "192.0.2.2"}}}
     hosts = {"all": {"hosts": {"localhost": {}}, "children": {"loadbalancers": balancer}}}
     (folder / "hosts.yml").write_text(yaml.safe_dump(hosts))
-    return subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            *("-vvv", "-i", str(folder / "hosts.yml"), "-e", f"@{folder / 'vars.yml'}"),
-            str(folder / "play.yml"),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"},
-        capture_output=True,
-        text=True,
-        check=False,
+    return ansible_playbook(
+        *("-vvv", "-i", folder / "hosts.yml", "-e", f"@{folder / 'vars.yml'}"), folder / "play.yml"
     )
 
 

@@ -6,11 +6,8 @@ refused is tried in one run, each case as a host of its own.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,13 +15,14 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests import plays
+from tests.plays import run_play
+
 ADDRESS = "192.0.2.1"
 
 
@@ -110,29 +108,17 @@ def run(
     tasks: Sequence[Mapping[str, object]],
 ) -> subprocess.CompletedProcess[str]:
     """Run tasks on the hosts of an inventory, all this machine."""
-    (folder / "hosts.yml").write_text(yaml.safe_dump({"all": inventory}))
-    play = {"hosts": "all", "gather_facts": False, "tasks": tasks}
-    (folder / "play.yml").write_text(yaml.safe_dump([play]))
-    replaced = {"__pki_directory": f"{folder}/tls/{{{{ inventory_hostname }}}}"}
-    # Files are root's; whoever is not root is it for this program only.
-    root = () if os.getuid() == 0 else ("unshare", "--map-root-user")
-    return subprocess.run(
-        [
-            *(*root, str(Path(sys.executable).with_name("ansible-playbook"))),
-            *("-i", str(folder / "hosts.yml"), "-e", json.dumps(replaced)),
-            str(folder / "play.yml"),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"},
-        capture_output=True,
-        text=True,
-        check=False,
+    return run_play(
+        folder,
+        [dict(task) for task in tasks],
+        inventory={"all": inventory},
+        variables={"__pki_directory": f"{folder}/tls/{{{{ inventory_hostname }}}}"},
+        as_root=True,
     )
 
 
 LOCAL = {
-    "ansible_connection": "local",
-    "ansible_python_interpreter": sys.executable,
+    **plays.LOCAL,
     "base_domain": "lab.internal",
     "pki_leaf_name": "nginx",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -11,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.plays import ROOT, ansible_playbook
+
 GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
 
 
@@ -21,18 +21,8 @@ PLAYBOOKS = sorted({path.stem for path in ROOT.glob("playbooks/*.yml")} - {"inve
 
 def run(inventory: Path, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a playbook of the repository on hosts that nobody can reach."""
-    return subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            *("-i", str(inventory), "--ssh-common-args=-o ProxyCommand=false"),
-            *(playbook, *arguments),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    nobody = "--ssh-common-args=-o ProxyCommand=false"
+    return ansible_playbook("-i", inventory, nobody, playbook, *arguments)
 
 
 def write(folder: Path, groups: dict[str, object], **variables: object) -> Path:

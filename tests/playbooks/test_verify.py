@@ -7,10 +7,8 @@ of the policies of all nodes is tried with answers of nodes as variables.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.plays import LOCAL, ROOT, ansible_playbook
+
 GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
 # The umbrella of all clusters: enabled, so that they start with the host, and always active.
 UMBRELLA = "postgresql.service"
@@ -55,29 +54,10 @@ def run(
     playbook.parent.mkdir()
     playbook.write_text(yaml.safe_dump([play]))
     (folder / "roles").symlink_to(ROOT / "roles")
-    local = {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
-        "ansible_become": False,
-    }
-    inventory = {"all": {"children": groups, "vars": {**local, **variables}}}
+    own = {**LOCAL, "ansible_become": False, **variables}
+    inventory = {"all": {"children": groups, "vars": own}}
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
-    return subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            *("-i", str(folder / "hosts.yml"), str(playbook), *arguments),
-        ],
-        env=os.environ
-        | {
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-            "ANSIBLE_NOCOLOR": "1",
-            "COLUMNS": "1000",
-            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return ansible_playbook("-i", folder / "hosts.yml", playbook, *arguments, path=folder / "bin")
 
 
 def verify_units(folder: Path, **variables: object) -> subprocess.CompletedProcess[str]:
