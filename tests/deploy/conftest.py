@@ -33,7 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.sudo = True
     inventory = Path(config.option.ansible_inventory or ROOT / "inventories" / "lab").resolve()
     config.option.ansible_inventory = str(inventory)
-    os.environ.update(ansible_environment())
+    found = ansible_environment()
+    os.environ |= {name: found[name] for name in ("PATH", "ANSIBLE_CONFIG")}
 
     directory = Path(tempfile.mkdtemp(prefix="emcp-"))
     config.stash[_DIRECTORY] = directory

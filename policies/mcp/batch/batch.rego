@@ -11,15 +11,20 @@ import data.mcp.decision
 
 # METADATA
 # title: An answer for each question
+# description: >-
+#   Each is taken from a comprehension: OPA forgets what it has worked out when it leaves a `with`, and without one it
+#   leaves at the first definition that holds and works out everything again to see whether another one disagrees.
 # entrypoint: true
 answers[id] := answer if {
 	some id, question in input.questions
 	question.entry == "decide"
-	answer := decision.decide with input as question.input
+	found := {complete | complete := decision.decide} with input as question.input
+	some answer in found
 }
 
 answers[id] := answer if {
 	some id, question in input.questions
 	question.entry == "admit"
-	answer := decision.admit with input as question.input
+	found := {complete | complete := decision.admit} with input as question.input
+	some answer in found
 }
