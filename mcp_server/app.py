@@ -19,6 +19,7 @@ from mcp.server.subscriptions import (
 )
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
@@ -46,7 +47,7 @@ from mcp_server.transports.endpoint import McpEndpoint
 from mcp_server.transports.health import health_routes, telemetry_routes
 from mcp_server.transports.listener import Listener
 from mcp_server.transports.mcp import McpDoor
-from mcp_server.transports.rest import RestDoor
+from mcp_server.transports.rest import RestDoor, wrong_path
 
 __all__ = ["Node", "serve", "serve_stdio"]
 
@@ -199,6 +200,7 @@ class Node:
                 Mount("/", edge(rest.app, "rest")),
             ],
             lifespan=lifespan,
+            exception_handlers={HTTPException: wrong_path},
         )
         app.add_middleware(
             TrustedHostMiddleware, allowed_hosts=_host_names(settings), www_redirect=False

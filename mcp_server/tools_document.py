@@ -35,7 +35,10 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
   of a resource or a completion in its `data`.
 - `tools/list`, `resources/list`, `resources/templates/list` and `prompts/list` come in pages of
   {PAGE_SIZE}; a completion has at most {MAX_COMPLETIONS} values.
-- Over REST: `POST /tools/{{name}}/execute` with the arguments as a JSON object.
+- Over REST: `POST /tools/{{name}}/execute` with the arguments as a JSON object. What is not 200 has an
+  `error` with `code`, `message` and what would help: 400 arguments, 401 token, 403 refused, 422 the
+  tool says no, 429 a limit (`Retry-After`), 502 the tool's backend or a store of this installation
+  does not answer (`retryable`: trying again is safe), 503 another node may answer.
 """
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
@@ -26,15 +28,18 @@ from mcp_server.resources import Resources
 from mcp_server.tools.catalog import InvalidArguments
 from mcp_server.transports.edge import RETRY_AFTER_S, EdgeState
 
-__all__ = ["RestDoor"]
+__all__ = ["RestDoor", "wrong_path"]
+
+_PATHS = "POST /mcp, GET /tools, POST /tools/{name}/execute, GET /resources and GET /health"
 
 
 class RestDoor:
     """`GET /tools`, `POST /tools/{name}/execute` and `GET /resources`.
 
     Every answer is JSON. Errors have the form `{"error": {"code", "message", ...}}` with status 400
-    (arguments), 401, 403, 429 (with Retry-After, RateLimit and RateLimit-Policy), 502 (the tool's
-    backend) or 503 (try again).
+    (arguments), 401, 403, 404 and 405 (see `wrong_path`), 413, 422 (the tool says no), 429 (with
+    Retry-After, RateLimit and RateLimit-Policy), 502 (the tool's backend, or a store of ours: other
+    nodes would say the same) or 503 (another node may answer).
     """
 
     def __init__(self, gate: Gate, resources: Resources) -> None:
@@ -130,6 +135,18 @@ class RestDoor:
         except Refused as refusal:
             return _refused(refusal, state)
         return _executed(answer, state.caller)
+
+
+async def wrong_path(_: Request, error: Exception) -> Response:
+    """Return the answer to a path or a method that no route takes, in the form of all errors."""
+    if not isinstance(error, HTTPException):
+        raise error
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "")
+        text = f"this path takes {allowed}"
+        return _error(error.status_code, "method_not_allowed", text, error.headers)
+    text = f"{error.detail}; what there is: {_PATHS}"
+    return _error(error.status_code, "not_found", text, error.headers)
 
 
 def _executed(answer: Answer[ToolAnswer], caller: Caller) -> Response:

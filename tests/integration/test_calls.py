@@ -491,6 +491,32 @@ class TestRest:
         assert response.status_code == status
         assert response.json()["error"]["code"] == code
 
+    @pytest.mark.parametrize(
+        ("verb", "path", "status", "code", "says"),
+        [
+            (
+                "GET",
+                "/tools/monitoring_query_metrics/execute",
+                405,
+                "method_not_allowed",
+                "takes POST",
+            ),
+            ("POST", "/tools", 405, "method_not_allowed", "takes GET"),
+            ("POST", "/health", 404, "not_found", "GET /health"),
+            ("GET", "/tools/monitoring_query_metrics", 404, "not_found", "GET /tools"),
+        ],
+    )
+    async def test_a_path_or_a_method_that_nothing_takes_is_told_what_there_is(
+        self, node: McpNode, verb: str, path: str, status: int, code: str, says: str
+    ) -> None:
+        async with node.http(node.token()) as http:
+            response = await http.request(verb, path, json={} if verb == "POST" else None)
+
+        assert response.status_code == status
+        assert response.json()["error"]["code"] == code
+        assert says in response.json()["error"]["message"]
+        assert ("allow" in response.headers) == (status == 405)
+
     async def test_a_limit_is_429_with_the_time_to_wait(self, node: McpNode) -> None:
         async with node.http(node.token()) as http:
             for _ in range(100):
