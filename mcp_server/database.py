@@ -132,19 +132,23 @@ class Database:
         *,
         readonly: bool = False,
         isolation: Literal["read_committed", "repeatable_read", "serializable"] = "read_committed",
+        within_s: float | None = None,
     ) -> AsyncIterator[asyncpg.Connection]:
         """Lend a connection inside a transaction that commits when the block ends well.
 
         The whole block, waiting for the connection and the commit included, has the deadline of
-        a call.
+        a call, or `within_s` seconds where that is less.
 
         Raises:
             DatabaseUnavailable: as for `connection`, or the deadline passed; nothing is committed.
             CommitUnknown: the connection was lost, or the deadline passed, during the commit.
         """
+        deadline_s = self._settings.timeout_s
+        if within_s is not None:
+            deadline_s = min(deadline_s, within_s)
         committing = False
         try:
-            async with asyncio.timeout(self._settings.timeout_s), self.connection() as connection:
+            async with asyncio.timeout(deadline_s), self.connection() as connection:
                 transaction = connection.transaction(readonly=readonly, isolation=isolation)
                 await transaction.start()
                 try:

@@ -45,6 +45,7 @@ from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable
 from mcp_server.redaction import redact_arguments, redact_text, redact_value
 from mcp_server.tools.backend import OutcomeUnknown
 from mcp_server.tools.catalog import Catalog, InvalidArguments, Tool, ToolContext, ToolError
+from mcp_server.tools.deadline import deadline
 from mcp_server.tools.presentation import marked, present
 
 __all__ = [
@@ -259,7 +260,7 @@ class Gate:
             if call.changes:
                 await self._record_intent(passage)
             try:
-                async with asyncio.timeout(_shorter(call.timeout_s, obligations.timeout_s)):
+                async with deadline(_shorter(call.timeout_s, obligations.timeout_s)):
                     value = await work(obligations)
                 outcome = outcome_of(value)
             except TimeoutError:

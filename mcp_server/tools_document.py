@@ -33,6 +33,8 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
 - Text from the systems asked, errors too, is marked as data, and known shapes of
   secrets in it are masked; `enterprise-mcp/untrusted-source` names the system: in `_meta`, of an error
   of a resource or a completion in its `data`.
+- The deadline of a tool is its longest: `policies/config/obligations` may shorten it. Each system
+  that is asked gets what is left of it, so that an error names the one that did not answer.
 - `tools/list`, `resources/list`, `resources/templates/list` and `prompts/list` come in pages of
   {PAGE_SIZE}; a completion has at most {MAX_COMPLETIONS} values.
 - Over REST: `POST /tools/{{name}}/execute` with the arguments as a JSON object. What is not 200 has an

@@ -18,7 +18,7 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from mcp_server.settings import Secret, TlsSettings
 from mcp_server.tls import client_context
 from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.deadline import within
 
 __all__ = [
     "OPEN_S",
@@ -57,6 +58,9 @@ _FAILURES_TO_OPEN = 5
 OPEN_S = 15.0
 """Seconds for which an open circuit refuses."""
 
+# A backend that had fewer seconds, because the work had, is not to blame for its silence.
+_FAIR_S = 0.5
+
 # The other form, a date, says the same less plainly.
 _SECONDS = re.compile(r"[0-9]{1,6}")
 
@@ -73,6 +77,13 @@ class BackendUnavailable(ToolError):
 
 class _CircuitOpen(BackendUnavailable):
     """Nothing was sent."""
+
+
+class _OutOfTime(ToolError):
+    """What was done before left a backend too little time to answer."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(f"there was no time left to wait for {backend}", retryable=True)
 
 
 class OutcomeUnknown(ToolError):
@@ -158,7 +169,8 @@ class Guard:
 
     Args:
         name: how error messages call the backend, such as `Prometheus`.
-        timeout_s: deadline of one call in seconds, retries included.
+        timeout_s: deadline of one call in seconds, retries included. It is less where the work that
+            asks has little time left (`mcp_server.tools.deadline`).
         open_s: seconds for which an open circuit refuses.
     """
 
@@ -174,11 +186,29 @@ class Guard:
 
     @property
     def connect_s(self) -> float:
-        """Seconds in which a connection must be made.
+        """Seconds in which a connection of a call that begins now must be made.
 
-        Fewer than the deadline of a call: where that is over, the request was sent.
+        Fewer than the deadline of the call: where that is over, the request was sent.
         """
-        return self._timeout_s / 2
+        return self.given_s / 2
+
+    @property
+    def given_s(self) -> float:
+        """Seconds that a call which begins now may take.
+
+        They end before the work that asks is cut off, so that it can say what did not answer.
+        """
+        return within(self._timeout_s)
+
+    def fair_s(self) -> float:
+        """Return `given_s`.
+
+        Raises:
+            ToolError: they are too few to begin what needs an answer.
+        """
+        if not self._is_fair(given_s := self.given_s):
+            raise _OutOfTime(self.name)
+        return given_s
 
     async def call(
         self,
@@ -199,23 +229,32 @@ class Guard:
             BackendUnavailable: no answer in time, no connection, or the circuit is open. A change was
                 not made then.
             OutcomeUnknown: a change was sent and got no answer, or one that tells nothing of it.
+            ToolError: the work that asks has no time left. A change was not sent.
         """
+        given_s = self.given_s if retry else self.fair_s()
         try:
             async with self.passing():
-                return await self._attempt(ask, attempts=_READ_ATTEMPTS if retry else 1)
+                try:
+                    return await self._attempt(
+                        ask, attempts=_READ_ATTEMPTS if retry else 1, given_s=given_s
+                    )
+                except TimeoutError as error:
+                    if self._is_fair(given_s):
+                        raise
+                    raise _OutOfTime(self.name) from error
         except _CircuitOpen:
             raise
         except (aiohttp.ClientError, OSError, BackendUnavailable, AnswerTooLarge) as error:
             if not retry and not isinstance(error, _NO_CONNECTION):
                 raise OutcomeUnknown(
-                    self.name, self._instead_of_an_answer(error), find_out=find_out
+                    self.name, _instead_of_an_answer(error, given_s), find_out=find_out
                 ) from error
             if isinstance(error, ToolError):
                 raise
             if isinstance(error, aiohttp.ConnectionTimeoutError):
-                why = f"no connection within {self.connect_s:g} s"
+                why = f"no connection within {_said(given_s / 2)} s"
             elif isinstance(error, TimeoutError):
-                why = f"no answer within {self._timeout_s:g} s"
+                why = f"no answer within {_said(given_s)} s"
             else:
                 why = type(error).__name__
             raise BackendUnavailable(self.name, why) from error
@@ -229,8 +268,14 @@ class Guard:
                 another error that tells of the backend.
         """
         try:
-            async with await self._circuits.get_breaker(self.name):
-                yield
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(await self._circuits.get_breaker(self.name))
+                try:
+                    yield
+                except (asyncio.CancelledError, _OutOfTime):
+                    # Neither a success nor a failure of the backend.
+                    stack.pop_all()
+                    raise
         except OpenedState as circuit:
             circuit.__traceback__ = None  # the library raises one object again and again
             wait_s = max(1, math.ceil(circuit.opened_at + self._open_s - time.time()))
@@ -238,15 +283,13 @@ class Guard:
                 self.name, f"the last calls failed; tried again in {wait_s} s"
             ) from None
 
-    def _instead_of_an_answer(self, error: Exception) -> str:
-        if isinstance(error, TimeoutError):
-            return f"gave no answer within {self._timeout_s:g} s"
-        if isinstance(error, ToolError):
-            return f"gave no usable answer ({error})"
-        return "broke off the connection"
+    def _is_fair(self, given_s: float) -> bool:
+        return given_s >= min(self._timeout_s, _FAIR_S)
 
-    async def _attempt(self, ask: Callable[[], Awaitable[_T]], *, attempts: int) -> _T:
-        async with asyncio.timeout(self._timeout_s):
+    async def _attempt(
+        self, ask: Callable[[], Awaitable[_T]], *, attempts: int, given_s: float
+    ) -> _T:
+        async with asyncio.timeout(given_s):
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(aiohttp.ClientConnectionError),
                 stop=stop_after_attempt(attempts),
@@ -256,6 +299,18 @@ class Guard:
                 with attempt:
                     return await ask()
         raise AssertionError("the last attempt returns or raises")
+
+
+def _instead_of_an_answer(error: Exception, given_s: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"gave no answer within {_said(given_s)} s"
+    if isinstance(error, ToolError):
+        return f"gave no usable answer ({error})"
+    return "broke off the connection"
+
+
+def _said(seconds: float) -> str:
+    return f"{round(seconds, 2):g}"
 
 
 class HttpBackend:
@@ -314,7 +369,6 @@ class HttpBackend:
             connector=aiohttp.TCPConnector(ssl=context, limit=32),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
-            timeout=aiohttp.ClientTimeout(total=None, connect=self._guard.connect_s),
             middlewares=(one_request,),
         )
 
@@ -322,6 +376,11 @@ class HttpBackend:
         """Close all connections."""
         if self._session is not None:
             await self._session.close()
+
+    @property
+    def given_s(self) -> float:
+        """Seconds that a call which begins now may take."""
+        return self._guard.given_s
 
     async def get(
         self,
@@ -407,8 +466,9 @@ class HttpBackend:
     ) -> tuple[int, Any]:
         if self._session is None:
             raise RuntimeError(f"{self.name} was not started")
+        timeout = aiohttp.ClientTimeout(total=None, connect=self._guard.connect_s)
         async with self._session.request(
-            method, self._url + path, allow_redirects=False, **options
+            method, self._url + path, allow_redirects=False, timeout=timeout, **options
         ) as response:
             body = await read_answer(response, self.name, most_bytes=most_bytes)
             if response.status == 429:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from unittest.mock import Mock
 
@@ -18,6 +19,7 @@ from mcp_server.tools.backend import (
     parsed,
 )
 from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.deadline import deadline, within
 
 pytestmark = pytest.mark.anyio
 
@@ -63,6 +65,75 @@ async def test_a_slow_backend_meets_the_deadline() -> None:
 
     with pytest.raises(BackendUnavailable, match=r"no answer within 0\.01 s"):
         await Guard("B", timeout_s=0.01).call(slow, retry=True)
+
+
+class TestTheWorkThatAsks:
+    """It has a deadline of its own, which ends before the backend's."""
+
+    async def test_it_hears_what_did_not_answer_before_it_is_cut_off(self) -> None:
+        guard = Guard("B", timeout_s=30)
+        async with deadline(1):
+            heard = await asyncio.gather(
+                *(guard.call(forever, retry=True) for _ in range(5)), return_exceptions=True
+            )
+
+        for error in heard:
+            assert isinstance(error, BackendUnavailable)
+            assert re.fullmatch(r"B is not available: no answer within 0\.\d+ s", str(error))
+        with pytest.raises(BackendUnavailable, match="the last calls failed"):
+            await guard.call(Asked(), retry=True)
+
+    async def test_a_backend_that_had_no_time_is_not_blamed(self) -> None:
+        guard = Guard("B", timeout_s=30)
+        async with deadline(0.45):
+            heard = await asyncio.gather(
+                *(guard.call(forever, retry=True) for _ in range(6)), return_exceptions=True
+            )
+
+        for error in heard:
+            assert isinstance(error, ToolError)
+            assert "no time left to wait for B" in str(error)
+            assert error.retryable
+
+        assert await guard.call(Asked(), retry=True) == "answer"
+
+    async def test_a_change_is_not_begun_that_could_not_be_answered(self) -> None:
+        change = Asked()
+        with pytest.raises(ToolError, match="no time left") as late:
+            async with deadline(0.3):
+                await Guard("B", timeout_s=30).call(change, retry=False)
+
+        assert change.times == 0
+        assert late.value.retryable
+
+    async def test_a_caller_that_went_away_tells_nothing_of_the_backend(self) -> None:
+        guard = Guard("B", timeout_s=30)
+        for _ in range(4):
+            with pytest.raises(OutcomeUnknown):
+                await guard.call(Asked(lost()), retry=False)
+        gone = asyncio.create_task(guard.call(forever, retry=True))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        with pytest.raises(OutcomeUnknown):
+            await guard.call(Asked(lost()), retry=False)
+
+        with pytest.raises(BackendUnavailable, match="the last calls failed"):
+            await guard.call(Asked(), retry=True)
+
+    async def test_a_deadline_inside_another_ends_no_later(self) -> None:
+        assert within(7) == 7
+        async with deadline(1):
+            async with deadline(100):
+                assert 0.5 < within(7) <= 0.9
+            async with deadline(0.1):
+                assert within(7) <= 0.09
+            assert 0.5 < within(7) <= 0.9
+        assert within(7) == 7
+
+
+async def forever() -> None:
+    await asyncio.sleep(60)
 
 
 @pytest.mark.parametrize(

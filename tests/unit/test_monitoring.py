@@ -6,14 +6,18 @@ import asyncio
 import math
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from pydantic import ValidationError
 
-from mcp_server.settings import AccessSettings, MonitoringSettings
+from mcp_server.settings import AccessSettings, GrafanaSettings, MonitoringSettings, Secret
 from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.deadline import deadline
 from mcp_server.tools.monitoring.alerts import GetAlertsArguments
+from mcp_server.tools.monitoring.dashboards import Dashboards
 from mcp_server.tools.monitoring.matchers import MOST_MATCHERS, matchers_of
 from mcp_server.tools.monitoring.metrics import _largest_first, _row
 from mcp_server.tools.monitoring.names import NearNames, names_in, near_names
@@ -284,3 +288,20 @@ def test_a_token_needs_a_way_on_which_nobody_reads(name: str, url: str, accepted
 def test_a_tenant_that_no_header_holds_is_refused(tenant: str) -> None:
     with pytest.raises(ValidationError, match="pattern"):
         AccessSettings(tenant=tenant)
+
+
+@pytest.mark.anyio
+async def test_a_dashboard_whose_queries_take_too_long_is_not_said_to_be_saved_perhaps() -> None:
+    prometheus, grafana = Mock(), Mock(spec=[])  # nothing may be asked of Grafana
+    prometheus.query = lambda _: asyncio.sleep(60)
+    settings = GrafanaSettings(
+        url="http://127.0.0.1", token=Secret(file=Path("unread")), datasource_uid="p"
+    )
+    (tool,) = Dashboards(settings, grafana, prometheus).tools()
+    arguments = tool.parse({"title": "T", "panels": [{"title": "P", "query": "up"}] * 40})
+
+    with pytest.raises(ToolError, match=r"Nothing was saved: .* within 0\.2 s") as late:
+        async with deadline(0.2):
+            await tool.run(arguments, Mock())
+
+    assert late.value.retryable

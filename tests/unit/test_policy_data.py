@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
+from mcp_server.catalog_document import every_tool
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -43,6 +45,15 @@ def shipped(area: str) -> Any:
 
 
 class TestShippedData:
+    def test_a_call_may_take_what_its_tool_declares(self) -> None:
+        obligations = shipped("obligations")
+        default = obligations["default"]["timeout_s"]
+        obliged = {
+            tool.name: obligations["tool"].get(tool.name, {}).get("timeout_s", default)
+            for tool in every_tool()
+        }
+        assert obliged == {tool.name: tool.timeout_s for tool in every_tool()}
+
     def test_the_roles_permit_what_the_requirements_say(self) -> None:
         viewer = {"tools:read", "metrics:query"}
         operator = viewer | {"tools:execute", "k8s:get", "k8s:scale"}

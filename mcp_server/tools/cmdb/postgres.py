@@ -248,7 +248,7 @@ class PostgresCmdb:
         async with self._guard.passing():
             try:
                 async with self._database.transaction(
-                    readonly=True, isolation="repeatable_read"
+                    readonly=True, isolation="repeatable_read", within_s=self._guard.fair_s()
                 ) as connection:
                     await _enter(connection, tenant)
                     yield connection
@@ -260,7 +260,7 @@ class PostgresCmdb:
         """Lend a connection whose statements all happen, or none."""
         async with self._guard.passing():
             try:
-                async with self._database.transaction() as connection:
+                async with self._database.transaction(within_s=self._guard.fair_s()) as connection:
                     await _enter(connection, tenant)
                     yield connection
             except CommitUnknown as error:

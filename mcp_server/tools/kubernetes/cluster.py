@@ -179,7 +179,9 @@ class Cluster:
 
         async def opened() -> aiohttp.ClientResponse:
             try:
-                async with asyncio.timeout(self._timeout_s * _SHARE_OF_A_NODE if of_node else None):
+                async with asyncio.timeout(
+                    self._guard.given_s * _SHARE_OF_A_NODE if of_node else None
+                ):
                     return await self._open(
                         "GET",
                         path,

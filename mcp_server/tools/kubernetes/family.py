@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
 from mcp_server.tools.cursor import fingerprint
+from mcp_server.tools.deadline import within
 from mcp_server.tools.documents import Document
 from mcp_server.tools.kubernetes.cluster import FIND_OUT, TABLE, Cluster, Conflict, NotFound
 from mcp_server.tools.kubernetes.clusters import Clusters
@@ -381,12 +382,13 @@ class Kubernetes:
         Raises:
             NotFound: the deployment was deleted meanwhile.
         """
-        deadline = time.monotonic() + arguments.wait_s
+        wait_s = within(arguments.wait_s)
+        deadline = time.monotonic() + wait_s
         rollout = rollout_of(document)
         trouble: ToolError | None = None
         pause_s = _REOPEN_S
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + arguments.wait_s):
+            async with asyncio.timeout(wait_s):
                 while rollout.state == "progressing":
                     await context.progress(renewed(document), rollout.desired, rollout.message)
                     if trouble is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mcp_server.redaction import LineRedactor
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
+from mcp_server.tools.deadline import within
 from mcp_server.tools.kubernetes.cluster import Cluster
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.model import LogArguments, Logs
@@ -57,8 +58,9 @@ class LogReader:
         searched = arguments.grep is not None
         asked = _MAX_SEARCHED_LINES if searched else arguments.tail_lines
         shortened = False
+        given_s = within(_DEADLINE_S)
         try:
-            async with asyncio.timeout(_DEADLINE_S):
+            async with asyncio.timeout(given_s):
                 while True:
                     log = await _read(cluster, arguments, context, asked)
                     if log.received < _MAX_BYTES or asked == 1:
@@ -67,7 +69,7 @@ class LogReader:
                     asked, shortened = max(1, min(asked - 1, log.lines // 2)), True
         except TimeoutError:
             raise ToolError(
-                f"the {_what(arguments)} did not end within {_DEADLINE_S:g} s; "
+                f"the {_what(arguments)} did not end within {round(given_s, 1):g} s; "
                 "ask for fewer tail_lines or since_seconds",
                 retryable=True,
             ) from None

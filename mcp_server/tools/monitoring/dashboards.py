@@ -13,6 +13,7 @@ from pydantic import Field
 from mcp_server.settings import GrafanaSettings
 from mcp_server.tools.backend import reading
 from mcp_server.tools.catalog import Arguments, Result, Tool, ToolContext, ToolError
+from mcp_server.tools.deadline import within
 from mcp_server.tools.documents import Document, fitting
 from mcp_server.tools.monitoring.grafana import (
     FIND_OUT,
@@ -34,6 +35,8 @@ _LISTED = 200
 _TAG = "enterprise-mcp"
 _COMPLETED = 5000
 _QUERIES_AT_ONCE = 8
+# Of the thirty seconds of a call: the rest is for asking Grafana.
+_CHECKED_WITHIN_S = 18.0
 # What Grafana puts in for them depends on who looks; any duration shows whether the query is valid.
 _VARIABLES = re.compile(
     r"\$(?:__(rate_interval|interval|range)\b|\{__(rate_interval|interval|range)\})"
@@ -123,7 +126,16 @@ class Dashboards:
         title = arguments.title.strip()
         if not title:
             raise ToolError("title: it has blanks only")
-        warnings = await self._check(arguments.panels)
+        given_s = within(_CHECKED_WITHIN_S)
+        try:
+            async with asyncio.timeout(given_s):
+                warnings = await self._check(arguments.panels)
+        except TimeoutError:
+            raise ToolError(
+                "Nothing was saved: Prometheus did not answer all queries within "
+                f"{round(given_s, 1):g} s. Give fewer panels, or queries that are cheaper",
+                retryable=True,
+            ) from None
         replaced = await self._replaced(arguments)
         folder = await self._folder(arguments) if replaced is None else replaced.folder
         await self._title_is_free(title, folder, replaced)

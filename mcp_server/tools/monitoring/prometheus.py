@@ -136,12 +136,6 @@ class Prometheus:
             settings,
             excuse=lambda _, body: _of_one_request(body),
         )
-        self._evaluation_s = _EVALUATION * settings.timeout_s
-        self._probe = Probe(
-            path=_CHEAP,
-            after_s=_PROBE * settings.timeout_s,
-            deadline_s=_GIVEN_UP * settings.timeout_s,
-        )
         self._names = _Kept(self._read_names)
         self._metadata = _Kept(self._read_metadata)
 
@@ -222,10 +216,12 @@ class Prometheus:
 
     async def _evaluate(self, path: str, params: Mapping[str, str]) -> Answer:
         # Prometheus works on until its own timeout, also where nobody waits any more.
-        asked = {**params, "timeout": f"{self._evaluation_s:g}"}
+        given_s = self._http.given_s
+        asked = {**params, "timeout": f"{_EVALUATION * given_s:.3f}"}
+        probe = Probe(_CHEAP, after_s=_PROBE * given_s, deadline_s=_GIVEN_UP * given_s)
         try:
             status, body = await self._http.get(
-                path, asked, most_bytes=_MAX_QUERY_BYTES, probe=self._probe
+                path, asked, most_bytes=_MAX_QUERY_BYTES, probe=probe
             )
         except SlowAnswer as error:
             raise QueryTooExpensive(str(error)) from error
