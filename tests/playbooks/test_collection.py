@@ -55,15 +55,19 @@ def show_secret(name: str) -> dict[str, object]:
     }
 
 
+def describe(tmp_path: Path, role: str, *variables: str) -> Path:
+    """Write a role that knows these variables, and return the folder of roles."""
+    spec = tmp_path / "roles" / role / "meta" / "argument_specs.yml"
+    spec.parent.mkdir(parents=True)
+    options = {name: {"type": "raw"} for name in variables}
+    spec.write_text(yaml.safe_dump({"argument_specs": {"main": {"options": options}}}))
+    return tmp_path / "roles"
+
+
 @pytest.fixture
 def roles(tmp_path: Path) -> Path:
     """A folder with one role, redis, that knows the variable redis_port."""
-    spec = tmp_path / "roles" / "redis" / "meta" / "argument_specs.yml"
-    spec.parent.mkdir(parents=True)
-    spec.write_text(
-        yaml.safe_dump({"argument_specs": {"main": {"options": {"redis_port": {"type": "int"}}}}})
-    )
-    return tmp_path / "roles"
+    return describe(tmp_path, "redis", "redis_port")
 
 
 def known_variables(roles: Path) -> dict[str, object]:
@@ -92,6 +96,55 @@ def test_a_variable_that_resembles_nothing_is_named_alone(run: Run, roles: Path)
 
     assert result.returncode != 0
     assert "redis_zzzzzzzzzzzzzzzzzz (on a1, b1) is not a variable of any role." in result.stdout
+
+
+def test_of_the_names_that_begin_with_a_mistyped_one_the_shortest_is_the_nearest(
+    run: Run, tmp_path: Path
+) -> None:
+    names = ["nginx_tls_key", "nginx_tls_certificate", "nginx_tls_certificate_chain"]
+    roles = describe(tmp_path, "nginx", *names)
+
+    result = run(known_variables(roles), variables={"nginx_tls_cert": "x"})
+
+    assert "did you mean nginx_tls_certificate?" in result.stdout
+
+
+def test_variables_with_the_name_of_their_role_misspelt_are_refused(run: Run) -> None:
+    meant = {
+        "mcp_servers_log_level": "mcp_server_log_level",
+        "mcpserver_log_level": "mcp_server_log_level",
+        "mcp-server_log_level": "mcp_server_log_level",
+        "mcp__server_log_level": "mcp_server_log_level",
+        "mpc_server_log_level": "mcp_server_log_level",
+        "mcp_servers_log_levle": "mcp_server_log_level",
+        "mcp_serverlog_level": "mcp_server_log_level",
+        "postgresql_port": "postgres_port",
+        "prometheous_port": "prometheus_port",
+        "ngnix_tls_key": "nginx_tls_key",
+        "reids_port": "redis_port",
+        "nodeexporter_port": "node_exporter_port",
+        "secret_redis_password": "secrets_redis_password",
+    }
+
+    result = run(known_variables(ROOT / "roles"), variables=dict.fromkeys(meant, 22))
+
+    assert result.returncode != 0
+    for name, nearest in meant.items():
+        said = f"{name} (on a1, b1) is not a variable of any role; did you mean {nearest}?"
+        assert said in result.stdout
+
+
+def test_names_that_are_only_like_those_of_roles_pass(run: Run) -> None:
+    own = [
+        *("company_mcp_server_notes", "my_mcp_server_port", "vault_mcp_server_prometheus_token"),
+        *("our_mcp_server_kubernetes_clusters", "x_redis_port", "vault_redis_password"),
+        *("mcp_servers", "mcp_servers_extra", "mcp_server", "mcp_log_level", "mcp_port"),
+        *("lb_state", "database_domain", "data_port", "prom_port", "ansible_port"),
+    ]
+
+    result = run(known_variables(ROOT / "roles"), variables=dict.fromkeys(own, 22))
+
+    assert result.returncode == 0, result.stdout
 
 
 def test_known_foreign_and_internal_variables_pass(run: Run, roles: Path) -> None:

@@ -90,6 +90,27 @@ def test_an_unknown_variable_of_the_server_is_named_with_the_nearest_known_one(
     )
 
 
+def test_variables_in_group_vars_with_the_name_of_their_role_misspelt_are_all_named(
+    tmp_path: Path,
+) -> None:
+    inventory = write(tmp_path, several())
+    (tmp_path / "group_vars").mkdir()
+    text = "mcp_servers_log_level: debug\nmcpserver_log_level: debug\nnginx_tls_cert: x\n"
+    (tmp_path / "group_vars/mcp_servers.yml").write_text(text)
+
+    result = run(inventory, "playbooks/inventory.yml")
+
+    said = " ".join(result.stdout.split())
+    assert result.returncode != 0
+    for name, nearest in (
+        ("mcp_servers_log_level", "mcp_server_log_level"),
+        ("mcpserver_log_level", "mcp_server_log_level"),
+        ("nginx_tls_cert", "nginx_tls_certificate"),
+    ):
+        on = "on mcp1, mcp2, mcp3"
+        assert f"{name} ({on}) is not a variable of any role; did you mean {nearest}?" in said
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -184,8 +205,11 @@ class TestOtherHosts:
         assert f"{self.FOREIGN} (on all1) is not a variable of any role" in result.stdout
         assert "base_foreign_variables does not name" in result.stdout
 
-    def test_a_variable_of_another_role_passes_once_it_is_named(self, tmp_path: Path) -> None:
-        named = {self.FOREIGN: 2, "base_foreign_variables": [self.FOREIGN]}
+    @pytest.mark.parametrize("foreign", [FOREIGN, "postgresql_port"])
+    def test_a_variable_of_another_role_passes_once_it_is_named(
+        self, tmp_path: Path, foreign: str
+    ) -> None:
+        named = {foreign: 2, "base_foreign_variables": [foreign]}
 
         result = look_at(tmp_path, self.with_erp(**named))
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,19 +49,54 @@ def read_known(roles_path: Path) -> Known:
 
 
 def find_unknown(known: Known, names_by_host: Mapping[str, Iterable[str]]) -> list[Unknown]:
-    """Return the variables that begin with a role's name but are not known, sorted by name."""
-    prefixes = tuple(f"{role}_" for role in known.roles)
-    found: dict[str, list[str]] = {}
+    """Return the variables that look like a role's but are not known, sorted by name.
+
+    Those begin with a role's name, or are what `_misspelt` finds.
+    """
+    hosts_of: dict[str, list[str]] = {}
     for host, names in names_by_host.items():
         for name in names:
-            if name.startswith(prefixes) and name not in known.variables:
-                found.setdefault(name, []).append(host)
-    return [
-        Unknown(name, _nearest(name, known), tuple(sorted(hosts)))
-        for name, hosts in sorted(found.items())
-    ]
+            hosts_of.setdefault(name, []).append(host)
+    prefixes = tuple(f"{role}_" for role in known.roles)
+    found = []
+    for name in sorted(hosts_of.keys() - known.variables):
+        nearest = _nearest(name, known) if name.startswith(prefixes) else _misspelt(name, known)
+        if nearest is not None:
+            found.append(Unknown(name, nearest, tuple(sorted(hosts_of[name]))))
+    return found
 
 
 def _nearest(name: str, known: Known) -> str:
-    close = difflib.get_close_matches(name, sorted(known.variables), n=1, cutoff=0.6)
-    return close[0] if close else ""
+    """Return the known name that begins with this one, else the most alike; empty where none is."""
+    longer = [other for other in sorted(known.variables) if other.startswith(name)]
+    close = _alike(name, known.variables, 0.6)
+    return min(longer or close, key=len, default="")
+
+
+def _misspelt(name: str, known: Known) -> str | None:
+    """Return the known name that is meant where the name of its role is misspelt, else None.
+
+    The beginning has to be nearly a role's name, of as many words or fewer: `my_redis_port` is a name
+    of its own. The rest has to be that of a variable of the role, or the whole nearly such a variable:
+    `mcp_servers_extra` is a name of its own too.
+    """
+    if name.startswith("_"):
+        return None
+    words = re.split("[-_]+", name)
+    for role in sorted(known.roles):
+        variables = {other for other in known.variables if other.startswith(f"{role}_")}
+        for count in range(1, role.count("_") + 2):
+            beginning, rest = "_".join(words[:count]), "_".join(words[count:])
+            # Three letters are near to too much: lb_state is not lab_state.
+            if len(beginning) < 4 or not _alike(beginning, [role], 0.8):
+                continue
+            meant = f"{role}_{rest}"
+            close = [meant] if meant in variables else _alike(name, variables, 0.9)
+            if close:
+                return close[0]
+    return None
+
+
+def _alike(name: str, names: Iterable[str], cutoff: float) -> list[str]:
+    """Return the one of these names that is most like this one, if any is that much like it."""
+    return difflib.get_close_matches(name, sorted(names), n=1, cutoff=cutoff)

@@ -10,6 +10,9 @@ description:
   - A mistyped variable is silently ignored by Ansible. This looks at the variables of hosts, takes those whose name
     begins with the name of a role and C(_), and fails for each that is not described in that or another role's
     C(meta/argument_specs.yml), naming the nearest known variable.
+  - It fails as well for a name that begins with nearly the name of a role, when its rest is that of a variable of the role, or the
+    whole is nearly the name of one. C(mcp_servers_log_level) is meant for C(mcp_server_log_level); C(mcp_servers_extra) and
+    C(my_mcp_server_log_level) are taken for names of your own.
   - Names that begin with C(__) are internal to roles and not looked at.
 author: [enterprise-mcp]
 options:
