@@ -132,7 +132,7 @@ def test_a_unit_that_does_not_run_is_named_with_what_to_do(tmp_path: Path) -> No
     said = " ".join(result.stdout.split())
     assert result.returncode != 0
     assert "opa-bundle.socket is inactive, postgresql@17-main.service is failed" in said
-    assert "journalctl -n 50 -u opa-bundle.socket -u postgresql@17-main.service" in said
+    assert "sudo journalctl -n 50 -u opa-bundle.socket -u postgresql@17-main.service" in said
     assert "playbooks/policies.yml playbooks/postgres.yml" in said
 
 
