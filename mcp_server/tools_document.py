@@ -37,10 +37,13 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
   that is asked gets what is left of it, so that an error names the one that did not answer.
 - `tools/list`, `resources/list`, `resources/templates/list` and `prompts/list` come in pages of
   {PAGE_SIZE}; a completion has at most {MAX_COMPLETIONS} values.
-- Over REST: `POST /tools/{{name}}/execute` with the arguments as a JSON object. What is not 200 has an
-  `error` with `code`, `message` and what would help: 400 arguments, 401 token, 403 refused, 422 the
-  tool says no, 429 a limit (`Retry-After`), 502 the tool's backend or a store of this installation
-  does not answer (`retryable`: trying again is safe), 503 another node may answer.
+- Over REST: `POST /tools/{{name}}/execute` runs a tool, with the arguments as a JSON object;
+  `GET /tools` and `GET /resources` list what the caller may see, in one page. Reading a resource,
+  prompts and completions are for MCP only. None of the three takes query parameters: they get 400.
+- Over REST what is not 200 has an `error` with `code`, `message` and what would help: 400 arguments,
+  401 token, 403 refused, 422 the tool says no, 429 a limit (`Retry-After`), 502 the tool's backend or
+  a store of this installation does not answer (`retryable`: trying again is safe), 503 another node
+  may answer.
 """
 
 

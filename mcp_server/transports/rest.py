@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -30,6 +31,7 @@ from mcp_server.transports.edge import RETRY_AFTER_S, EdgeState
 
 __all__ = ["RestDoor", "wrong_path"]
 
+_NAMES_TOLD = 5
 _PATHS = "POST /mcp, GET /tools, POST /tools/{name}/execute, GET /resources and GET /health"
 
 
@@ -37,9 +39,9 @@ class RestDoor:
     """`GET /tools`, `POST /tools/{name}/execute` and `GET /resources`.
 
     Every answer is JSON. Errors have the form `{"error": {"code", "message", ...}}` with status 400
-    (arguments), 401, 403, 404 and 405 (see `wrong_path`), 413, 422 (the tool says no), 429 (with
-    Retry-After, RateLimit and RateLimit-Policy), 502 (the tool's backend, or a store of ours: other
-    nodes would say the same) or 503 (another node may answer).
+    (arguments, or any query parameter), 401, 403, 404 and 405 (see `wrong_path`), 413, 422 (the tool
+    says no), 429 (with Retry-After, RateLimit and RateLimit-Policy), 502 (the tool's backend, or a
+    store of ours: other nodes would say the same) or 503 (another node may answer).
     """
 
     def __init__(self, gate: Gate, resources: Resources) -> None:
@@ -47,9 +49,19 @@ class RestDoor:
         self._resources = resources
         self.app = Router(
             [
-                Route("/tools", self._list_tools, methods=["GET"]),
-                Route("/tools/{name}/execute", self._execute, methods=["POST"]),
-                Route("/resources", self._list_resources, methods=["GET"]),
+                _route("GET", "/tools", self._list_tools, "it lists all tools that you may see"),
+                _route(
+                    "POST",
+                    "/tools/{name}/execute",
+                    self._execute,
+                    "arguments of the tool are a JSON object in the body",
+                ),
+                _route(
+                    "GET",
+                    "/resources",
+                    self._list_resources,
+                    "it lists all that you may see; reading one is for MCP only (resources/read)",
+                ),
             ]
         )
 
@@ -135,6 +147,23 @@ class RestDoor:
         except Refused as refusal:
             return _refused(refusal, state)
         return _executed(answer, state.caller)
+
+
+def _route(
+    method: str, path: str, answer: Callable[[Request], Awaitable[Response]], instead: str
+) -> Route:
+    """Return a route that refuses query parameters by name and tells what there is instead."""
+
+    async def answer_without_query(request: Request) -> Response:
+        names = list(request.query_params)
+        if not names:
+            return await answer(request)
+        told = ", ".join(json.dumps(name[:64]) for name in names[:_NAMES_TOLD])
+        more = " and others" if len(names) > _NAMES_TOLD else ""
+        text = f"unknown query parameters: {told}{more}; this path takes none: {instead}"
+        return _error(400, "invalid_request", text)
+
+    return Route(path, answer_without_query, methods=[method])
 
 
 async def wrong_path(_: Request, error: Exception) -> Response:

@@ -517,6 +517,33 @@ class TestRest:
         assert says in response.json()["error"]["message"]
         assert ("allow" in response.headers) == (status == 405)
 
+    @pytest.mark.parametrize(
+        ("verb", "path", "says"),
+        [
+            ("GET", "/resources?uri=enterprise://cmdb/assets", '"uri"; this path takes none'),
+            ("GET", "/resources?uri=enterprise://cmdb/assets", "MCP only (resources/read)"),
+            ("GET", "/tools?limit=1&cursor=&limit=2", '"limit", "cursor"; this path takes none'),
+            ("GET", "/tools?a&b&c&d&e&f", '"d", "e" and others;'),
+            (
+                "GET",
+                f"/tools?%0A{'x' * 99}",
+                f'"\\n{"x" * 63}"; this path takes none',
+            ),
+            ("POST", "/tools/monitoring_query_metrics/execute?query=up", '"query"; this path'),
+            ("POST", "/tools/monitoring_query_metrics/execute?query=up", "object in the body"),
+        ],
+    )
+    async def test_query_parameters_are_refused_by_name(
+        self, node: McpNode, verb: str, path: str, says: str
+    ) -> None:
+        async with node.http(node.token()) as http:
+            body = {"query": "up"} if verb == "POST" else None
+            response = await http.request(verb, path, json=body)
+
+        assert response.status_code == 400
+        assert response.json()["error"]["code"] == "invalid_request"
+        assert says in response.json()["error"]["message"]
+
     async def test_a_limit_is_429_with_the_time_to_wait(self, node: McpNode) -> None:
         async with node.http(node.token()) as http:
             for _ in range(100):
