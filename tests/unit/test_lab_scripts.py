@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mcp_server.identity import JwtVerifier
 from mcp_server.settings import JwtSettings, Secret
@@ -95,7 +96,7 @@ class TestToken:
             (("alice", ""), "accepted are names without spaces and commas, such as mcp:viewer"),
             (("alice", "mcp:viewer,,mcp:admin"), "'' is no name of a role"),
             (("alice", "mcp:viewer mcp:admin"), "'mcp:viewer mcp:admin' is no name of a role"),
-            (("", "mcp:viewer"), "sub must be a string of 1 to 256 characters"),
+            (("", "mcp:viewer"), "USER= is missing, for example: make -s token USER=alice"),
             (("a" * 257, "mcp:viewer"), "sub must be a string of 1 to 256 characters"),
             (("a\tb", "mcp:viewer"), "sub holds characters that cannot be printed"),
             (("alice", "mcp:viewer", "t" * 257), "tenant must be a string of 1 to 256 characters"),
@@ -110,6 +111,19 @@ class TestToken:
         assert done.returncode != 0
         assert done.stdout == ""
         assert said in done.stderr
+
+    def test_make_without_a_user_says_what_is_missing(self, lab: Path) -> None:
+        done = subprocess.run(
+            ["make", "-s", "-C", lab, "-f", ROOT / "Makefile", "token"],
+            env={name: value for name, value in os.environ.items() if name != "USER"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert done.returncode != 0
+        assert done.stdout == ""
+        assert "USER= is missing, for example: make -s token USER=alice" in done.stderr
 
     def test_a_role_that_the_policies_do_not_name_is_noted_beside_the_token(
         self, lab: Path
@@ -169,6 +183,17 @@ class TestDemo:
         assert not (lab / ".lab").exists()
         assert not (lab / STATE).exists()
         assert (lab / "inventories/lab/hosts.yml").exists()
+
+    def test_down_says_what_stays_and_how_to_remove_it(self, lab: Path) -> None:
+        fake_ansible_playbook(lab, 0)
+
+        done = run(lab, "scripts/demo", "--down")
+
+        cache = os.environ.get("XDG_CACHE_HOME") or f"{os.environ['HOME']}/.cache"
+        image = yaml.safe_load((ROOT / "roles/lab/vars/main.yml").read_text())["__lab_image"]
+        assert f"rm -rf .venv {cache}/enterprise-mcp " in done.stdout
+        assert f"podman images --quiet {image.partition(':')[0]} |" in done.stdout
+        assert "Debian packages" in done.stdout
 
     def test_down_keeps_the_keys_of_hosts_that_it_could_not_remove(self, lab: Path) -> None:
         fake_ansible_playbook(lab, 2)
