@@ -171,9 +171,10 @@ async def wrong_path(_: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "")
+        # The framework names them in the order of a set, which differs from process to process.
+        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
         text = f"this path takes {allowed}"
-        return _error(error.status_code, "method_not_allowed", text, error.headers)
+        return _error(error.status_code, "method_not_allowed", text, {"Allow": allowed})
     text = f"{error.detail}; what there is: {_PATHS}"
     return _error(error.status_code, "not_found", text, error.headers)
 
