@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
-__all__ = ["InvalidArguments", "validated"]
+__all__ = ["InvalidArguments", "Spelling", "not_blank", "validated"]
 
 _MOST_TOLD = 10
 _LONGEST_NAME = 64
@@ -20,6 +24,47 @@ _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 class InvalidArguments(Exception):
     """The arguments do not fit the schema; the message names the faults."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """What a text must look like, for `Annotated`.
+
+    A list of tools leaves patterns out, and pydantic's error repeats them: words tell a caller more.
+
+    Attributes:
+        pattern: the whole text matches it; it stands in schemas.
+        words: what a caller hears whose text does not, such as `must be letters only`.
+    """
+
+    pattern: str
+    words: str
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(schema), "pattern": self.pattern}
+
+    def _checked(self, text: str) -> str:
+        if re.fullmatch(self.pattern, text) is None:
+            raise ValueError(self.words)
+        return text
+
+
+def not_blank(text: str) -> str:
+    """Return a text that has more than blanks.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if not text.strip():
+        raise ValueError("it has blanks only")
+    return text
 
 
 def validated(model: type[_ModelT], arguments: Mapping[str, Any]) -> _ModelT:
@@ -68,6 +113,9 @@ def _faults(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
         if fault["type"] == "extra_forbidden":
             known = _known(_model_at(model, fault["loc"]))
             yield f"{where}: unknown argument; known arguments: {known}"
+        elif fault["type"] == "value_error":
+            # A sentence of ours, without pydantic's words before it.
+            yield f"{where}: {fault['ctx']['error']}"
         else:
             yield f"{where}: {fault['msg']}"
 

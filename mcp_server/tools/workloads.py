@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import Protocol
 
 from mcp_server.tools.catalog import Result, ToolContext
+from mcp_server.tools.faults import Spelling
 
-__all__ = ["ServiceHealth", "Workload", "Workloads"]
+__all__ = ["NAMESPACE", "ServiceHealth", "Workload", "Workloads"]
+
+NAMESPACE = Spelling(
+    r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+    "must be lower case letters, digits and -, at most 63, a letter or digit first and last, "
+    "such as team-a",
+)
+"""How the name of a namespace is spelled: RFC 1123."""
 
 
 class Workload(Result):
@@ -51,7 +59,7 @@ class Workloads(Protocol):
             cluster: a configured cluster, or None for the default one.
 
         Raises:
-            ToolError: there is no such cluster.
+            InvalidArguments: there is no such cluster.
         """
 
     async def service_health(
@@ -63,5 +71,5 @@ class Workloads(Protocol):
             cluster: a configured cluster, or None for the default one.
 
         Raises:
-            ToolError: there is no such cluster; BackendUnavailable: it does not answer.
+            InvalidArguments: there is no such cluster; BackendUnavailable: it does not answer.
         """

@@ -205,7 +205,7 @@ class TestQueryAssets:
             ({"asset_type": "router"}, "asset_type: Input should be 'server'"),
             ({"colour": "red"}, "colour: unknown argument; known arguments: limit"),
             ({"limit": 0}, "limit: Input should be greater than or equal to 1"),
-            ({"owner": "a\0"}, "owner: Value error, must not contain NUL"),
+            ({"owner": "a\0"}, "owner: must not contain NUL"),
             ({"fields": ["ip"]}, "unknown field 'ip'; known fields: id, name"),
         ],
     )
@@ -627,7 +627,7 @@ class TestChangeRecords:
 
     @pytest.mark.parametrize("time_range", ["7", "0d", "-1d", "7 d", "1y", "99999d", "7d\n"])
     async def test_other_time_ranges_are_refused(self, tools: Tools, time_range: str) -> None:
-        with pytest.raises(InvalidArguments, match="time_range: String should match pattern"):
+        with pytest.raises(InvalidArguments, match="time_range: must be a number from 1 to 9999"):
             await tools.call("get_change_records", asset_id="db1", time_range=time_range)
 
     @pytest.mark.parametrize("last", [0, -1, "1", True, 2**63])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import yaml
 from mcp_server.catalog_document import catalog_document, every_tool
 from mcp_server.policy.obligations import MASK, mask_fields
 from mcp_server.tools.catalog import Arguments, Catalog, InvalidArguments, Result, Tool, ToolContext
+from mcp_server.tools.schemas import argument_schema
 from mcp_server.tools.text import clipped, table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +64,66 @@ def test_every_tool_refuses_an_unknown_argument_by_name_and_lists_the_known_ones
 
         known = ", ".join(tool.arguments.model_fields)
         assert f"nosuch: unknown argument; known arguments: {known}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("tool", "argument"),
+    [
+        pytest.param(tool, name, id=f"{tool.wire_name}-{name}")
+        for tool in every_tool()
+        for name, schema in argument_schema(tool.arguments, whole=True)["properties"].items()
+        if "pattern" in schema
+    ],
+)
+def test_who_breaks_a_pattern_hears_in_words_what_is_taken(
+    tool: Tool[Any, Any], argument: str
+) -> None:
+    pattern = argument_schema(tool.arguments, whole=True)["properties"][argument]["pattern"]
+
+    for broken in ("", " ", "a b", "-", "7d\n", "web\n", "Ä", "ß1"):
+        with pytest.raises(InvalidArguments) as refused:
+            tool.parse({argument: broken})
+
+        (said,) = (
+            fault.removeprefix(f"{argument}: ")
+            for fault in str(refused.value).split("; ")
+            if fault.startswith(f"{argument}: ")
+        )
+        assert re.fullmatch(r"must be [\w ,.-]+", said), said
+        assert pattern not in said
+    # What is given as an example is taken.
+    example = said.rpartition("such as ")[2]
+    assert re.fullmatch(pattern, example), example
+
+
+def test_every_pattern_is_of_an_argument_of_its_own() -> None:
+    # The test above looks no deeper.
+    for tool in every_tool():
+        schema = argument_schema(tool.arguments, whole=True)
+        found = [name for name, part in schema["properties"].items() if "pattern" in part]
+
+        assert json.dumps(schema).count('"pattern"') == len(found), tool.name
+
+
+@pytest.mark.parametrize(
+    ("argument", "text", "taken"),
+    [
+        ("namespace", "a" * 63, True),
+        ("namespace", "a" * 64, False),
+        ("namespace", "team-a", True),
+        ("namespace", "team-a\n", False),
+        ("namespace", "Prod", False),
+        ("kind", "Pod", True),
+        ("kind", None, True),
+        ("name", "web-1.a", True),
+        ("name", "a/b", False),
+    ],
+)
+def test_what_a_text_must_look_like_is_held(argument: str, text: str | None, taken: bool) -> None:
+    (tool,) = (tool for tool in every_tool() if tool.name == "k8s:get_events")
+
+    with contextlib.nullcontext() if taken else pytest.raises(InvalidArguments):
+        tool.parse({argument: text})
 
 
 @pytest.mark.parametrize(

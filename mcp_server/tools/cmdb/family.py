@@ -33,6 +33,7 @@ from mcp_server.tools.cmdb.model import (
 from mcp_server.tools.cmdb.topology import mermaid
 from mcp_server.tools.cursor import Cursor, fingerprint_of
 from mcp_server.tools.documents import ROWS_BYTES, Document, fitting
+from mcp_server.tools.faults import Spelling
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, sent_bytes
 from mcp_server.tools.schemas import elsewhere, plain
 
@@ -62,7 +63,11 @@ Text = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_stora
 AssetId = Annotated[Text, plain("Id of an asset, as cmdb_query_assets lists it")]
 ServiceName = Annotated[Text, Field(description="Name or id")]
 TimeRange = Annotated[
-    str, Field(pattern=r"^[1-9][0-9]{0,3}[mhdw]$", description="Until now, in m, h, d or w")
+    str,
+    Field(description="Until now, in m, h, d or w"),
+    Spelling(
+        r"^[1-9][0-9]{0,3}[mhdw]$", "must be a number from 1 to 9999 and m, h, d or w, such as 7d"
+    ),
 ]
 
 

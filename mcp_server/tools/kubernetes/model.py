@@ -7,7 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from mcp_server.tools.catalog import Arguments, ListArguments, ListResult, Result
+from mcp_server.tools.faults import Spelling
 from mcp_server.tools.schemas import plain
+from mcp_server.tools.workloads import NAMESPACE
 
 __all__ = [
     "Deployment",
@@ -31,16 +33,18 @@ __all__ = [
 ]
 
 # RFC 1123: what the API server accepts as a name, so that no name can be a path.
-_NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
-Name = Annotated[str, Field(pattern=_NAME)]
+_NAME = Spelling(
+    r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$",
+    "must be lower case letters, digits, - and ., at most 253, a letter or digit first and last, "
+    "such as web-1",
+)
+Name = Annotated[str, _NAME]
 # What these mean is told once, in the server's instructions: see `mcp_server.transports.mcp`.
 ClusterName = Annotated[
     str | None, plain("A configured cluster; the main one if left out", max_length=63)
 ]
-Namespace = Annotated[
-    str, plain("Name of a namespace", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
-]
-DeploymentName = Annotated[str, plain("Name of a deployment", pattern=_NAME)]
+Namespace = Annotated[str, plain("Name of a namespace"), NAMESPACE]
+DeploymentName = Annotated[Name, plain("Name of a deployment")]
 LabelSelector = Annotated[
     str | None,
     plain(
@@ -48,6 +52,9 @@ LabelSelector = Annotated[
         max_length=1024,
         examples=["app=web,tier!=db"],
     ),
+]
+Kind = Annotated[
+    str, Spelling(r"^[A-Za-z]{1,63}$", "must be letters only, at most 63, such as Pod")
 ]
 _ONE_PLACE = "name a namespace or set all_namespaces, not both"
 
@@ -138,10 +145,7 @@ class Deployments(ListResult):
 class EventArguments(Listing):
     """Arguments of `get_events`."""
 
-    kind: Annotated[
-        str | None,
-        Field(pattern=r"^[A-Za-z]{1,63}$", description="Of the object", examples=["Pod"]),
-    ] = None
+    kind: Annotated[Kind | None, Field(description="Of the object", examples=["Pod"])] = None
     name: Annotated[Name | None, Field(description="Of the object")] = None
     type: Annotated[Literal["Warning", "Normal"] | None, plain("Only events of this type")] = None
 
@@ -229,10 +233,8 @@ class LogArguments(Arguments):
 
     cluster: ClusterName = None
     namespace: Namespace = "default"
-    pod_name: Annotated[str, plain("Name of a pod", pattern=_NAME)]
-    container: Annotated[
-        str | None, Field(pattern=_NAME, description="Needed when the pod has several")
-    ] = None
+    pod_name: Annotated[Name, plain("Name of a pod")]
+    container: Annotated[Name | None, Field(description="Needed when the pod has several")] = None
     previous: Annotated[bool, Field(description="Of the container before its restart")] = False
     since_seconds: Annotated[int | None, Field(ge=1, le=30 * 86400, description="How far back")] = (
         None

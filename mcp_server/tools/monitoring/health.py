@@ -16,11 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mcp_server.tools.catalog import Arguments, Result, Scope, Tool, ToolContext, ToolError
+from mcp_server.tools.faults import Spelling
 from mcp_server.tools.monitoring.alerts import Alert, Alerts
 from mcp_server.tools.monitoring.prometheus import Prometheus, TimeSeries
 from mcp_server.tools.schemas import plain
 from mcp_server.tools.text import table
-from mcp_server.tools.workloads import ServiceHealth, Workload, Workloads
+from mcp_server.tools.workloads import NAMESPACE, ServiceHealth, Workload, Workloads
 
 __all__ = ["NAMING_LABELS", "Evidence", "Health", "worst"]
 
@@ -42,14 +43,14 @@ class HealthCheckArguments(Arguments):
         str,
         Field(
             max_length=253,
-            pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$",
             description="Name of its Service, workload or job",
         ),
+        Spelling(
+            r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$",
+            "must be letters, digits, ., _ and -, a letter or digit first and last, such as web-1",
+        ),
     ]
-    namespace: Annotated[
-        str,
-        plain("Where it runs", max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"),
-    ] = "default"
+    namespace: Annotated[str, plain("Where it runs"), NAMESPACE] = "default"
     cluster: Annotated[
         str | None, plain("A configured cluster; the main one if left out", max_length=63)
     ] = None
