@@ -33,7 +33,7 @@ from mcp_server.tools.cmdb.model import (
 from mcp_server.tools.cmdb.topology import mermaid
 from mcp_server.tools.cursor import Cursor, fingerprint_of
 from mcp_server.tools.documents import ROWS_BYTES, Document, fitting
-from mcp_server.tools.faults import Spelling
+from mcp_server.tools.faults import Spelling, not_blank
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, sent_bytes
 from mcp_server.tools.schemas import elsewhere, plain
 
@@ -178,6 +178,7 @@ class UpdateStatusArguments(Arguments):
         str,
         plain("Why, for the change record", min_length=1, max_length=1000),
         AfterValidator(_storable),
+        AfterValidator(not_blank),
     ]
     expected_version: Annotated[
         int | None, Field(ge=1, description="Refuse if it changed since")

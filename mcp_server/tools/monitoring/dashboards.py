@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mcp_server.settings import GrafanaSettings
 from mcp_server.tools.backend import reading
 from mcp_server.tools.catalog import Arguments, Result, Tool, ToolContext, ToolError
 from mcp_server.tools.deadline import within
 from mcp_server.tools.documents import Document, fitting
+from mcp_server.tools.faults import not_blank
 from mcp_server.tools.monitoring.grafana import (
     FIND_OUT,
     Folder,
@@ -46,7 +47,11 @@ _VARIABLES = re.compile(
 class CreateDashboardArguments(Arguments):
     """Arguments of `create_dashboard`."""
 
-    title: Annotated[str, plain("One that is not taken in its folder", max_length=_MAX_TITLE)]
+    title: Annotated[
+        str,
+        plain("One that is not taken in its folder", max_length=_MAX_TITLE),
+        AfterValidator(not_blank),
+    ]
     panels: Annotated[
         list[Panel], plain("A text is a panel's query", min_length=1, max_length=_MOST_PANELS)
     ]
@@ -124,8 +129,6 @@ class Dashboards:
         self, arguments: CreateDashboardArguments, context: ToolContext
     ) -> CreateDashboardResult:
         title = arguments.title.strip()
-        if not title:
-            raise ToolError("title: it has blanks only")
         given_s = within(_CHECKED_WITHIN_S)
         try:
             async with asyncio.timeout(given_s):
