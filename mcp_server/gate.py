@@ -347,7 +347,8 @@ class Gate:
             progress: hears how far a long call is.
 
         Raises:
-            InvalidArguments: the arguments do not fit a tool the caller may see.
+            InvalidArguments: the arguments do not fit a tool the caller may see, or the tool, which the
+                policy let run, refused them.
             Refused, Limited, NodeUnavailable: as `perform`.
         """
         tool = self.catalog.find(wire_name)
@@ -368,7 +369,7 @@ class Gate:
             timeout_s=tool.timeout_s,
         )
 
-        async def work(obligations: Obligations) -> ToolAnswer:
+        async def work(obligations: Obligations) -> ToolAnswer | InvalidArguments:
             context = tool_context(caller, obligations, progress)
             try:
                 result = await tool.run(arguments, context)
@@ -378,6 +379,9 @@ class Gate:
                     result,
                     oblige=lambda document: mask_fields(document, obligations.redact),
                 )
+            except InvalidArguments as error:
+                # Told once the audit row is committed: the server's own words, unlike a ToolError's.
+                return error
             except ToolError as error:
                 return ToolAnswer(
                     # It may hold what a backend said: words from outside, as a result's are.
@@ -390,15 +394,18 @@ class Gate:
             return ToolAnswer(presented.text, presented.structured, tool.source)
 
         try:
-            return await self.perform(
-                caller, call, work, outcome_of=lambda a: "tool_error" if a.is_error else "ok"
-            )
+            answer = await self.perform(caller, call, work, outcome_of=_outcome_of)
         except TimeoutError:
             late = _late(tool, changes=call.changes)
             return Answer(
                 ToolAnswer(str(late), None, tool.source, is_error=True, retryable=late.retryable),
                 (),
             )
+        match answer.value:
+            case InvalidArguments() as error:
+                raise error
+            case value:
+                return Answer(value, answer.quota)
 
     async def visible(self, caller: Caller, method: str) -> Visible:
         """Return what could be allowed to the caller with some arguments.
@@ -711,6 +718,8 @@ def _late(tool: Tool[Any, Any], *, changes: bool) -> ToolError:
 def _outcome_of(value: object) -> str:
     if isinstance(value, InvalidArguments):
         return "invalid_arguments"
+    if isinstance(value, ToolAnswer):
+        return "tool_error" if value.is_error else "ok"
     return "tool_error" if isinstance(value, ToolError) else "ok"
 
 

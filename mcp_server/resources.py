@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mcp_server.gate import Answer, Call, Caller, Gate, tool_context
+from mcp_server.gate import Answer, Call, Caller, Failed, Gate, tool_context
 from mcp_server.policy import Obligations, Resource
 from mcp_server.policy.obligations import MASK, mask_fields
 from mcp_server.redaction import redact_shapes, redact_text
@@ -107,7 +107,7 @@ class Resources:
 
         Raises:
             Refused, Limited, NodeUnavailable: as `Gate.perform`.
-            Failed: the backend could not give the document.
+            Failed: the backend could not give the document, or a parameter names nothing that is there.
         """
         found = self.find(uri)
         if found is None:
@@ -126,7 +126,11 @@ class Resources:
             return await _read(*found, uri, caller, obligations)
 
         source = None if found is None else found[0].source
-        return await gate.perform_or_fail(caller, call, work, source=source)
+        try:
+            return await gate.perform_or_fail(caller, call, work, source=source)
+        except InvalidArguments as error:
+            # What a parameter of the URI names is not there.
+            raise Failed(str(error)) from error
 
     async def complete(
         self,

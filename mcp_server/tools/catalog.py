@@ -161,7 +161,8 @@ class Tool(Generic[ArgumentsT, ResultT]):
         name: the policy's name, `family:verb_noun`.
         description: for a model that chooses among tools; short.
         permission: what the policy asks of the caller, such as `metrics:query`.
-        run: does the work; raises ToolError.
+        run: does the work; raises ToolError, or InvalidArguments where the server itself finds fault
+            with an argument only then.
         render: the result (as JSON-ready data, after obligations) as a short text for a model; a
             list needs none, its text is a table.
         rows: the field of the result that holds the list, where the result is a list; its arguments

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mcp_server.tools.catalog import LONGEST_CURSOR, ListArguments, ToolError
+from mcp_server.tools.catalog import LONGEST_CURSOR, InvalidArguments, ListArguments, ToolError
 
 __all__ = ["LONGEST_KEY", "Cursor", "bounded", "fingerprint", "fingerprint_of"]
 
@@ -55,7 +55,7 @@ class Cursor(BaseModel):
         """Return where `cursor` points to.
 
         Raises:
-            ToolError: it is none of ours, or of another list.
+            InvalidArguments: it is none of ours, or of another list.
         """
         try:
             text = base64.b64decode(
@@ -63,11 +63,11 @@ class Cursor(BaseModel):
             )
             position = cls.model_validate_json(text)
         except (ValueError, ValidationError):
-            raise ToolError(
+            raise InvalidArguments(
                 "cursor: this is not a cursor of this tool; leave it out to begin again"
             ) from None
         if position.query != query:
-            raise ToolError(
+            raise InvalidArguments(
                 "cursor: it belongs to a list with other arguments; keep those of the page before "
                 "(fields may differ), or leave it out"
             )

@@ -30,7 +30,8 @@ class Document:
         uri: what the policy and clients call it; a template (RFC 6570, level 1) has parameters such
             as `enterprise://cmdb/assets/{id}`.
         permission: what the policy asks of the reader.
-        read: returns the document as JSON text, given the values of the parameters; raises ToolError.
+        read: returns the document as JSON text, given the values of the parameters; raises ToolError,
+            or InvalidArguments where a parameter names nothing that is there.
         source: where text in it comes from, such as `the CMDB`.
         complete: values that a parameter may have and that begin with the given text: gets the
             parameter's name, the text, the values of the other parameters that are known, and the

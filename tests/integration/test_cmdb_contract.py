@@ -15,7 +15,7 @@ import pytest
 
 from mcp_server.database import Database
 from mcp_server.tools.backend import BackendUnavailable
-from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
+from mcp_server.tools.catalog import InvalidArguments, ToolContext
 from mcp_server.tools.cmdb.backend import AssetChanged, AssetNotFound
 from mcp_server.tools.cmdb.family import ChangeRecordsArguments, QueryAssetsArguments
 from mcp_server.tools.cmdb.model import Direction
@@ -175,7 +175,7 @@ class TestQueryAssets:
     async def test_a_forged_cursor_is_refused(self, tools: Tools, place: dict[str, object]) -> None:
         cursor = forged(QueryAssetsArguments(), **place)
 
-        with pytest.raises(ToolError, match="not a cursor of this tool"):
+        with pytest.raises(InvalidArguments, match="not a cursor of this tool"):
             await tools.call("query_assets", cursor=cursor)
 
     async def test_a_cursor_of_a_list_with_other_filters_is_refused(
@@ -184,7 +184,7 @@ class TestQueryAssets:
         await cmdb.put([asset("a"), asset("b")])
         cursor = (await tools.call("query_assets", limit=1))["next_cursor"]
 
-        with pytest.raises(ToolError, match="other arguments"):
+        with pytest.raises(InvalidArguments, match="other arguments"):
             await tools.call("query_assets", status="active", cursor=cursor)
 
     async def test_the_cursor_of_the_resource_goes_on_in_the_tool(
@@ -635,7 +635,7 @@ class TestChangeRecords:
     async def test_a_forged_cursor_is_refused(self, tools: Tools, last: object) -> None:
         cursor = forged(ChangeRecordsArguments(asset_id="db1"), id=last)
 
-        with pytest.raises(ToolError, match="not a cursor of this tool"):
+        with pytest.raises(InvalidArguments, match="not a cursor of this tool"):
             await tools.call("get_change_records", asset_id="db1", cursor=cursor)
 
     async def test_a_cursor_of_another_asset_is_refused(
@@ -646,7 +646,7 @@ class TestChangeRecords:
             await cmdb.record("db1", datetime.now(UTC), str(number))
         cursor = (await tools.call("get_change_records", asset_id="db1", limit=1))["next_cursor"]
 
-        with pytest.raises(ToolError, match="other arguments"):
+        with pytest.raises(InvalidArguments, match="other arguments"):
             await tools.call("get_change_records", asset_id="db2", cursor=cursor)
 
 

@@ -375,7 +375,8 @@ class TestPermission:
     async def test_the_twenty_first_dashboard_in_an_hour_is_refused(
         self, operator: LegacyClient
     ) -> None:
-        answers = [await operator.call(TOOL, {"title": " ", "panels": ["up"]}) for _ in range(21)]
+        nowhere = {"title": "T", "panels": ["up"], "folder": "Nowhere"}
+        answers = [await operator.call(TOOL, nowhere) for _ in range(21)]
 
         assert all("result" in answer for answer in answers[:20])
         assert answers[20]["error"]["data"]["reasons"][0]["code"] == "rate_limited"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mcp_server.settings import KubernetesSettings
-from mcp_server.tools.catalog import ToolContext, ToolError
+from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
 from mcp_server.tools.kubernetes import health
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.presentation import present
@@ -589,7 +589,7 @@ async def test_what_is_not_there_is_named(cluster: Cluster) -> None:
     async with family(cluster) as call:
         with pytest.raises(ToolError, match="has no deployment absent in namespace staging"):
             await call("get_rollout_status", namespace="staging", deployment="absent")
-        with pytest.raises(ToolError, match="there is no cluster of that name; known: main"):
+        with pytest.raises(InvalidArguments, match="there is no cluster of that name; known: main"):
             await call("get_pods", cluster="other")
 
 

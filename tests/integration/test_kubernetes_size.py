@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mcp_server.settings import KubernetesSettings
-from mcp_server.tools.catalog import ToolContext, ToolError
+from mcp_server.tools.catalog import InvalidArguments, ToolContext
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.events import EventReader
 from mcp_server.tools.kubernetes.family import Kubernetes
@@ -98,9 +98,9 @@ async def test_a_page_cut_to_the_budget_goes_on_at_the_next_row(crowd: Cluster) 
 async def test_a_cursor_of_another_list_is_refused(crowd: Cluster) -> None:
     async with family(crowd) as call:
         page = await call("get_pods", namespace="crowd", limit=1)
-        with pytest.raises(ToolError, match="other arguments"):
+        with pytest.raises(InvalidArguments, match="other arguments"):
             await call("get_pods", namespace="staging", limit=1, cursor=page.next_cursor)
-        with pytest.raises(ToolError, match="not a cursor"):
+        with pytest.raises(InvalidArguments, match="not a cursor"):
             await call("get_pods", namespace="crowd", cursor="!")
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from mcp_server.catalog_document import every_tool
-from mcp_server.tools.catalog import LONGEST_CURSOR, ListArguments, ToolError
+from mcp_server.tools.catalog import LONGEST_CURSOR, InvalidArguments, ListArguments, ToolError
 from mcp_server.tools.cursor import Cursor, bounded, fingerprint_of
 
 NOT_OURS = "not a cursor of this tool"
@@ -42,13 +42,13 @@ def test_a_cursor_gives_back_what_it_was_made_from(last: str) -> None:
 
 @given(st.text())
 def test_any_other_text_is_refused(text: str) -> None:
-    with pytest.raises(ToolError, match=NOT_OURS):
+    with pytest.raises(InvalidArguments, match=NOT_OURS):
         After.decode(text, "q")
 
 
 @pytest.mark.parametrize("cursor", ["", "!", "é", "a", "AA\n", "////", "\ud800"])
 def test_what_is_no_cursor_is_refused(cursor: str) -> None:
-    with pytest.raises(ToolError, match=NOT_OURS):
+    with pytest.raises(InvalidArguments, match=NOT_OURS):
         After.decode(cursor, "q")
 
 
@@ -70,7 +70,7 @@ def test_what_is_no_cursor_is_refused(cursor: str) -> None:
 def test_a_forged_cursor_is_refused(text: str) -> None:
     cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
-    with pytest.raises(ToolError, match=NOT_OURS):
+    with pytest.raises(InvalidArguments, match=NOT_OURS):
         After.decode(cursor, "q")
 
 
@@ -81,7 +81,7 @@ def test_a_cursor_fits_only_the_list_it_was_made_for() -> None:
     for page in (Numbered(name="a", limit=7, cursor=cursor), Numbered(name="a", fields=["x"])):
         assert After.decode(cursor, fingerprint_of(page)).id == "7"
     for other in (Numbered(name="b"), Named(name="a")):
-        with pytest.raises(ToolError, match="a list with other arguments"):
+        with pytest.raises(InvalidArguments, match="a list with other arguments"):
             After.decode(cursor, fingerprint_of(other))
 
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from mcp_server.settings import KubernetesSettings
-from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.catalog import InvalidArguments, ToolError
 from mcp_server.tools.kubernetes import health
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.kubernetes.model import ListPodsArguments
@@ -62,7 +62,7 @@ def test_the_label_of_a_clusters_metrics_is_its_name_unless_told() -> None:
         "prod-b",
         "prod-b",
     ]
-    with pytest.raises(ToolError, match="known: a, b"):
+    with pytest.raises(InvalidArguments, match="known: a, b"):
         kubernetes.metrics_cluster("c")
 
 
@@ -131,7 +131,7 @@ def test_a_token_that_no_cursor_can_hold_is_told_and_not_cut() -> None:
 def test_a_forged_cursor_is_refused(text: str) -> None:
     cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
-    with pytest.raises(ToolError, match="not a cursor of this tool"):
+    with pytest.raises(InvalidArguments, match="not a cursor of this tool"):
         Position.decode(cursor, "q")
 
 

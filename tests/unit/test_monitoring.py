@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from mcp_server.settings import AccessSettings, GrafanaSettings, MonitoringSettings, Secret
-from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.catalog import InvalidArguments, ToolError
 from mcp_server.tools.deadline import deadline
 from mcp_server.tools.monitoring.alerts import GetAlertsArguments
 from mcp_server.tools.monitoring.dashboards import Dashboards
@@ -55,6 +55,12 @@ def test_a_window_is_named_in_several_ways(
 @pytest.mark.parametrize(
     ("time_range", "start", "end", "said"),
     [
+        (
+            "0m",
+            None,
+            None,
+            "'0m' is not a number and s, m, h, d or w, such as 5m, 2h, 7d; at least 1s",
+        ),
         ("soon", None, None, "time_range: 'soon' is not a number and s, m, h, d or w"),
         ("5m", "1", None, "either time_range or start"),
         (None, None, "1", "end needs a start"),
@@ -67,7 +73,7 @@ def test_a_window_is_named_in_several_ways(
 def test_a_window_that_cannot_be_asked_for_is_explained(
     time_range: str | None, start: str | None, end: str | None, said: str
 ) -> None:
-    with pytest.raises(ToolError, match=re.escape(said)):
+    with pytest.raises(InvalidArguments, match=re.escape(said)):
         window(time_range, start, end, now=NOW)
 
 
@@ -99,8 +105,15 @@ def test_matchers_are_quoted_again(asked: list[str], expected: list[str]) -> Non
 
 @pytest.mark.parametrize("asked", [["job"], ["1a=b"], ['a="b'], ["a-b=c"]])
 def test_what_is_no_matcher_is_refused(asked: list[str]) -> None:
-    with pytest.raises(ToolError, match="matchers: "):
+    with pytest.raises(InvalidArguments, match="matchers: "):
         matchers_of(asked)
+
+
+def test_a_long_matcher_that_is_none_is_told_in_few_words() -> None:
+    with pytest.raises(InvalidArguments) as refused:
+        matchers_of(["x y" * 100_000])
+
+    assert len(str(refused.value)) < 500
 
 
 def test_more_matchers_than_anyone_needs_are_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from mcp_server.settings import KubernetesSettings
-from mcp_server.tools.catalog import Arguments, ToolError
+from mcp_server.tools.catalog import Arguments, InvalidArguments
 from mcp_server.tools.kubernetes.cluster import Cluster
 
 __all__ = ["Clusters"]
@@ -59,9 +59,11 @@ class Clusters:
         """Return the cluster of that name; None: the default one.
 
         Raises:
-            ToolError: there is none.
+            InvalidArguments: there is none.
         """
         cluster = self._clusters.get(self.default if name is None else name)
         if cluster is None:
-            raise ToolError(f"there is no cluster of that name; known: {', '.join(self.names)}")
+            raise InvalidArguments(
+                f"cluster: there is no cluster of that name; known: {', '.join(self.names)}"
+            )
         return cluster

@@ -6,9 +6,9 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from mcp_server.settings import GrafanaSettings
 from mcp_server.tools.backend import reading
@@ -60,6 +60,20 @@ class CreateDashboardArguments(Arguments):
         None
     )
     expected_version: Annotated[int | None, Field(ge=0, description="Of replace_uid")] = None
+
+    @model_validator(mode="after")
+    def _replaces_or_not(self) -> Self:
+        if self.replace_uid is None:
+            if self.expected_version is not None:
+                raise ValueError("expected_version belongs to replace_uid; give both or neither")
+        elif self.expected_version is None:
+            reading = f"read enterprise://monitoring/dashboards/{self.replace_uid}"
+            raise ValueError(f"replace_uid needs expected_version: {reading} and give its version")
+        elif self.folder is not None:
+            raise ValueError(
+                "folder: a dashboard that is replaced stays in its folder; leave it out"
+            )
+        return self
 
 
 class CreateDashboardResult(Result):
@@ -186,23 +200,15 @@ class Dashboards:
 
     async def _replaced(self, arguments: CreateDashboardArguments) -> StoredDashboard | None:
         if arguments.replace_uid is None:
-            if arguments.expected_version is not None:
-                raise ToolError("expected_version belongs to replace_uid; give both or neither")
             return None
-        reading = f"read enterprise://monitoring/dashboards/{arguments.replace_uid}"
-        if arguments.expected_version is None:
-            raise ToolError(f"replace_uid needs expected_version: {reading} and give its version")
-        if arguments.folder is not None:
-            raise ToolError(
-                "folder: a dashboard that is replaced stays in its folder; leave it out"
-            )
         stored = await self._grafana.dashboard(arguments.replace_uid)
         if stored is None:
             raise ToolError(f"replace_uid: Grafana has no dashboard {arguments.replace_uid!r}")
         if stored.version != arguments.expected_version:
             raise ToolError(
                 f"expected_version: the dashboard has version {stored.version} and not "
-                f"{arguments.expected_version}; someone changed it: {reading} and decide again"
+                f"{arguments.expected_version}; someone changed it: read "
+                f"enterprise://monitoring/dashboards/{arguments.replace_uid} and decide again"
             )
         return stored
 

@@ -6,12 +6,14 @@ import json
 import re
 from collections.abc import Sequence
 
-from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.faults import InvalidArguments
+from mcp_server.tools.text import clipped
 
 __all__ = ["MOST_MATCHERS", "matchers_of"]
 
 _MATCHER = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(=~|!~|!=|=)\s*(.*?)\s*", re.DOTALL)
 MOST_MATCHERS = 20
+_MOST_SHOWN = 200
 
 
 def matchers_of(asked: Sequence[str]) -> list[str]:
@@ -21,16 +23,17 @@ def matchers_of(asked: Sequence[str]) -> list[str]:
         asked: matchers such as `job=~"api.*"`, with or without quotes.
 
     Raises:
-        ToolError: one is none.
+        InvalidArguments: one is none.
     """
     return [_normal(matcher) for matcher in asked]
 
 
 def _normal(matcher: str) -> str:
+    shown = repr(clipped(matcher, _MOST_SHOWN))
     match = _MATCHER.fullmatch(matcher)
     if match is None:
-        raise ToolError(
-            f"matchers: {matcher!r} is not a label, one of = != =~ !~, and a value, such as "
+        raise InvalidArguments(
+            f"matchers: {shown} is not a label, one of = != =~ !~, and a value, such as "
             'job="api" or instance=~"db-.*"'
         )
     label, operator, value = match.groups()
@@ -38,8 +41,8 @@ def _normal(matcher: str) -> str:
         try:
             value = json.loads(value)
         except ValueError:
-            raise ToolError(
-                f"matchers: the quotes or escapes of {matcher!r} are not right"
+            raise InvalidArguments(
+                f"matchers: the quotes or escapes of {shown} are not right"
             ) from None
     # The escapes of JSON are read alike by Go, in which both systems are written.
     return f"{label}{operator}{json.dumps(value, ensure_ascii=False)}"

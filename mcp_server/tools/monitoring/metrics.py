@@ -10,7 +10,15 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from mcp_server.tools.catalog import ListArguments, ListResult, Result, Tool, ToolContext, ToolError
+from mcp_server.tools.catalog import (
+    InvalidArguments,
+    ListArguments,
+    ListResult,
+    Result,
+    Tool,
+    ToolContext,
+    ToolError,
+)
 from mcp_server.tools.cursor import LONGEST_KEY, Cursor, bounded, fingerprint_of
 from mcp_server.tools.monitoring.names import NearNames, names_in
 from mcp_server.tools.monitoring.prometheus import (
@@ -179,7 +187,9 @@ class Metrics:
         if arguments.cursor is not None:
             place = _Place.decode(arguments.cursor, listed)
             if not now - _CURSOR_AGE_S <= place.end <= now + _CLOCKS_DIFFER_S:
-                raise ToolError("cursor: it is older than an hour; leave it out to begin again")
+                raise InvalidArguments(
+                    "cursor: it is older than an hour; leave it out to begin again"
+                )
             now, first = place.end, place.after
         asked = _asked(arguments, now=now)
         step_s: float | None = None
@@ -295,7 +305,7 @@ def _asked(arguments: QueryMetricsArguments, *, now: float) -> Window:
         return window(arguments.time_range, arguments.start, arguments.end, now=now)
     for name in ("time_range", "start"):
         if getattr(arguments, name) is not None:
-            raise ToolError(f"{name}: an instant query has none; it takes only `end`")
+            raise InvalidArguments(f"{name}: an instant query has none; it takes only `end`")
     at = now if arguments.end is None else instant("end", arguments.end)
     return Window(at, at)
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.faults import InvalidArguments
 
 __all__ = ["MAX_POINTS", "Evaluation", "Window", "evaluation", "instant", "seconds", "window"]
 
@@ -49,11 +49,13 @@ def seconds(name: str, text: str) -> int:
     """Return a duration such as `5m` in seconds.
 
     Raises:
-        ToolError: it is none; `name` is the argument it stands in.
+        InvalidArguments: it is none; `name` is the argument it stands in.
     """
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise ToolError(f"{name}: {text!r} is not a number and s, m, h, d or w, such as 5m, 2h, 7d")
+        raise InvalidArguments(
+            f"{name}: {text!r} is not a number and s, m, h, d or w, such as 5m, 2h, 7d; at least 1s"
+        )
     return int(match[1]) * _UNIT_S[match[2]]
 
 
@@ -64,7 +66,7 @@ def instant(name: str, when: str) -> float:
         when: RFC 3339 with an offset, or Unix seconds.
 
     Raises:
-        ToolError: it is neither; `name` is the argument it stands in.
+        InvalidArguments: it is neither; `name` is the argument it stands in.
     """
     try:
         time_s = float(when)
@@ -74,13 +76,13 @@ def instant(name: str, when: str) -> float:
         except ValueError:
             moment = None
         if moment is None or moment.tzinfo is None:
-            raise ToolError(
+            raise InvalidArguments(
                 f"{name}: {when!r} is neither RFC 3339 with an offset, such as "
                 "2026-01-31T12:00:00Z, nor Unix seconds"
             ) from None
         time_s = moment.timestamp()
     if not 0 <= time_s < 2**40:
-        raise ToolError(f"{name}: {when!r} is not a time that can be asked for")
+        raise InvalidArguments(f"{name}: {when!r} is not a time that can be asked for")
     return time_s
 
 
@@ -88,20 +90,20 @@ def window(time_range: str | None, start: str | None, end: str | None, *, now: f
     """Return the span that the arguments name: the last five minutes when they name none.
 
     Raises:
-        ToolError: they contradict each other, or the span is empty or longer than 366 days.
+        InvalidArguments: they contradict each other, or the span is empty or longer than 366 days.
     """
     if time_range is not None and (start is not None or end is not None):
-        raise ToolError("give either time_range or start (with an optional end), not both")
+        raise InvalidArguments("give either time_range or start (with an optional end), not both")
     if start is None and end is not None:
-        raise ToolError("end needs a start; use time_range for a span that ends now")
+        raise InvalidArguments("end needs a start; use time_range for a span that ends now")
     if start is None:
         found = Window(now - seconds("time_range", time_range or _DEFAULT_SPAN), now)
     else:
         found = Window(instant("start", start), now if end is None else instant("end", end))
         if found.span_s <= 0:
-            raise ToolError("start must be before end (which is now when it is left out)")
+            raise InvalidArguments("start must be before end (which is now when it is left out)")
     if found.span_s > _MAX_SPAN_S:
-        raise ToolError(
+        raise InvalidArguments(
             f"the range is {found.span_s / 86400:.0f} days long; at most 366 days can be asked for"
         )
     return found
