@@ -23,7 +23,10 @@ _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 
 class InvalidArguments(Exception):
-    """The arguments do not fit the schema; the message names the faults."""
+    """The arguments do not fit; the message names the faults, in words of the server alone.
+
+    What a backend says of an argument is a ToolError.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mcp_server.tools.catalog import Arguments, Result, Scope, Tool, ToolContext, ToolError
+from mcp_server.tools.catalog import (
+    Arguments,
+    InvalidArguments,
+    Result,
+    Scope,
+    Tool,
+    ToolContext,
+    ToolError,
+)
 from mcp_server.tools.faults import Spelling
 from mcp_server.tools.monitoring.alerts import Alert, Alerts
 from mcp_server.tools.monitoring.prometheus import Prometheus, TimeSeries
@@ -31,6 +39,7 @@ _FROM_THE_BEST: tuple[Verdict, ...] = ("healthy", "unknown", "degraded", "unheal
 NAMING_LABELS = ("service", "job", "app", "deployment", "statefulset", "daemonset")
 """Where Kubernetes' service discovery, exporters and hand-written rules put the name of a service."""
 
+_SOURCES = "Prometheus and Alertmanager"
 _MOST_NAMED = 5
 # A rollout that fails says why at its end.
 _LONGEST_SAYING = 500
@@ -105,7 +114,7 @@ class Health:
                 run=self._health_check,
                 render=_render_health,
                 read_only=True,
-                source="Kubernetes, Prometheus and Alertmanager",
+                source=_SOURCES if self._workloads is None else f"Kubernetes, {_SOURCES}",
                 scope=Scope(namespace="namespace", cluster="cluster"),
                 canonical=self._named,
             )
@@ -132,10 +141,16 @@ class Health:
         return HealthCheckResult(verdict=worst(evidence), evidence=evidence)
 
     def _label_of(self, cluster: str | None) -> str | None:
-        """Return what the label `cluster` says of it; None: none is meant, and nothing looks at it."""
-        if self._workloads is None:
-            return cluster
-        return self._workloads.metrics_cluster(cluster)
+        """Return what the label `cluster` says of it; None: none is connected, nothing looks at it.
+
+        Raises:
+            InvalidArguments: there is no such cluster.
+        """
+        if self._workloads is not None:
+            return self._workloads.metrics_cluster(cluster)
+        if cluster is not None:
+            raise InvalidArguments("cluster: no Kubernetes cluster is connected; leave it out")
+        return None
 
     async def _of_workloads(
         self, arguments: HealthCheckArguments, context: ToolContext
