@@ -290,6 +290,20 @@ async def test_completing_deployments_elsewhere_is_recorded_as_denied(
     ]
 
 
+async def test_a_cluster_that_is_not_there_is_told_in_the_servers_own_words(
+    kubernetes_node: McpNode, redis_server: RedisServer
+) -> None:
+    redis_server.cli("flushall")
+    async with caller(kubernetes_node, "mcp:admin") as client:
+        called = await client.call("k8s_get_pods", {"namespace": "staging", "cluster": "nope"})
+        read = await client.request("resources/read", {"uri": "enterprise://k8s/nope/namespaces"})
+
+    said = "cluster: there is no cluster of that name; known: main"
+    assert called["result"]["content"][0]["text"] == f"Invalid arguments: {said}"
+    assert read["error"]["message"] == said
+    assert read["error"]["data"] == {"uri": "enterprise://k8s/nope/namespaces"}
+
+
 @pytest.mark.parametrize("role", ["mcp:viewer", "mcp:operator"])
 async def test_others_do_not_learn_that_there_is_a_list_of_namespaces(
     kubernetes_node: McpNode, redis_server: RedisServer, role: str
