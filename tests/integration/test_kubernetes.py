@@ -429,9 +429,9 @@ async def test_what_the_cluster_does_not_allow_to_see_is_said(cluster: Cluster) 
     assert [workload.name for workload in found.workloads] == ["half"]
     assert not found.endpoints_seen
     assert [said.partition(":")[0] for said in found.unseen] == [
-        "its endpoints",
-        "StatefulSets",
         "DaemonSets",
+        "StatefulSets",
+        "its endpoints",
     ]
     assert "does not allow this server" in found.unseen[0]
     assert (nothing.workloads, len(nothing.unseen)) == ([], 4)

@@ -49,7 +49,8 @@ class ServiceReader:
             endpoints_ready=ready,
             endpoints_not_ready=not_ready,
             endpoints_seen=question.endpoints_seen,
-            unseen=tuple(question.unseen),
+            # In whichever order the answers came, they are told in the same.
+            unseen=tuple(sorted(question.unseen)),
         )
 
 
