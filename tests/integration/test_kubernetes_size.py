@@ -49,7 +49,7 @@ async def test_5000_pods_are_walked_without_loss_or_repetition(crowd: Cluster) -
 async def test_the_first_page_is_small_and_what_it_took_is_printed(
     crowd: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Issue 4 wants it in under 300 ms; `make bench-pods` says what a machine without tests needs."""
+    """Issue 4 wants it in under 300 ms; `make bench-pods` alone fails when it takes longer."""
     kubernetes = Kubernetes(KubernetesSettings(clusters={"main": crowd.settings()}))
     (tool,) = (tool for tool in kubernetes.tools() if tool.name == "k8s:get_pods")
     arguments = tool.parse({"namespace": "crowd"})
