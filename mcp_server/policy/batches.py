@@ -4,6 +4,9 @@ A single caller's question goes out at once and alone. While a query is on its w
 questions gather, and the next query takes up to 32 of them: the cost of a round trip is shared
 where it matters, under load, and nothing waits on purpose. One query at a time and large batches
 gave more calls a second than several smaller ones (docs/performance.md).
+
+Where a query brings no answer, each of its callers asks alone, in its own time and within its own
+deadline: who gave up asks nothing, and nobody who came later waits for them.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from typing import Any
 __all__ = ["Batches", "Question"]
 
 _AT_ONCE = 32
+_ASK_ALONE = object()
+"""Put into a question's future instead of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,8 @@ class Batches:
         self._waiting.append(question)
         if not self._senders:
             self._start()
-        return await question.answer
+        answer = await question.answer
+        return await self._ask_one(entry, document) if answer is _ASK_ALONE else answer
 
     async def _alone(self, task: asyncio.Task[Any], entry: str, document: dict[str, Any]) -> Any:
         self._senders.add(task)
@@ -86,13 +92,12 @@ class Batches:
             batch = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
             # A caller that gave up meanwhile needs no answer.
             batch = [question for question in batch if not question.answer.done()]
-            if len(batch) > 1:
-                batch = await self._together(batch)
-            for question in batch:
-                await self._singly(question)
+            if len(batch) == 1:
+                await self._singly(batch[0])
+            elif batch:
+                await self._together(batch)
 
-    async def _together(self, batch: list[Question]) -> list[Question]:
-        """Answer what one query answers, and return the questions that have to be asked alone."""
+    async def _together(self, batch: list[Question]) -> None:
         try:
             body = await self._ask_many(
                 {
@@ -103,15 +108,12 @@ class Batches:
             answers = body["result"]
             found = [answers.get(str(number)) for number in range(len(batch))]
         except Exception:  # noqa: BLE001 # whatever it was, each question meets it alone and says so
-            # One question that cannot be evaluated must not be a refusal of its neighbours.
-            return batch
-        left: list[Question] = []
+            # One question that cannot be evaluated must not be a refusal of its neighbours. When OPA
+            # does not answer at all, this ends after the deadlines of those who asked.
+            found = [None] * len(batch)
         for question, answer in zip(batch, found, strict=True):
-            if answer is None:
-                left.append(question)
-            elif not question.answer.done():
-                question.answer.set_result({"result": answer})
-        return left
+            if not question.answer.done():
+                question.answer.set_result(_ASK_ALONE if answer is None else {"result": answer})
 
     async def _singly(self, question: Question) -> None:
         try:

@@ -22,11 +22,15 @@ class Oracle:
 
     def __init__(self) -> None:
         self.queries: list[int] = []
-        self.broken = False
+        self.answering = asyncio.Event()
+        self.answering.set()
 
     async def one(self, entry: str, document: dict[str, Any]) -> Any:
         self.queries.append(1)
         await asyncio.sleep(0.01)
+        await self.answering.wait()
+        if document.get("hangs"):
+            await asyncio.Event().wait()
         if document.get("bad"):
             raise ValueError(document["bad"])
         return {"result": [entry, document]}
@@ -34,7 +38,9 @@ class Oracle:
     async def many(self, questions: dict[str, Any]) -> Any:
         self.queries.append(len(questions))
         await asyncio.sleep(0.01)
-        if any(question["input"].get("bad") for question in questions.values()):
+        await self.answering.wait()
+        documents = [question["input"] for question in questions.values()]
+        if any(document.get("bad") or document.get("hangs") for document in documents):
             raise ValueError("one bad question spoils the query")
         return {
             "result": {
@@ -117,3 +123,95 @@ async def test_a_caller_that_gives_up_leaves_the_others_their_answers() -> None:
 
     assert [answer["result"][1]["n"] for answer in kept] == list(range(0, 20, 2))
     assert await batches.ask("decide", {"n": 99}) == {"result": ["decide", {"n": 99}]}
+
+
+async def test_nobody_asks_for_a_caller_that_gave_up_during_a_query_that_failed() -> None:
+    oracle = Oracle()
+    batches = Batches(oracle.one, oracle.many)
+    first = asyncio.create_task(batches.ask("decide", {"n": 0}))
+    await asyncio.sleep(0)
+    tasks = [asyncio.create_task(batches.ask("decide", {"n": n, "bad": "x"})) for n in range(32)]
+    await first
+    await asyncio.sleep(0)
+    assert oracle.queries == [1, 32]
+    for task in tasks[1:]:
+        task.cancel()
+
+    with pytest.raises(ValueError, match="x"):
+        await tasks[0]
+
+    assert oracle.queries == [1, 32, 1]
+
+
+async def test_one_bad_question_costs_its_neighbours_one_more_query_of_their_own() -> None:
+    """They are asked at the same time: a line of them would take as long as all together."""
+    oracle = Oracle()
+    running = most = 0
+
+    async def one(entry: str, document: dict[str, Any]) -> Any:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            return await oracle.one(entry, document)
+        finally:
+            running -= 1
+
+    batches = Batches(one, oracle.many)
+
+    await asyncio.gather(
+        *(batches.ask("decide", {"n": n, "bad": "x" if n == 5 else ""}) for n in range(33)),
+        return_exceptions=True,
+    )
+
+    assert oracle.queries == [1, 32, *[1] * 32]
+    assert most == 32
+
+
+async def test_a_question_that_hangs_holds_up_nobody_who_comes_later() -> None:
+    oracle = Oracle()
+    batches = Batches(oracle.one, oracle.many)
+    tasks = [
+        asyncio.create_task(batches.ask("decide", {"n": n, "hangs": n in (3, 4)})) for n in range(6)
+    ]
+    _, hanging = await asyncio.wait(tasks, timeout=1)
+
+    later = await asyncio.wait_for(
+        asyncio.gather(*(batches.ask("decide", {"n": n}) for n in range(40))), timeout=5
+    )
+
+    assert hanging == set(tasks[3:5])
+    assert later == [{"result": ["decide", {"n": n}]} for n in range(40)]
+    for task in hanging:
+        task.cancel()
+
+
+async def test_after_opa_did_not_answer_the_next_question_is_answered_at_once() -> None:
+    oracle = Oracle()
+    failed = asyncio.Event()
+
+    async def many(questions: dict[str, Any]) -> Any:
+        try:
+            async with asyncio.timeout(0.1):
+                return await oracle.many(questions)
+        finally:
+            failed.set()
+
+    batches = Batches(oracle.one, many)
+
+    async def impatient(number: int, patience_s: float) -> Any:
+        async with asyncio.timeout(patience_s):
+            return await batches.ask("decide", {"n": number})
+
+    oracle.answering.clear()
+    refused = await asyncio.gather(
+        impatient(0, 0.02), *(impatient(n, 0.06) for n in range(1, 33)), return_exceptions=True
+    )
+    await asyncio.wait_for(failed.wait(), timeout=5)
+    await asyncio.sleep(0.01)
+    oracle.answering.set()
+    answer = await batches.ask("decide", {"n": 99})
+
+    assert all(isinstance(refusal, TimeoutError) for refusal in refused)
+    assert answer == {"result": ["decide", {"n": 99}]}
+    assert oracle.queries == [1, 32, 1]
