@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -43,6 +44,13 @@ def _not_applicable(revision: str) -> dict[str, str]:
 def _required(revision: str) -> set[str]:
     document = yaml.safe_load((_SUITE / "requirements" / f"{revision}.yaml").read_text())
     return set(document["server"])
+
+
+def _scenario(folder: str) -> str:
+    """Return the scenario whose results are in a folder: server-SCENARIO-TIME."""
+    found = re.fullmatch(r"server-(.+)-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d-\d{3}Z", folder)
+    assert found, folder
+    return found[1]
 
 
 @pytest.fixture(scope="module", params=REVISIONS)
@@ -93,10 +101,9 @@ def test_every_required_scenario_was_run(
     run: tuple[str, subprocess.CompletedProcess[str], Path],
 ) -> None:
     revision, _, results = run
-    names = {path.parent.name.removeprefix("server-") for path in results.glob("*/checks.json")}
+    names = {_scenario(path.parent.name) for path in results.glob("*/checks.json")}
 
-    missing = {name for name in _required(revision) if not any(n.startswith(name) for n in names)}
-    assert not missing
+    assert _required(revision) - names == set()
     assert any(json.loads(path.read_text()) for path in results.glob("*/checks.json"))
 
 
@@ -105,3 +112,10 @@ def test_what_does_not_apply_is_required_and_has_its_reason(revision: str) -> No
     for entry, reason in _not_applicable(revision).items():
         assert entry.partition(":")[0] in _required(revision), entry
         assert reason.endswith("."), entry
+
+
+def test_the_results_of_a_scenario_are_not_those_of_one_whose_name_begins_alike() -> None:
+    assert _scenario("server-tools-call-2026-11-26T09-20-14-098Z") == "tools-call"
+    assert _scenario("server-tools-call-error-2026-11-26T09-20-14-098Z") == "tools-call-error"
+    # Some scenarios are called server-… themselves.
+    assert _scenario("server-server-stateless-2026-11-26T09-20-14-098Z") == "server-stateless"
