@@ -165,6 +165,72 @@ def test_ordinary_text_stays_as_it_is(text: str) -> None:
     assert redact_text(text) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        # A flag and its value, as people and process lists write them.
+        ("mysql --password hunter2 -h db1", "mysql --password [redacted] -h db1"),
+        ("x --api-key 'hun ter2' y", "x --api-key [redacted] y"),
+        ('x --client-secret\t"hun ter2" y', "x --client-secret\t[redacted] y"),
+        ("x --redis.dbPassword hunter2", "x --redis.dbPassword [redacted]"),
+        ("x -token hunter2", "x -token [redacted]"),
+        ("x --password hunter2; ls", "x --password [redacted]; ls"),
+        ('["--password", "hunter2", "-v"]', '["--password", [redacted], "-v"]'),
+        ("['--token','hunter2']", "['--token',[redacted]]"),
+        ('[\n  "--token",\n  "hunter2"\n]', '[\n  "--token",\n  [redacted]\n]'),
+        # The password of an address reaches to the last @ of its host's part.
+        ("mongodb://u:p@ss@host/db", "mongodb://u:[redacted]@host/db"),
+        ("mongodb://u:p@ss@h1:27017,h2:27017/db", "mongodb://u:[redacted]@h1:27017,h2:27017/db"),
+        ("https://u:p@a/b?mail=x@y", "https://u:[redacted]@a/b?mail=x@y"),
+        ("https://u:p@a?mail=x@y", "https://u:[redacted]@a?mail=x@y"),
+        ("https://u:p@a#x@y", "https://u:[redacted]@a#x@y"),
+        ("https://u:p@a, bob@b", "https://u:[redacted]@a, bob@b"),
+        ("https://bob@b:hunter2@host/", "https://bob@b:[redacted]@host/"),
+        ("redis://:hunter2@host/0", "redis://:[redacted]@host/0"),
+        ("https://u:p#s?s@host/", "https://u:[redacted]@host/"),
+        ('{"a":"http://u:p@h","b":"x@y"}', '{"a":"http://u:[redacted]@h","b":"x@y"}'),
+        # Credentials that announce themselves.
+        ("sent Basic dXNlcjpwYXNz to it", "sent Basic [redacted] to it"),
+        ("basic YWxpY2U6aHVudGVyMg==", "basic [redacted]"),
+        ("AIza" + "Sy_x-9" * 6, REDACTED),
+        *((f"{kind}_{'a1B2' * 6}", REDACTED) for kind in ("sk_live", "sk_test", "rk_live")),
+        ("npm_" + "a1B2c3" * 6, REDACTED),
+        ("dckr_pat_" + "a1-B2_c3d" * 3, REDACTED),
+        ("eyJhbGciOiJ9.e30.x and xeyJhbGciOiJ9.e30.x", f"{REDACTED} and xeyJhbGciOiJ9.e30.x"),
+    ],
+)
+def test_only_the_secret_part_of_a_text_is_replaced(text: str, clean: str) -> None:
+    assert redact_text(text) == clean
+    assert redact_text(clean) == clean
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the password is wrong",
+        "no token given - secret not found",
+        "auth-token expired, non-secret value",
+        "--password-file /x --token-ttl 5m --max-tokens 100",
+        "--password --user bob",
+        'args: ["--token", "--verbose"]',
+        "give it with --password",
+        "https://host/users/bob@example.com",
+        "https://host:8080/users/bob@example.com",
+        "https://host:8080?user=bob@example.com",
+        "https://host:8080#bob@example.com",
+        "https://bob@host:8080/",
+        '{"url":"https://host:8080","mail":"bob@example.com"}',
+        '{"url":"https://host","mail":"bob@example.com"}',
+        "Basic authentication is on, basic utilisation, BASIC AUTHENTICATION",
+        "basic read/write access over HTTP/2",
+        "npm_config_registry npm_package_dependencies_something",
+        "sk_liver npm_run AIzabella dckr_pat_",
+    ],
+)
+def test_text_that_only_speaks_of_secrets_stays_as_it_is(text: str) -> None:
+    assert redact_text(text) == text
+
+
 @pytest.mark.parametrize("key", ["query", "namespace", "asset_type", "author", "passage", "spin"])
 def test_ordinary_names_are_not_secret(key: str) -> None:
     assert not is_secret_key(key)
@@ -240,6 +306,13 @@ def test_what_json_does_not_know_is_named_by_its_type() -> None:
         "://a:" * 60_000,
         'secret="' * 40_000,
         "authorization:" * 20_000,
+        "--a-password " * 20_000,
+        "--" + "a" * 300_000,
+        " -a.a" * 60_000,
+        '--password",' * 25_000,
+        "://u:" + "@" * 300_000,
+        "Basic " + "a" * 300_000,
+        "Basic " * 50_000,
         string.ascii_letters * 6_000,
     ],
     ids=lambda text: text[:16],
