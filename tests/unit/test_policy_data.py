@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -277,6 +278,39 @@ class TestRevision:
         content = policy.content_hash(tree.folder)
         changed = policy.revision_of(tree.folder, content, overridden=False)
         assert changed == f"{clean}-dirty.{content[:8]}"
+
+
+class TestBatch:
+    """A batch works out each question once (policies/mcp/batch says how): counted, not timed."""
+
+    @pytest.mark.parametrize(("entry", "more"), [("decide", {}), ("admit", {"counts": []})])
+    def test_eight_questions_cost_eight_times_one_and_little_besides(
+        self, tree: Any, entry: str, more: dict[str, Any]
+    ) -> None:
+        call = 'data.fixtures.call(["mcp:viewer"], "monitoring:get_alerts", {})'
+        question = self._eval(tree, call, None)["result"][0]["expressions"][0]["value"] | more
+        questions = {str(n): {"entry": entry, "input": question} for n in range(8)}
+
+        answer, alone = self._asked(tree, f"data.mcp.decision.{entry}", question)
+        answers, together = self._asked(tree, "data.mcp.batch.answers", {"questions": questions})
+
+        assert answers == dict.fromkeys(questions, answer)
+        assert together <= 8 * (alone + 12)
+
+    def _asked(self, tree: Any, query: str, document: Any) -> tuple[Any, int]:
+        """Return what OPA answers, and how many expressions it evaluates for that."""
+        told = self._eval(tree, query, document, "--profile", "--profile-limit", "0")
+        evaluated = sum(expression["num_eval"] for expression in told["profile"])
+        return told["result"][0]["expressions"][0]["value"], evaluated
+
+    @staticmethod
+    def _eval(tree: Any, query: str, document: Any, *options: str) -> Any:
+        file = tree.folder.parent / "input.json"
+        file.write_text(json.dumps(document))
+        arguments = ("--format", "json", "--ignore", "capabilities.json", "--data", "policies")
+        return json.loads(
+            tree.must(query, "eval", *arguments, "--input", str(file), *options, query)
+        )
 
 
 def test_the_package_of_the_documentation_fits(
