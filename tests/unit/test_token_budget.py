@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from rs_bpe.bpe import openai
 
 from mcp_server.catalog_document import every_tool
-from mcp_server.tools.catalog import Tool
 from mcp_server.transports.mcp import declaration
 
 BUDGET = 3_500
@@ -18,17 +18,28 @@ BUDGET = 3_500
 TOKENIZER = openai.o200k_base()
 
 
-def tokens(tool: Tool[Any, Any]) -> int:
-    wire = declaration(tool).model_dump(mode="json", by_alias=True, exclude_none=True)
-    return int(TOKENIZER.count(json.dumps(wire, separators=(",", ":"), ensure_ascii=False)))
+def tokens(value: object) -> int:
+    return int(TOKENIZER.count(json.dumps(value, separators=(",", ":"), ensure_ascii=False)))
+
+
+def answer(tools: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the JSON-RPC answer of the 2026-07-28 era, which says more than the one before.
+
+    `_meta`, by which each answer of this era names the server (about 30 tokens), is left out.
+    """
+    listed = {"cacheScope": "private", "resultType": "complete", "tools": tools, "ttlMs": 60_000}
+    return {"jsonrpc": "2.0", "id": 1, "result": listed}
 
 
 def test_the_whole_list_of_tools_fits_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
-    costs = {tool.wire_name: tokens(tool) for tool in every_tool()}
-    total = sum(costs.values())
+    tools = [
+        declaration(tool).model_dump(mode="json", by_alias=True, exclude_none=True)
+        for tool in every_tool()
+    ]
+    total = tokens(answer(tools))
 
     with capsys.disabled():
-        print(f"\ntools/list: {total} tokens for {len(costs)} tools, budget {BUDGET}")
-        for name, cost in sorted(costs.items(), key=lambda item: -item[1]):
-            print(f"  {cost:5} {name}")
+        print(f"\ntools/list: {total} tokens for {len(tools)} tools, budget {BUDGET}")
+        for tool in sorted(tools, key=tokens, reverse=True):
+            print(f"  {tokens(tool):5} {tool['name']}")
     assert total < BUDGET
