@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from tests.deploy.installation import Installation, eventually
+from tests.integration import curl
 from tests.integration.nodes import LegacyClient, modern_client, rpc
 
 pytestmark = pytest.mark.anyio
@@ -245,11 +246,19 @@ class TestBadInput:
         assert answer.status_code == 400
         assert "malformed JSON" in answer.json()["error"]["message"]
 
-    async def test_a_body_of_10_mb_is_refused(self, installation: Installation) -> None:
-        async with installation.http(installation.token()) as http:
-            answer = await rpc(http, b'{"x": "' + b"a" * 10_000_000 + b'"}')
+    @pytest.mark.parametrize("version", curl.VERSIONS)
+    async def test_a_body_of_10_mb_is_refused(
+        self, installation: Installation, version: str
+    ) -> None:
+        answer = curl.post(
+            installation.mcp_url,
+            b'{"x": "' + b"a" * 10_000_000 + b'"}',
+            ca=installation.ca_file,
+            version=version,
+            Authorization=f"Bearer {installation.token()}",
+        )
 
-        assert answer.status_code == 413
+        assert answer.status == 413
         assert "1048576 bytes" in answer.json()["error"]["message"]
 
     async def test_a_client_that_trusts_other_authorities_refuses_us(

@@ -11,6 +11,7 @@ import pytest
 from testinfra.host import Host as Shell
 
 from tests.deploy.installation import Host, Installation
+from tests.integration import curl
 
 testinfra_hosts = ["ansible://loadbalancers"]
 pytestmark = pytest.mark.anyio
@@ -92,11 +93,16 @@ async def test_what_is_not_public_is_not_there(installation: Installation, path:
     assert answer.json()["error"]["code"] == "not_found"
 
 
-async def test_a_body_of_ten_megabytes_is_refused_in_json(installation: Installation) -> None:
-    async with installation.http() as client:
-        answer = await client.post("/mcp", content=b"x" * 10_000_000)
+@pytest.mark.parametrize("version", curl.VERSIONS)
+def test_a_body_of_ten_megabytes_is_refused_in_json(
+    installation: Installation, version: str
+) -> None:
+    body = b"x" * 10_000_000
 
-    assert answer.status_code == 413
+    answer = curl.post(installation.mcp_url, body, ca=installation.ca_file, version=version)
+
+    assert answer.version == version.removeprefix("http")
+    assert answer.status == 413
     assert answer.json()["error"]["code"] == "body_too_large"
 
 

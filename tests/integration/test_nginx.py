@@ -17,6 +17,7 @@ from typing import Literal
 import httpx2
 import pytest
 
+from tests.integration import curl
 from tests.integration.servers import Authority, Identity, Server, free_port, program
 from tests.plays import ansible_playbook
 
@@ -394,12 +395,33 @@ def test_no_client_asks_for_the_answers_to_errors(gateway: Gateway, path: str) -
     assert answer.json()["error"]["code"] == "not_found"
 
 
-def test_a_body_that_is_too_large_reaches_no_node(gateway: Gateway) -> None:
-    answer = gateway.client.post("/mcp", content=b"x" * 10_000_000)
+@pytest.mark.parametrize("sized", [True, False], ids=["sized", "unsized"])
+@pytest.mark.parametrize("version", curl.VERSIONS)
+@pytest.mark.parametrize("path", ["/mcp", "/tools/cmdb_query_assets/execute"])
+def test_a_body_that_is_too_large_reaches_no_node(
+    gateway: Gateway, authority: Authority, path: str, version: str, sized: bool
+) -> None:
+    def errors() -> list[str]:
+        log = (gateway.nginx.directory / "error.log").read_text()
+        return [line for line in log.splitlines() if "[error]" in line]
 
-    assert answer.status_code == 413
+    before = len(errors())
+
+    answer = curl.post(
+        f"{gateway.client.base_url}{path}",
+        b"x" * 10_000_000,
+        ca=authority.ca,
+        version=version,
+        sized=sized,
+    )
+
+    assert answer.version == version.removeprefix("http")
+    assert answer.status == 413
+    assert answer.headers["content-type"] == ["application/json"]
     assert answer.json()["error"]["code"] == "body_too_large"
     assert sum(gateway.asked()) == 0
+    (error,) = errors()[before:]
+    assert "client intended to send too large" in error
 
 
 def test_a_flood_from_one_address_is_answered_with_a_time_to_wait(gateway: Gateway) -> None:
