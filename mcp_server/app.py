@@ -17,10 +17,8 @@ from mcp.server.subscriptions import (
     ResourcesListChanged,
     ToolsListChanged,
 )
-from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
@@ -42,7 +40,7 @@ from mcp_server.tools.cmdb.postgres import PostgresCmdb
 from mcp_server.tools.cmdb.rest import RestCmdb
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
-from mcp_server.transports.edge import Edge, EdgeState
+from mcp_server.transports.edge import Edge, EdgeState, KnownHosts
 from mcp_server.transports.endpoint import McpEndpoint
 from mcp_server.transports.health import health_routes, telemetry_routes
 from mcp_server.transports.listener import Listener
@@ -160,17 +158,7 @@ class Node:
         """Return the ASGI application behind the load balancer."""
         settings = self.settings
         door = self.mcp_door(lambda ctx: _edge_state(ctx).caller, _mark_node_unavailable)
-        endpoint = McpEndpoint(
-            door.server,
-            max_body_bytes=settings.listen.max_body_bytes,
-            # Hosts are checked for all routes below; browsers of other origins are refused here.
-            security=TransportSecuritySettings(
-                allowed_hosts=[
-                    f"{name}{port}" for name in _host_names(settings) for port in ("", ":*")
-                ],
-                allowed_origins=[settings.public_origin],
-            ),
-        )
+        endpoint = McpEndpoint(door.server, max_body_bytes=settings.listen.max_body_bytes)
         rest = RestDoor(self.gate, self.resources)
 
         def edge(app: ASGIApp, transport: Any) -> ASGIApp:
@@ -202,9 +190,7 @@ class Node:
             lifespan=lifespan,
             exception_handlers={HTTPException: wrong_path},
         )
-        app.add_middleware(
-            TrustedHostMiddleware, allowed_hosts=_host_names(settings), www_redirect=False
-        )
+        app.add_middleware(KnownHosts, names=_host_names(settings))
         return app
 
     def telemetry_application(self) -> Starlette:

@@ -1,31 +1,32 @@
-"""What every HTTP request meets before its door: size, strict JSON, and who is calling."""
+"""What every HTTP request meets before its door: host, origin, who is calling, size, strict JSON."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mcp_types import PARSE_ERROR
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_server import telemetry
 from mcp_server.gate import Caller
 from mcp_server.identity import AuthenticationError, TokenVerifier
 from mcp_server.transports import strict_json
+from mcp_server.transports.errors import UNAUTHENTICATED, UNAVAILABLE, Rejection
 
-__all__ = ["METADATA_PATH", "Edge", "EdgeState", "challenge"]
+__all__ = ["METADATA_PATH", "Edge", "EdgeState", "KnownHosts"]
 
 METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
 """Where RFC 9728 section 3.1 puts the metadata of the resource `/mcp`."""
 
 _STATE_KEY = "mcp_server.edge"
 _MAX_USER_AGENT = 256
-_PARSE_ERROR = -32700
-_INVALID_REQUEST = -32600
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::[0-9]{1,5})?")
 RETRY_AFTER_S = 2
 """What a client is told to wait, in seconds, when a node or a store is not available."""
 
@@ -54,14 +55,41 @@ class EdgeState:
         return state
 
 
+class KnownHosts:
+    """ASGI middleware that answers requests for our own names only (DNS rebinding).
+
+    Args:
+        app: everything that is served.
+        names: the values of Host, without a port.
+    """
+
+    def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
+        self._app = app
+        self._names = frozenset(name.lower() for name in names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on an HTTP request, or answer 400."""
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            host = _HOST.fullmatch(headers.get("host", ""))
+            if host is None or host[1].lower() not in self._names:
+                rejection = Rejection(
+                    400, "unknown_host", "the Host header names a host that is not served here"
+                )
+                transport: Literal["mcp", "rest"] = "mcp" if scope["path"] == "/mcp" else "rest"
+                await rejection.response(transport, _request_id(headers))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
 class Edge:
     """ASGI middleware around a door.
 
     Args:
         app: the door.
-        transport: how the door is named to the policy.
+        transport: how the door is named to the policy; its clients read errors in that form.
         verifier: turns a bearer token into a subject.
-        public_origin: for the challenge's URL.
+        public_origin: for the challenge's URL; pages of other origins are refused.
         max_body_bytes: the largest body that is read; a larger one gets 413.
         draining: whether the node was told to stop: new requests then get 503 and are not run, so
             that the load balancer moves them to another node.
@@ -86,32 +114,29 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
-        if self._draining():
-            await _DRAINING(scope, receive, send)
-            return
         headers = Headers(scope=scope)
+        request_id = _request_id(headers)
         try:
-            caller = self._caller(scope, headers)
-        except AuthenticationError as error:
-            telemetry.AUTHENTICATION_FAILURES.labels(error.code or "no_token").inc()
-            await challenge(error, self._public_origin)(scope, receive, send)
-            return
-        state = EdgeState(caller)
-        scope[_STATE_KEY] = state
-        if scope["method"] == "POST":
-            body = await self._body(headers, receive)
-            if body is None:
-                await self._too_large()(scope, receive, send)
-                return
+            if self._draining():
+                raise _draining()
+            if headers.get("origin", "") not in ("", self._public_origin):
+                raise _foreign_origin()
             try:
-                state.document = strict_json.parse(body)
-            except strict_json.StrictJsonError as error:
-                await self._malformed(str(error))(scope, receive, send)
-                return
-            receive = _replay(body, receive)
+                state = EdgeState(self._caller(scope, headers, request_id))
+            except AuthenticationError as error:
+                telemetry.AUTHENTICATION_FAILURES.labels(error.code or "no_token").inc()
+                raise _challenge(error, self._public_origin) from error
+            if scope["method"] == "POST":
+                body = await self._body(headers, receive)
+                state.document = _parsed(body)
+                receive = _replay(body, receive)
+        except Rejection as rejection:
+            await rejection.response(self._transport, request_id)(scope, receive, send)
+            return
+        scope[_STATE_KEY] = state
         await self._app(scope, receive, _status_503_when_unavailable(state, send))
 
-    def _caller(self, scope: Scope, headers: Headers) -> Caller:
+    def _caller(self, scope: Scope, headers: Headers, request_id: str) -> Caller:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if not scheme:
             raise AuthenticationError("a bearer token is required", code="")
@@ -123,15 +148,26 @@ class Edge:
             subject=self._verifier.verify(token.strip()),
             ip=_canonical_ip(scope),
             user_agent=headers.get("user-agent", "")[:_MAX_USER_AGENT],
-            request_id=headers.get("x-request-id", "")[:64] or uuid.uuid4().hex,
+            request_id=request_id,
             transport=self._transport,
         )
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes | None:
-        """Return the whole body, or None as soon as it is known to be too large."""
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        """Return the whole body of JSON.
+
+        Raises:
+            Rejection: it is not JSON by its type, or too large: as soon as that is known.
+        """
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise Rejection(
+                415, "unsupported_media_type", "the Content-Type header must be: application/json"
+            )
+        too_large = Rejection(
+            413, "invalid_request", f"the body is larger than {self._max_body_bytes} bytes"
+        )
         declared = headers.get("content-length", "")
         if declared.isascii() and declared.isdigit() and int(declared) > self._max_body_bytes:
-            return None
+            raise too_large
         body = bytearray()
         more = True
         while more:
@@ -140,44 +176,50 @@ class Edge:
                 break
             body += message.get("body", b"")
             if len(body) > self._max_body_bytes:
-                return None
+                raise too_large
             more = message.get("more_body", False)
         return bytes(body)
 
-    def _too_large(self) -> Response:
-        return self._error(
-            413, _INVALID_REQUEST, f"the body is larger than {self._max_body_bytes} bytes"
-        )
 
-    def _malformed(self, why: str) -> Response:
-        return self._error(400, _PARSE_ERROR, why)
-
-    def _error(self, status: int, code: int, message: str) -> Response:
-        body: dict[str, Any]
-        if self._transport == "mcp":
-            body = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}
-        else:
-            body = {"error": {"code": "invalid_request", "message": message}}
-        return JSONResponse(body, status_code=status)
+def _request_id(headers: Headers) -> str:
+    """Return the id that the load balancer gave, or a new one."""
+    return headers.get("x-request-id", "")[:64] or uuid.uuid4().hex
 
 
-_DRAINING = JSONResponse(
-    {"error": {"code": "draining", "message": "this node is stopping; try again"}},
-    status_code=503,
-    headers={"Retry-After": "1", "Connection": "close"},
-)
+def _draining() -> Rejection:
+    return Rejection(
+        503,
+        "draining",
+        "this node is stopping; try again",
+        number=UNAVAILABLE,
+        retry_after_s=1,
+        headers={"Connection": "close"},
+    )
 
 
-def challenge(error: AuthenticationError, public_origin: str) -> Response:
+def _foreign_origin() -> Rejection:
+    return Rejection(403, "foreign_origin", "pages of another origin may not call this server")
+
+
+def _challenge(error: AuthenticationError, public_origin: str) -> Rejection:
     """Return the 401 of RFC 6750 section 3 that names the RFC 9728 metadata document."""
     parts = [f'resource_metadata="{public_origin}{METADATA_PATH}"']
     if error.code:
         parts = [f'error="{error.code}"', f'error_description="{error}"', *parts]
-    return JSONResponse(
-        {"error": {"code": error.code or "unauthorized", "message": str(error)}},
-        status_code=401,
+    return Rejection(
+        401,
+        error.code or "unauthorized",
+        str(error),
+        number=UNAUTHENTICATED,
         headers={"WWW-Authenticate": "Bearer " + ", ".join(parts)},
     )
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return strict_json.parse(body)
+    except strict_json.StrictJsonError as error:
+        raise Rejection(400, "invalid_request", str(error), number=PARSE_ERROR) from error
 
 
 def _canonical_ip(scope: Scope) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http import check_accept_headers
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import INVALID_REQUEST
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -50,19 +49,16 @@ class McpEndpoint:
     Args:
         server: dispatches the messages.
         max_body_bytes: the largest body that is read.
-        security: the Host and Origin values that are answered.
     """
 
-    def __init__(
-        self, server: Server[Any], *, max_body_bytes: int, security: TransportSecuritySettings
-    ) -> None:
+    def __init__(self, server: Server[Any], *, max_body_bytes: int) -> None:
+        # Host and Origin were looked at before: the library's words on them are no JSON.
         self._documents, self._streams = (
             StreamableHTTPSessionManager(
                 server,
                 json_response=json_response,
                 stateless=True,
                 max_request_body_size=max_body_bytes,
-                security_settings=security,
             )
             for json_response in (True, False)
         )

@@ -31,14 +31,10 @@ from mcp_server.prompts import Prompt, Prompts
 from mcp_server.resources import Resources
 from mcp_server.tools.catalog import InvalidArguments, Tool
 from mcp_server.tools.documents import Document
+from mcp_server.transports.errors import FORBIDDEN, RATE_LIMITED, UNAVAILABLE
 from mcp_server.transports.pages import InvalidCursor, page
 
-__all__ = ["FORBIDDEN", "RATE_LIMITED", "UNAVAILABLE", "McpDoor", "declaration", "instructions"]
-
-# JSON-RPC 2.0 section 5.1 leaves -32000 to -32099 to implementations; MCP uses -32020 and above.
-FORBIDDEN = -32010
-RATE_LIMITED = -32011
-UNAVAILABLE = -32012
+__all__ = ["McpDoor", "declaration", "instructions"]
 
 UNTRUSTED_SOURCE = "enterprise-mcp/untrusted-source"
 
