@@ -103,7 +103,7 @@ def test_a_body_of_ten_megabytes_is_refused_in_json(
 
     assert answer.version == version.removeprefix("http")
     assert answer.status == 413
-    assert answer.json()["error"]["code"] == "body_too_large"
+    assert answer.json()["error"]["data"]["code"] == "body_too_large"
 
 
 async def test_the_log_has_one_json_object_a_request_and_no_query(

@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.plays import ansible_playbook
 _NODES = 3
 _FAIL_TIMEOUT_S = 60
 _MAX_FAILS = 3
+_NAME = "mcp.lab.internal"
 
 Manner = Literal["answers", "unavailable", "limited", "dies", "hangs"]
 
@@ -154,10 +156,8 @@ def ports() -> list[int]:
     return [free_port() for _ in range(_NODES + 1)]
 
 
-@pytest.fixture(scope="module")
-def configuration(workspace: Path, authority: Authority, ports: list[int]) -> Path:
-    """A directory with the configuration files, written by Ansible."""
-    directory = workspace / "nginx"
+def _write(directory: Path, authority: Authority, ports: list[int], **different: object) -> Path:
+    """Let Ansible write the configuration files into a new directory."""
     own = authority.identity("nginx", dns=("nginx.lb1.lab.internal",))
     hosts = {
         f"node{number}": {"ansible_host": "127.0.0.1", "mcp_server_port": port}
@@ -179,6 +179,7 @@ def configuration(workspace: Path, authority: Authority, ports: list[int]) -> Pa
         "__nginx_ca_file": str(authority.ca),
         "__nginx_leaf_certificate": str(own.cert),
         "__nginx_leaf_key": str(own.key),
+        **different,
     }
     directory.mkdir()
     inventory = directory / "inventory.json"
@@ -191,9 +192,14 @@ def configuration(workspace: Path, authority: Authority, ports: list[int]) -> Pa
     return directory
 
 
-@pytest.fixture
-def gateway(configuration: Path, authority: Authority, ports: list[int]) -> Iterator[Gateway]:
-    """nginx without a memory of failures, and three nodes that answer."""
+@pytest.fixture(scope="module")
+def configuration(workspace: Path, authority: Authority, ports: list[int]) -> Path:
+    """A directory with the configuration files."""
+    return _write(workspace / "nginx", authority, ports)
+
+
+@contextmanager
+def _running(configuration: Path, authority: Authority, ports: list[int]) -> Iterator[Gateway]:
     identity = authority.identity("mcp-server", dns=("mcp-server.lab.internal",))
     nodes = [
         ToyNode(f"node{number}", port, _server_context(authority, identity))
@@ -211,6 +217,32 @@ def gateway(configuration: Path, authority: Authority, ports: list[int]) -> Iter
     nginx.stop()
     for node in nodes:
         node.stop()
+
+
+@pytest.fixture
+def gateway(configuration: Path, authority: Authority, ports: list[int]) -> Iterator[Gateway]:
+    """nginx without a memory of failures, and three nodes that answer."""
+    with _running(configuration, authority, ports) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def named_configuration(workspace: Path, authority: Authority, ports: list[int]) -> Path:
+    """As `configuration`, for one name only."""
+    return _write(workspace / "named", authority, ports, nginx_server_names=[_NAME])
+
+
+@pytest.fixture
+def named(named_configuration: Path, authority: Authority, ports: list[int]) -> Iterator[Gateway]:
+    """As `gateway`, for one name only."""
+    with _running(named_configuration, authority, ports) as gateway:
+        yield gateway
+
+
+def word(answer: httpx2.Response | curl.Answer) -> str:
+    """Return the word for an error, which stands in `data` in errors of JSON-RPC."""
+    error = answer.json()["error"]
+    return str(error.get("data", error)["code"])
 
 
 def test_a_request_reaches_one_node_with_what_only_nginx_may_say(gateway: Gateway) -> None:
@@ -253,12 +285,12 @@ def test_when_every_node_refuses_the_client_gets_the_refusal_of_the_last(gateway
 
     assert first.status_code == 503
     assert first.headers["retry-after"] == "2"
-    assert first.json()["error"]["code"] == "from_the_node"
+    assert word(first) == "from_the_node"
     assert gateway.asked()[0] >= 1
     # Later, when all have left the rotation, nginx says so itself.
     assert {answer.status_code for answer in others} == {503}
     assert others[-1].headers["retry-after"] == "1"
-    assert others[-1].json()["error"]["code"] == "unavailable"
+    assert word(others[-1]) == "unavailable"
 
 
 def test_a_call_that_a_node_took_is_never_repeated_when_the_node_dies(gateway: Gateway) -> None:
@@ -268,7 +300,7 @@ def test_a_call_that_a_node_took_is_never_repeated_when_the_node_dies(gateway: G
     answer = gateway.post()
 
     assert answer.status_code == 502
-    assert answer.json()["error"]["code"] == "connection_lost"
+    assert word(answer) == "connection_lost"
     assert sum(gateway.asked()) == 1
 
 
@@ -281,7 +313,7 @@ def test_a_call_that_a_node_took_is_never_repeated_when_the_answer_is_late(
     answer = gateway.post()
 
     assert answer.status_code == 504
-    assert answer.json()["error"]["code"] == "no_answer"
+    assert word(answer) == "no_answer"
     assert sum(gateway.asked()) == 1
 
 
@@ -324,7 +356,7 @@ def test_a_call_that_no_node_can_take_is_said_not_to_be_executed(gateway: Gatewa
 
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1"
-    assert answer.json()["error"]["code"] == "unavailable"
+    assert word(answer) == "unavailable"
 
 
 def test_a_node_with_another_name_in_its_certificate_gets_nothing(
@@ -374,7 +406,7 @@ def test_other_paths_do_not_exist(gateway: Gateway, path: str) -> None:
     answer = gateway.client.get(path)
 
     assert answer.status_code == 404
-    assert answer.json()["error"]["code"] == "not_found"
+    assert word(answer) == "not_found"
     assert sum(gateway.asked()) == 0
 
 
@@ -383,7 +415,7 @@ def test_a_path_that_cannot_be_read_is_the_fault_of_the_client(gateway: Gateway,
     answer = gateway.client.post(path, json={})
 
     assert answer.status_code in (400, 404)
-    assert answer.json()["error"]["code"] in ("bad_request", "not_found")
+    assert word(answer) in ("bad_request", "not_found")
     assert sum(gateway.asked()) == 0
 
 
@@ -392,7 +424,81 @@ def test_no_client_asks_for_the_answers_to_errors(gateway: Gateway, path: str) -
     answer = gateway.client.get(path)
 
     assert answer.status_code == 404
-    assert answer.json()["error"]["code"] == "not_found"
+    assert word(answer) == "not_found"
+
+
+# What is asked for besides JSON, how the nodes are, the status, the word, the number of JSON-RPC.
+_OWN_ANSWERS = [
+    pytest.param({"headers": {"Host": "a b"}}, "answers", 400, "bad_request", -32600, id="400"),
+    pytest.param({"content": b"x" * 2_000_000}, "answers", 413, "body_too_large", -32600, id="413"),
+    pytest.param({"params": {"x": "x" * 20_000}}, "answers", 414, "uri_too_long", -32600, id="414"),
+    pytest.param(
+        {"headers": {"X-Large": "x" * 20_000}},
+        *("answers", 431, "headers_too_large", -32600),
+        id="431",
+    ),
+    pytest.param({}, "dies", 502, "connection_lost", -32012, id="502"),
+    pytest.param({}, "gone", 503, "unavailable", -32012, id="503"),
+    pytest.param({}, "hangs", 504, "no_answer", -32012, id="504"),
+]
+
+
+@pytest.mark.parametrize(("asked", "manner", "status", "code", "number"), _OWN_ANSWERS)
+def test_what_nginx_answers_itself_is_in_the_form_that_the_client_reads(
+    gateway: Gateway,
+    asked: dict[str, object],
+    manner: Manner | Literal["gone"],
+    status: int,
+    code: str,
+    number: int,
+) -> None:
+    for node in gateway.nodes:
+        if manner == "gone":
+            node.stop()
+        else:
+            node.manner = manner
+    options: dict[str, object] = {"content": b"{}", **asked}
+
+    mcp, rest = (
+        gateway.client.post(path, **options)  # type: ignore[arg-type] # passed on
+        for path in ("/mcp", "/tools/x/execute")
+    )
+
+    assert mcp.status_code == rest.status_code == status
+    assert mcp.headers["content-type"] == rest.headers["content-type"] == "application/json"
+    assert rest.json()["error"]["code"] == code
+    message = rest.json()["error"]["message"]
+    data = {"code": code, "retryable": False, "request_id": mcp.headers["x-request-id"]}
+    if status == 503:
+        assert mcp.headers["retry-after"] == rest.headers["retry-after"] == "1"
+        data |= {"retryable": True, "retry_after_ms": 1000}
+    error = {"code": number, "message": message, "data": data}
+    assert mcp.json() == {"jsonrpc": "2.0", "id": None, "error": error}
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "code"),
+    [
+        ({}, 421, "unknown_host"),
+        ({"headers": {"Host": "a b"}}, 400, "bad_request"),
+        ({"content": b"x" * 2_000_000}, 413, "body_too_large"),
+        ({"params": {"x": "x" * 20_000}}, 414, "uri_too_long"),
+    ],
+)
+def test_a_host_that_is_not_ours_is_answered_in_the_same_forms(
+    named: Gateway, asked: dict[str, object], status: int, code: str
+) -> None:
+    options: dict[str, object] = {"content": b"{}", **asked}
+
+    mcp, rest = (
+        named.client.post(path, **options)  # type: ignore[arg-type] # passed on
+        for path in ("/mcp?x=1", "/tools/x/execute")
+    )
+
+    assert mcp.status_code == rest.status_code == status
+    assert mcp.json()["error"]["code"] == -32600
+    assert word(mcp) == word(rest) == rest.json()["error"]["code"] == code
+    assert named.post(headers={"Host": _NAME}).status_code == 200
 
 
 @pytest.mark.parametrize("sized", [True, False], ids=["sized", "unsized"])
@@ -418,7 +524,8 @@ def test_a_body_that_is_too_large_reaches_no_node(
     assert answer.version == version.removeprefix("http")
     assert answer.status == 413
     assert answer.headers["content-type"] == ["application/json"]
-    assert answer.json()["error"]["code"] == "body_too_large"
+    assert word(answer) == "body_too_large"
+    assert ("jsonrpc" in answer.json()) == (path == "/mcp")
     assert sum(gateway.asked()) == 0
     (error,) = errors()[before:]
     assert "client intended to send too large" in error
@@ -434,12 +541,26 @@ def test_a_flood_from_one_address_is_answered_with_a_time_to_wait(gateway: Gatew
 
     assert statuses == {200, 429}
     assert answer.headers["retry-after"] == "1"
-    assert answer.json()["error"]["code"] == "too_many_requests"
+    assert word(answer) == "too_many_requests"
     gateway.nginx.stop()
     entry = json.loads((gateway.nginx.directory / "access.log").read_text().splitlines()[-1])
     assert (entry["status"], entry["path"]) == (429, "/health/live")
     for log in ("access.log", "error.log"):
         assert "secret-of-a-flood" not in (gateway.nginx.directory / log).read_text()
+
+
+def test_a_flood_of_messages_is_answered_as_a_limit(gateway: Gateway) -> None:
+    for _ in range(400):
+        answer = gateway.post()
+        if answer.status_code != 200:
+            break
+
+    error = answer.json()["error"]
+    assert answer.status_code == 429
+    assert answer.headers["retry-after"] == "1"
+    assert error["code"] == -32011
+    assert error["data"].items() >= {"code": "too_many_requests", "retryable": True}.items()
+    assert error["data"]["retry_after_ms"] == 1000
 
 
 def test_the_access_log_has_no_query_and_no_token(gateway: Gateway) -> None:
