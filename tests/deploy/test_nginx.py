@@ -27,7 +27,9 @@ def _context(installation: Installation) -> ssl.SSLContext:
 
 
 def test_the_configuration_passes_its_test(host: Shell) -> None:
-    assert host.run("nginx -t -q").rc == 0
+    tested = host.run("nginx -t -q")
+
+    assert (tested.rc, tested.stderr) == (0, "")
 
 
 def test_only_our_configuration_is_read(host: Shell) -> None:

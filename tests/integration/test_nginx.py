@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -243,6 +244,22 @@ def word(answer: httpx2.Response | curl.Answer) -> str:
     """Return the word for an error, which stands in `data` in errors of JSON-RPC."""
     error = answer.json()["error"]
     return str(error.get("data", error)["code"])
+
+
+def test_testing_the_configuration_in_a_shell_warns_of_no_limit_of_the_shell(
+    configuration: Path,
+) -> None:
+    nginx = [program("nginx", "nginx"), "-t", "-q", "-c", str(configuration / "nginx.conf")]
+
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -Sn 1024 && exec "$@"', "bash", *nginx],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0
+    assert "worker_connections" not in done.stderr
 
 
 def test_a_request_reaches_one_node_with_what_only_nginx_may_say(gateway: Gateway) -> None:
