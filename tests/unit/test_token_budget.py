@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from mcp_types import SERVER_INFO_META_KEY
 from rs_bpe.bpe import openai
 
+from mcp_server import __version__
 from mcp_server.catalog_document import every_tool
 from mcp_server.transports.mcp import declaration
 
@@ -23,11 +25,15 @@ def tokens(value: object) -> int:
 
 
 def answer(tools: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the JSON-RPC answer of the 2026-07-28 era, which says more than the one before.
-
-    `_meta`, by which each answer of this era names the server (about 30 tokens), is left out.
-    """
-    listed = {"cacheScope": "private", "resultType": "complete", "tools": tools, "ttlMs": 60_000}
+    """Return the JSON-RPC answer of the 2026-07-28 era, which says more than the one before."""
+    server = {"name": "enterprise-mcp", "title": "Enterprise MCP", "version": __version__}
+    listed = {
+        "_meta": {SERVER_INFO_META_KEY: server},
+        "cacheScope": "private",
+        "resultType": "complete",
+        "tools": tools,
+        "ttlMs": 60_000,
+    }
     return {"jsonrpc": "2.0", "id": 1, "result": listed}
 
 

@@ -52,7 +52,7 @@ class EventReader:
             Tool(
                 name="k8s:get_events",
                 title="Get events",
-                description="List events, newest first: why pods do not start, are evicted or restart.",
+                description="List events, newest first: why pods fail or restart.",
                 permission="k8s:get",
                 arguments=EventArguments,
                 result=Events,

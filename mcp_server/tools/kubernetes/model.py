@@ -198,9 +198,9 @@ class ScaleArguments(DeploymentArguments):
 
     replicas: Annotated[int, plain("How many there are to be", ge=0, le=2**31 - 1)]
     expected_current_replicas: Annotated[
-        int | None, Field(ge=0, description="Refuse when there are not so many now")
+        int | None, Field(ge=0, description="Refuse if not so many now")
     ] = None
-    dry_run: Annotated[bool, Field(description="Let the cluster judge it, change nothing")] = False
+    dry_run: Annotated[bool, Field(description="Judge it, change nothing")] = False
 
 
 class Scale(Result):
@@ -215,9 +215,7 @@ class Scale(Result):
 class RestartArguments(DeploymentArguments):
     """Arguments of `restart_deployment`."""
 
-    wait_s: Annotated[
-        int, Field(ge=0, le=60, description="Seconds to wait for the rollout; 0: do not wait")
-    ] = 0
+    wait_s: Annotated[int, Field(ge=0, le=60, description="Wait for the rollout")] = 0
 
 
 class Restart(Result):
@@ -234,8 +232,8 @@ class LogArguments(Arguments):
     cluster: ClusterName = None
     namespace: Namespace = "default"
     pod_name: Annotated[Name, plain("Name of a pod")]
-    container: Annotated[Name | None, Field(description="Needed when the pod has several")] = None
-    previous: Annotated[bool, Field(description="Of the container before its restart")] = False
+    container: Annotated[Name | None, Field(description="Needed if there are several")] = None
+    previous: Annotated[bool, Field(description="Before its restart")] = False
     since_seconds: Annotated[int | None, Field(ge=1, le=30 * 86400, description="How far back")] = (
         None
     )

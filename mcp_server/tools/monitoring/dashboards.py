@@ -99,8 +99,7 @@ class Dashboards:
             Tool(
                 name="monitoring:create_dashboard",
                 title="Create dashboard",
-                description="Create a Grafana dashboard, or replace one (replace_uid and "
-                "expected_version).",
+                description="Create a Grafana dashboard, or replace one (replace_uid).",
                 permission="tools:execute",
                 arguments=CreateDashboardArguments,
                 result=CreateDashboardResult,

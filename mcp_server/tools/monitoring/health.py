@@ -106,8 +106,7 @@ class Health:
             Tool(
                 name="monitoring:health_check",
                 title="Check health",
-                description="Judge a service by workloads, endpoints, scrape targets and alerts; the "
-                "worst evidence decides.",
+                description="Judge a service by workloads, endpoints, scrape targets and alerts.",
                 permission="tools:read",
                 arguments=HealthCheckArguments,
                 result=HealthCheckResult,
