@@ -161,6 +161,18 @@ _NO_CONNECTION = (
 )
 
 
+# What an outage is called: by the first kind that it is of.
+_OUTAGES: tuple[tuple[type[Exception], str], ...] = (
+    (aiohttp.ConnectionTimeoutError, "no connection within {half} s"),
+    (TimeoutError, "no answer within {given} s"),
+    (aiohttp.ClientSSLError, "its certificate is not accepted, or it does not speak TLS"),
+    (aiohttp.ClientConnectorDNSError, "the name of its host is not known"),
+    (aiohttp.ClientConnectorError, "it does not accept connections"),
+    (aiohttp.ClientConnectionError, "it broke off the connection"),
+    (aiohttp.ClientPayloadError, "it broke off the connection"),
+)
+
+
 class Guard:
     """Keeps one backend's trouble from becoming ours.
 
@@ -251,13 +263,7 @@ class Guard:
                 ) from error
             if isinstance(error, ToolError):
                 raise
-            if isinstance(error, aiohttp.ConnectionTimeoutError):
-                why = f"no connection within {_said(given_s / 2)} s"
-            elif isinstance(error, TimeoutError):
-                why = f"no answer within {_said(given_s)} s"
-            else:
-                why = type(error).__name__
-            raise BackendUnavailable(self.name, why) from error
+            raise BackendUnavailable(self.name, _why(error, given_s)) from error
 
     @asynccontextmanager
     async def passing(self) -> AsyncIterator[None]:
@@ -307,6 +313,13 @@ def _instead_of_an_answer(error: Exception, given_s: float) -> str:
     if isinstance(error, ToolError):
         return f"gave no usable answer ({error})"
     return "broke off the connection"
+
+
+def _why(error: Exception, given_s: float) -> str:
+    for kind, words in _OUTAGES:
+        if isinstance(error, kind):
+            return words.format(given=_said(given_s), half=_said(given_s / 2))
+    return type(error).__name__
 
 
 def _said(seconds: float) -> str:

@@ -67,6 +67,27 @@ async def test_a_slow_backend_meets_the_deadline() -> None:
         await Guard("B", timeout_s=0.01).call(slow, retry=True)
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            aiohttp.ClientConnectorError(Mock(), OSError("refused")),
+            "it does not accept connections",
+        ),
+        (aiohttp.ClientConnectorDNSError(Mock(), OSError()), "the name of its host is not known"),
+        (aiohttp.ClientConnectorSSLError(Mock(), OSError()), "its certificate is not accepted"),
+        (aiohttp.ClientConnectorCertificateError(Mock(), OSError()), "its certificate is not"),
+        (lost(), "it broke off the connection"),
+        (aiohttp.ClientPayloadError(), "it broke off the connection"),
+        (aiohttp.ConnectionTimeoutError(), r"no connection within 2\.5 s"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_an_outage_is_told_in_words(error: Exception, said: str) -> None:
+    with pytest.raises(BackendUnavailable, match=f"^B is not available: {said}"):
+        await Guard("B", timeout_s=5).call(Asked(error, error), retry=True)
+
+
 class TestTheWorkThatAsks:
     """It has a deadline of its own, which ends before the backend's."""
 
