@@ -800,6 +800,7 @@ class Prometheus(Server):
         rules: other alerts in the place of these.
         relabel: `alert_relabel_configs`.
         jobs: further scrape configurations.
+        remote: where else series are read from, as `remote_read` has it.
         flags: of the command line, such as `--query.max-samples=1000`.
     """
 
@@ -811,6 +812,7 @@ class Prometheus(Server):
         rules: Sequence[Mapping[str, object]] | None = None,
         relabel: Sequence[Mapping[str, object]] = (),
         jobs: Sequence[Mapping[str, object]] = (),
+        remote: Sequence[Mapping[str, object]] = (),
         flags: Sequence[str] = (),
     ) -> None:
         super().__init__(directory)
@@ -843,6 +845,7 @@ class Prometheus(Server):
                 },
                 *map(dict, jobs),
             ],
+            "remote_read": list(map(dict, remote)),
         }
         if alertmanager is not None:
             target = {"static_configs": [{"targets": [f"127.0.0.1:{alertmanager.port}"]}]}

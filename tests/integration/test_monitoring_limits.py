@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import ToolContext, ToolError
 from mcp_server.tools.monitoring.family import Monitoring
 from mcp_server.tools.monitoring.prometheus import QueryTooExpensive
-from tests.integration.servers import Prometheus
+from tests.integration.servers import Prometheus, free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +32,7 @@ PAST = (int(time.time()) - 4 * 3600) // 60 * 60
 EACH_MINUTE = 400
 CROWD = 20_000
 # Prometheus looks at its deadline between two steps of an operator, and nowhere in the second query.
-SLOW = "max_over_time((up + 0)[5h:1ms])"
+SLOW = "max_over_time((up + 0 + 0 + 0)[5h:1ms])"
 DEAF = "max_over_time(vector(1)[4h:1ms])"
 
 
@@ -60,10 +60,22 @@ def prometheus(workspace: Path) -> Iterator[Prometheus]:
 
 
 @pytest.fixture(scope="module")
-def narrow(workspace: Path) -> Iterator[Prometheus]:
+def elsewhere() -> int:
+    """The port of what `narrow` reads series of `place="elsewhere"` from; a test plays it."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def narrow(workspace: Path, elsewhere: int) -> Iterator[Prometheus]:
     """A Prometheus that evaluates one query at a time, and loads 20 million samples at most."""
     server = Prometheus(
         workspace / "prometheus-narrow",
+        remote=[
+            {
+                "url": f"http://127.0.0.1:{elsewhere}/api/v1/read",
+                "required_matchers": {"place": "elsewhere"},
+            }
+        ],
         flags=["--query.max-concurrency=1", "--query.max-samples=20000000"],
     )
     server.start()
@@ -96,14 +108,16 @@ async def asking(url: str, *, timeout_s: float) -> AsyncIterator[Query]:
 
 
 @asynccontextmanager
-async def playing(answer: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+async def playing(
+    answer: Callable[[web.Request], Awaitable[web.Response]], port: int = 0
+) -> AsyncIterator[str]:
     """Give the address of a server that answers everything with `answer`."""
     application = web.Application()
-    application.add_routes([web.get("/api/v1/{call:.+}", answer)])
+    application.add_routes([web.route("*", "/api/v1/{call:.+}", answer)])
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
@@ -134,15 +148,29 @@ async def test_a_query_of_too_many_samples_is_told_what_helps(narrow: Prometheus
         assert (await query("up")).total == 1
 
 
-async def test_a_query_that_waits_for_others_says_so(narrow: Prometheus) -> None:
-    async with asking(narrow.url, timeout_s=6) as hog, asking(narrow.url, timeout_s=3) as query:
-        hogging = asyncio.create_task(hog(SLOW, instant=True))
-        await asyncio.sleep(0.3)
-        with pytest.raises(ToolError, match="busy with other queries") as refused:
-            await query("up", instant=True)
+async def test_a_query_that_waits_for_others_says_so(narrow: Prometheus, elsewhere: int) -> None:
+    """The only place is taken by a query that needs no processor: it waits for series of elsewhere."""
+    asked, done = asyncio.Event(), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.set()
+        await done.wait()
+        return web.Response(status=503)
+
+    async with (
+        playing(answer, elsewhere),
+        asking(narrow.url, timeout_s=60) as hog,
+        asking(narrow.url, timeout_s=3) as query,
+    ):
+        hogging = asyncio.create_task(hog('up{place="elsewhere"}', instant=True))
+        try:
+            await asked.wait()
+            with pytest.raises(ToolError, match="busy with other queries") as refused:
+                await query("up", instant=True)
+        finally:
+            done.set()
         assert refused.value.retryable is True
-        with suppress(QueryTooExpensive):  # where the machine is slow
-            await hogging
+        assert any("503" in note for note in (await hogging).notes)
 
         assert (await query("up", instant=True)).total == 1
 
