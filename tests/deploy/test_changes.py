@@ -37,10 +37,26 @@ def pids(installation: Installation) -> dict[tuple[str, str], int]:
     }
 
 
-def revisions(installation: Installation) -> set[str]:
-    """Return the policy revisions that the nodes decide by."""
+def revision(installation: Installation) -> str:
+    """Return the policy revision that the nodes say they decide by."""
     nodes = installation.members("mcp_servers")
-    return {installation.node_status(node)["policy_revision"] for node in nodes}
+    (revision,) = {installation.node_status(node)["policy_revision"] for node in nodes}
+    return str(revision)
+
+
+def wait_until_all_decide_by(installation: Installation, revision: str) -> None:
+    """Wait until every node says so, which it does a second after OPA has them at the latest."""
+    for node in installation.members("mcp_servers"):
+        node.run(f"{PROBE} --wait 30 --revision {revision}")
+
+
+def publish(installation: Installation, *arguments: str) -> str:
+    """Publish policies and return their revision, by which all nodes decide then."""
+    run = installation.play(PUBLISH, *arguments).require()
+    # Long lines are broken in results.
+    (revision,) = set(re.findall(r"nodes\s+decide\s+by\s+(\S+):", run.output))
+    wait_until_all_decide_by(installation, revision)
+    return str(revision)
 
 
 def bundles(installation: Installation) -> set[str]:
@@ -53,7 +69,7 @@ def bundles(installation: Installation) -> set[str]:
 def published(installation: Installation) -> Iterator[Installation]:
     """Publish the shipped policies again after the tests of this module that need it."""
     yield installation
-    installation.play(PUBLISH).require()
+    publish(installation)
     installation.forget_counts()
 
 
@@ -86,20 +102,14 @@ class TestPolicyData:
             "per": "everyone",
         }
         path.write_text(yaml.safe_dump(data))
-        before_pids, before_revisions = pids(calm), revisions(calm)
+        before_pids, before = pids(calm), revision(calm)
 
         async with Traffic(calm) as traffic:
-            run = await to_thread.run_sync(
-                lambda: calm.play(PUBLISH, *publish_from(policies)).require()
-            )
-            # Long lines are broken in results.
-            (revision,) = set(re.findall(r"nodes\s+decide\s+by\s+(\S+):", run.output))
-            for node in calm.members("mcp_servers"):
-                await to_thread.run_sync(node.run, f"{PROBE} --wait 30 --revision {revision}")
+            now_by = await to_thread.run_sync(lambda: publish(calm, *publish_from(policies)))
             await traffic.more(20)
 
         assert traffic.faults == []
-        assert revisions(calm) == {revision} != before_revisions
+        assert revision(calm) == now_by != before
         assert pids(calm) == before_pids
 
         calm.forget_counts()

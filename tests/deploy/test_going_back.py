@@ -10,7 +10,7 @@ import pytest
 from anyio import to_thread
 
 from tests.deploy.installation import Installation
-from tests.deploy.test_changes import PUBLISH, bundles, revisions
+from tests.deploy.test_changes import PUBLISH, bundles, revision, wait_until_all_decide_by
 from tests.deploy.traffic import Traffic
 
 pytestmark = [pytest.mark.anyio, pytest.mark.cluster]
@@ -53,14 +53,14 @@ def test_a_publication_that_decides_otherwise_than_expected_is_taken_back(
             {"name": "nobody may do anything", "input": {"version": 1}, "effect": "allow"}
         ],
     }
-    before_bundles, before_revisions = bundles(installation), revisions(installation)
+    before_bundles, before_revision = bundles(installation), revision(installation)
 
     run = installation.play(PUBLISH, "-e", json.dumps(change))
 
     assert run.rc != 0
     assert "nobody may do anything: allow" in run.output
     assert bundles(installation) == before_bundles
-    assert revisions(installation) == before_revisions
+    wait_until_all_decide_by(installation, before_revision)
 
 
 def test_a_publication_that_one_node_does_not_follow_is_taken_back_everywhere(
@@ -70,7 +70,7 @@ def test_a_publication_that_one_node_does_not_follow_is_taken_back_everywhere(
         "opa_policy_data_overrides": {"limits": {"user": {"limit": 8, "window_s": 3600}}},
         "opa_publish_timeout_seconds": 5,
     }
-    before_bundles, before_revisions = bundles(installation), revisions(installation)
+    before_bundles, before_revision = bundles(installation), revision(installation)
     nodes = installation.members("mcp_servers")
     units = "opa-bundle.socket opa-bundle.service"
 
@@ -84,7 +84,7 @@ def test_a_publication_that_one_node_does_not_follow_is_taken_back_everywhere(
     assert run.rc != 0
     assert re.search(rf"{nodes[1].name}: .*did not answer as wanted within 5 s", run.output)
     assert after_bundles == before_bundles
-    assert revisions(installation) == before_revisions
+    wait_until_all_decide_by(installation, before_revision)
 
 
 async def test_an_opa_that_does_not_start_goes_back_and_the_others_are_left_alone(
