@@ -72,8 +72,9 @@ async def service() -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-async def backend(service: Service) -> AsyncIterator[HttpBackend]:
-    asked = HttpBackend("B", service.url, timeout_s=1)
+async def backend(service: Service, request: pytest.FixtureRequest) -> AsyncIterator[HttpBackend]:
+    """The client, with as many seconds as a test gives it."""
+    asked = HttpBackend("B", service.url, timeout_s=getattr(request, "param", 1))
     await asked.start()
     yield asked
     await asked.stop()
@@ -81,13 +82,14 @@ async def backend(service: Service) -> AsyncIterator[HttpBackend]:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "said", "backend"),
     [
-        (cut, "B broke off the connection"),
-        (late, "B gave no answer within 1 s"),
-        (gateway, "B gave no usable answer .*HTTP 504"),
-        (endless, "B gave no usable answer .*more than 32 MiB"),
+        (cut, "B broke off the connection", 20),
+        (late, "B gave no answer within 1 s", 1),
+        (gateway, "B gave no usable answer .*HTTP 504", 20),
+        (endless, "B gave no usable answer .*more than 32 MiB", 20),
     ],
+    indirect=["backend"],
 )
 async def test_a_change_without_an_answer_is_sent_once_and_unknown(
     service: Service, backend: HttpBackend, method: str, answer: Answer, said: str
