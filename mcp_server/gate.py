@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Generic, Literal, TypeVar
 
@@ -42,7 +43,12 @@ from mcp_server.policy.documents import (
 )
 from mcp_server.policy.obligations import mask_fields
 from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable
-from mcp_server.redaction import redact_arguments, redact_text, redact_value
+from mcp_server.redaction import (
+    RedactedArguments,
+    redact_arguments,
+    redact_text,
+    without_secrets,
+)
 from mcp_server.tools.backend import OutcomeUnknown
 from mcp_server.tools.catalog import Catalog, InvalidArguments, Tool, ToolContext, ToolError
 from mcp_server.tools.deadline import deadline
@@ -73,6 +79,7 @@ _CHANGE_NOT_RECORDED = (
     "the change may have been made, and its outcome cannot be recorded at the moment; look before you "
     "try again"
 )
+_JUDGED_LIMIT = 4 * 1024  # bytes of JSON in a row, for who asks and for what is asked each
 _WIRE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ABSENT = Reason(
     code="not_available",
@@ -202,7 +209,6 @@ class _Passage:
     call: Call
     question: DecisionInput
     started: float
-    judged_arguments: Mapping[str, Any]
     effect: str = "deny"
     reasons: tuple[Reason, ...] = ()
     revision: str = ""
@@ -415,7 +421,7 @@ class Gate:
         """
         call = Call(method=method, resource=Resource("server", self._node))
         try:
-            return await self._policy.visible(self._question(caller, call, {}))
+            return await self._policy.visible(self._question(caller, call))
         except PolicyUnavailable as error:
             raise self._unavailable(error) from error
 
@@ -428,7 +434,7 @@ class Gate:
             NodeUnavailable: OPA does not answer.
             Refused: the counters cannot be read.
         """
-        question = self._question(caller, call, {})
+        question = self._question(caller, call)
         try:
             standing = await self._policy.standing(question, ())
             if not standing.charges:
@@ -471,18 +477,14 @@ class Gate:
         self._observe(passage, "invalid_arguments")
 
     def _enter(self, caller: Caller, call: Call) -> _Passage:
-        judged = redact_value(call.arguments)
         return _Passage(
             caller=caller,
             call=call,
-            question=self._question(caller, call, judged),
+            question=self._question(caller, call),
             started=time.perf_counter(),
-            judged_arguments=judged,
         )
 
-    def _question(
-        self, caller: Caller, call: Call, judged_arguments: Mapping[str, Any]
-    ) -> DecisionInput:
+    def _question(self, caller: Caller, call: Call) -> DecisionInput:
         subject = caller.subject
         return DecisionInput(
             subject=SubjectDocument(
@@ -493,7 +495,7 @@ class Gate:
                 scopes=subject.scopes,
                 token_id=subject.token_id,
             ),
-            action=Action(call.method, judged_arguments),
+            action=Action(call.method, *without_secrets(call.arguments)),
             resource=call.resource,
             context=Context(
                 ip=caller.ip,
@@ -640,7 +642,7 @@ class Gate:
             tenant=caller.subject.tenant,
             tool=call.tool
             or (call.resource.id if call.resource.type in ("resource", "prompt") else None),
-            arguments=redact_arguments(passage.judged_arguments),
+            arguments=redact_arguments(passage.call.arguments),
             client_ip=ip_address(caller.ip),
             user_agent=caller.user_agent,
             effect=passage.effect,
@@ -648,6 +650,7 @@ class Gate:
             policy_revision=passage.revision,
             duration_ms=(time.perf_counter() - passage.started) * 1000,
             outcome=outcome,
+            judged=_judged(passage.question),
         )
 
     def _unavailable(self, error: PolicyUnavailable) -> NodeUnavailable:
@@ -696,6 +699,37 @@ def tool_context(
         await progress(done, total, redact_text(message))
 
     return dataclasses.replace(context, progress=report)
+
+
+def _judged(question: DecisionInput) -> RedactedArguments:
+    """Return what else than the columns of its row the policy is told."""
+    subject, resource, context = question.subject, question.resource, question.context
+    who = _judged_subject(subject.roles, subject.scopes, subject.token_id, subject.groups)
+    what = redact_arguments(
+        {
+            "resource": {
+                "type": resource.type,
+                "id": resource.id,
+                "properties": resource.properties,
+            },
+            "withheld": question.action.withheld,
+        },
+        limit=_JUDGED_LIMIT,
+    )
+    return RedactedArguments(
+        f'{{"time":"{context.time}","counters":"{context.counters}","audit":"{context.audit}",'
+        f'"subject":{who.json},{what.json[1:]}'
+    )
+
+
+@lru_cache(maxsize=1024)
+def _judged_subject(
+    roles: tuple[str, ...], scopes: tuple[str, ...], token_id: str, groups: tuple[str, ...]
+) -> RedactedArguments:
+    # Of a long list the rest is cut, and of some companies groups are one.
+    return redact_arguments(
+        {"roles": roles, "scopes": scopes, "jti": token_id, "groups": groups}, limit=_JUDGED_LIMIT
+    )
 
 
 def _allowed_unrecorded(passage: _Passage) -> bool:

@@ -25,7 +25,7 @@ __all__ = [
     "redact_arguments",
     "redact_shapes",
     "redact_text",
-    "redact_value",
+    "without_secrets",
 ]
 
 REDACTED = "[redacted]"
@@ -141,11 +141,11 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 
 @dataclass(frozen=True, slots=True)
 class RedactedArguments:
-    """Arguments that may be written down; only `redact_arguments` makes them from a call's.
+    """A JSON object that may be written down; only `redact_arguments` makes them from a call's.
 
     Attributes:
-        json: one JSON object, at most `ARGUMENTS_LIMIT` bytes in UTF-8, without what PostgreSQL's
-            jsonb refuses (NUL characters, lone surrogates, NaN).
+        json: the object, without what PostgreSQL's jsonb refuses (NUL characters, lone surrogates,
+            NaN).
     """
 
     json: str
@@ -154,29 +154,66 @@ class RedactedArguments:
 NO_ARGUMENTS = RedactedArguments("{}")
 
 
-def redact_arguments(arguments: Mapping[str, Any]) -> RedactedArguments:
-    """Return a call's arguments without secrets, cut at `ARGUMENTS_LIMIT` bytes.
+def redact_arguments(
+    arguments: Mapping[str, Any], *, limit: int = ARGUMENTS_LIMIT
+) -> RedactedArguments:
+    """Return a call's arguments without secrets, cut at `limit` bytes of JSON in UTF-8.
 
     What was cut is marked: long text ends with an ellipsis, and the object has the key `[cut]`.
 
     Args:
         arguments: JSON-like values; anything else is written as its type's name.
     """
-    walk = _Walk(ARGUMENTS_LIMIT)
+    walk = _Walk(limit)
     kept = walk.object(arguments)
     if walk.cut:
         kept[CUT_KEY] = _CUT_NOTE
     return RedactedArguments(_encode(kept))
 
 
-def redact_value(value: Any, *, limit: int | None = None) -> Any:
-    """Return a copy of a JSON-like value without secrets.
+def without_secrets(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return a call's arguments for those who judge them, and where something was taken out.
+
+    A text stands there as it runs, or not at all: with a part replaced, whoever writes
+    `password=` before a word would hide the word, and a rule about it would hold.
 
     Args:
-        value: any value; what JSON does not know is replaced by its type's name.
-        limit: bytes of JSON kept, or None for no limit.
+        arguments: JSON-like values.
+
+    Returns:
+        A copy in which every value that is or holds a secret is None, and the places of these as
+        JSON Pointers (RFC 6901), such as `/panels/0/query`.
     """
-    return _Walk(limit).value(value)
+    taken: list[str] = []
+
+    def copy(value: Any, at: str, depth: int) -> Any:
+        if depth <= _DEPTH_LIMIT:
+            match value:
+                case None | bool() | int():
+                    return value
+                case float() if math.isfinite(value):
+                    return value
+                case str() if redact_text(value) == value:
+                    return value
+                case Mapping() if all(redact_text(str(key)) == key for key in value):
+                    return _open_items(value, at, depth)
+                case list() | tuple():
+                    return [copy(each, f"{at}/{n}", depth + 1) for n, each in enumerate(value)]
+        taken.append(at)
+        return None
+
+    def _open_items(value: Mapping[str, Any], at: str, depth: int) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for name, item in value.items():
+            place = f"{at}/{name.replace('~', '~0').replace('/', '~1')}"
+            if _holds_secret(value, name):
+                taken.append(place)
+                kept[name] = None
+            else:
+                kept[name] = copy(item, place, depth + 1)
+        return kept
+
+    return copy(arguments, "", 0) or {}, tuple(taken)
 
 
 def redact_text(text: str) -> str:
@@ -281,6 +318,18 @@ def is_secret_key(key: str) -> bool:
     return letters in _SECRET_WORDS or any(part in letters for part in _SECRET_PARTS)
 
 
+def _holds_secret(mapping: Mapping[Any, Any], key: Any) -> bool:
+    """Whether the value of `key` is a secret: by this name, or by the one that stands beside it."""
+    name = str(key)
+    return is_secret_key(name) or (
+        name.casefold() == "value"
+        and any(
+            isinstance(mapping.get(beside), str) and is_secret_key(mapping[beside])
+            for beside in _KEY_VALUE_NAMES
+        )
+    )
+
+
 def _replacement(match: re.Match[str]) -> str:
     return match.groupdict().get("kept", "") + REDACTED
 
@@ -293,8 +342,8 @@ def _size(text: str) -> int:
 class _Walk:
     """One pass over a value: redacts, and spends a budget of bytes of JSON as it goes."""
 
-    def __init__(self, limit: int | None) -> None:
-        self._left = math.inf if limit is None else limit - _SLACK
+    def __init__(self, limit: int) -> None:
+        self._left = limit - _SLACK
         self._exhausted = False
         self.cut = False
         """Whether anything is missing from the copy."""
@@ -332,15 +381,15 @@ class _Walk:
                 return self._text(f"[{type(value).__name__}]")
 
     def _text(self, text: str) -> str:
-        if self._left < math.inf and len(text) > _TEXT_LIMIT:
+        if len(text) > _TEXT_LIMIT:
             text = text[:_TEXT_LIMIT]
             self.cut = True
         clean = redact_text(text)
         room = self._left
-        if room == math.inf or self._spend(_size(clean)):
+        if self._spend(_size(clean)):
             return clean
         # A character takes 1 to 6 bytes as JSON: cut generously, then exactly.
-        clean = clean[: int(max(room, 0))]
+        clean = clean[: max(room, 0)]
         while clean and _size(clean) > room:
             clean = clean[: len(clean) * 9 // 10]
         self._left = 0
@@ -349,17 +398,13 @@ class _Walk:
     def object(self, value: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
         """Return a copy of a mapping, values under secret names replaced."""
         self._spend(2)
-        names_secret = any(
-            isinstance(value.get(name), str) and is_secret_key(value[name])
-            for name in _KEY_VALUE_NAMES
-        )
         kept: dict[str, Any] = {}
         for key, item in value.items():
             name = redact_text(str(key)[:_TEXT_LIMIT])
             if self._exhausted or not self._spend(_size(name) + 2):
                 self.cut = True
                 break
-            if is_secret_key(name) or (names_secret and name.casefold() == "value"):
+            if _holds_secret(value, key):
                 self._spend(_size(REDACTED))
                 kept[name] = REDACTED
             else:

@@ -34,6 +34,7 @@ COLUMNS = {
     "policy_revision": "text",
     "duration_ms": "double precision",
     "outcome": "text",
+    "judged": "jsonb",
 }
 """Columns of audit.events and their types, in the order of `AuditRecord.row`."""
 
@@ -81,6 +82,7 @@ class AuditRecord:
         policy_revision: the bundle that decided.
         duration_ms: from the arrival of the request to this record.
         outcome: ok, error, timeout and the like; None in an intent.
+        judged: what the policy was told besides, so that it can be asked again (`audit.questions`).
     """
 
     time: datetime
@@ -101,6 +103,7 @@ class AuditRecord:
     policy_revision: str | None = None
     duration_ms: float | None = None
     outcome: str | None = None
+    judged: RedactedArguments | None = None
 
     def __post_init__(self) -> None:
         if self.time.utcoffset() is None:
@@ -127,6 +130,7 @@ class AuditRecord:
             self.policy_revision,
             self.duration_ms,
             self.outcome,
+            self.judged and self.judged.json,
         )
 
 

@@ -56,10 +56,16 @@ class SubjectDocument:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What is asked for: an MCP method, with the arguments of a call (secrets already removed)."""
+    """What is asked for: an MCP method, with the arguments of a call.
+
+    Attributes:
+        arguments: each as it runs, or None where it is or holds a secret.
+        withheld: the places of these, as JSON Pointers (RFC 6901).
+    """
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,13 @@ class DecisionInput:
                     "token_id": subject.token_id,
                 },
             },
-            "action": {"name": action.name, "properties": {"arguments": dict(action.arguments)}},
+            "action": {
+                "name": action.name,
+                "properties": {
+                    "arguments": dict(action.arguments),
+                    "withheld": list(action.withheld),
+                },
+            },
             "resource": {
                 "type": resource.type,
                 "id": resource.id,

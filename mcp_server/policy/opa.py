@@ -98,21 +98,25 @@ class PolicyEngine:
         return admission
 
     async def visible(self, question: DecisionInput) -> Visible:
-        """Return what the subject could be allowed; cached for one policy revision.
+        """Return what the subject could be allowed; cached for one policy revision and one minute.
 
-        Only what the policy reads of the question is part of the cache's key: the subject without its
-        token, and the address. The time is not: policies that depend on it show in `decide`.
+        All that a policy can tell callers apart by is part of the cache's key, the time by its minute.
+        What is new with each request is not: the token and the request's id.
 
         Raises:
             PolicyUnavailable: as `decide`.
         """
-        subject = question.subject
+        subject, context = question.subject, question.context
         key = (
             self.revision,
             json.dumps(
                 [
                     question.action.name,
-                    question.context.ip,
+                    context.ip,
+                    context.transport,
+                    context.time[: len("2026-01-01T00:00")],
+                    context.counters,
+                    context.audit,
                     subject.id,
                     subject.tenant,
                     subject.roles,

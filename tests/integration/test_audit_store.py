@@ -72,6 +72,7 @@ async def test_a_committed_record_reads_back_as_it_was(
         policy_revision="abc",
         duration_ms=1.5,
         outcome="denied",
+        judged=redact_arguments({"roles": ["mcp:viewer"], "groups": ["token=abcdefgh"]}),
     )
 
     await store.commit(record)
@@ -85,6 +86,10 @@ async def test_a_committed_record_reads_back_as_it_was(
     assert json.loads(row.pop("reasons")) == [
         {"code": "not_available", "message": "no", "rule": "r", "solution": "s"}
     ]
+    assert json.loads(row.pop("judged")) == {
+        "roles": ["mcp:viewer"],
+        "groups": ["token=[redacted]"],
+    }
     assert row == {
         "time": record.time,
         "event_id": record.event_id,

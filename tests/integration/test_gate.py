@@ -10,7 +10,7 @@ import shutil
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 import pytest
@@ -21,6 +21,15 @@ from mcp_server.database import Database
 from mcp_server.gate import Caller, Gate, OutcomeNotRecorded, Refused
 from mcp_server.identity import Subject
 from mcp_server.policy import Counters, PolicyEngine
+from mcp_server.policy.documents import (
+    Action,
+    Context,
+    Decision,
+    DecisionInput,
+    Resource,
+    SubjectDocument,
+)
+from mcp_server.redaction import REDACTED
 from mcp_server.tools.catalog import (
     Arguments,
     Catalog,
@@ -41,6 +50,7 @@ _POLICIES = Path(__file__).resolve().parents[2] / "policies"
 class ScaleArguments(Arguments):
     namespace: str = "default"
     replicas: int
+    note: str = ""
     password: str = ""
     dry_run: bool = False
 
@@ -75,7 +85,7 @@ def scale_tool(run: Run, *, timeout_s: float = 5) -> Tool[ScaleArguments, ScaleR
 
 @pytest.fixture(scope="module")
 def scaling_opa(workspace: Path) -> Iterator[Opa]:
-    """OPA with the shipped policies and one more tool in their catalogue."""
+    """OPA with the shipped policies, one more tool in their catalogue and a rule about its notes."""
     tree = workspace / "scaling"
     shutil.copytree(_POLICIES, tree)
     path = tree / "config/catalog/data.yaml"
@@ -89,6 +99,11 @@ def scaling_opa(workspace: Path) -> Iterator[Opa]:
         "scope": {"namespace": "namespace", "cluster": None, "asset": None},
     }
     path.write_text(yaml.safe_dump(data))
+    decision = tree / "mcp/decision/decision.rego"
+    about_notes = '\tnot contains(input.action.properties.arguments.note, "payroll")\n'
+    rules = decision.read_text()
+    assert rules.count("\taccess.ok\n") == 1
+    decision.write_text(rules.replace("\taccess.ok\n", f"\taccess.ok\n{about_notes}"))
     server = Opa(workspace / "opa-scaling", build_bundle(tree, workspace / "scaling.tar.gz"))
     server.start()
     yield server
@@ -197,6 +212,105 @@ async def test_a_change_needs_the_permission_and_the_namespace(
             await call
 
     assert bool(ran) is allowed
+
+
+@pytest.mark.parametrize(
+    "note", ["the payroll waits", "authorization: x, for payroll", "password=payroll"]
+)
+async def test_no_word_of_an_argument_is_hidden_from_a_rule_behind_a_secret(
+    bench: Bench, owner: asyncpg.Connection, note: str
+) -> None:
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        return ScaleResult(replicas=arguments.replicas)
+
+    gate = bench.gate(scale_tool(run))
+    asked = {"namespace": "development", "replicas": 2}
+    alice = caller("mcp:operator")
+
+    await gate.call_tool(alice, "k8s_scale_deployment", {**asked, "note": "the sale begins"})
+    with pytest.raises(Refused):
+        await gate.call_tool(alice, "k8s_scale_deployment", {**asked, "note": note})
+
+    assert [effect for _, effect, _ in await rows(owner)][-1] == "deny"
+
+
+@pytest.mark.parametrize("namespace", ["staging", "production"])
+async def test_an_auditor_can_ask_the_policy_again(
+    bench: Bench, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, namespace: str
+) -> None:
+    asked: list[DecisionInput] = []
+    decide = bench.policy.decide
+
+    async def listen(question: DecisionInput) -> Decision:
+        asked.append(question)
+        return await decide(question)
+
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        return ScaleResult(replicas=arguments.replicas)
+
+    monkeypatch.setattr(bench.policy, "decide", listen)
+    who = caller("mcp:operator", "team:shop")
+    who = dataclasses.replace(
+        who, subject=dataclasses.replace(who.subject, groups=("shop",), token_id="t-1")
+    )
+    with contextlib.suppress(Refused):
+        await bench.gate(scale_tool(run)).call_tool(
+            who, "k8s_scale_deployment", {"namespace": namespace, "replicas": 3}
+        )
+
+    (question,) = asked
+    told = question.document()
+    told["action"]["properties"]["arguments"]["password"] = REDACTED
+    found = await owner.fetch("SELECT effect, question FROM audit.questions")
+    assert {row["effect"] for row in found} == {"allow" if namespace == "staging" else "deny"}
+    assert [json.loads(row["question"]) for row in found] == [told] * len(found)
+
+
+async def test_a_subject_of_very_many_groups_is_recorded_within_bounds(
+    bench: Bench, owner: asyncpg.Connection
+) -> None:
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        return ScaleResult(replicas=arguments.replicas)
+
+    who = caller()
+    groups = tuple(f"group-{number}-{'x' * 60}" for number in range(300))
+    who = dataclasses.replace(who, subject=dataclasses.replace(who.subject, groups=groups))
+    await bench.gate(scale_tool(run)).call_tool(
+        who, "k8s_scale_deployment", {"namespace": "staging", "replicas": 3}
+    )
+
+    for row in await owner.fetch("SELECT judged FROM audit.events"):
+        judged = json.loads(row["judged"])["subject"]
+        assert len(row["judged"]) < 5000
+        assert judged["roles"] == ["mcp:operator"]
+        assert judged["groups"][:40] == list(groups[:40])
+        assert "[cut]" in judged
+
+
+async def test_what_is_visible_is_asked_again_for_another_transport_and_minute(
+    bench: Bench,
+) -> None:
+    def question(time: str, transport: Literal["mcp", "rest"]) -> DecisionInput:
+        return DecisionInput(
+            subject=SubjectDocument("olga", "default", ("mcp:operator",), (), (), ""),
+            action=Action("tools/list"),
+            resource=Resource("server", "test"),
+            context=Context(
+                ip="192.0.2.1",
+                time=time,
+                node="test",
+                request_id=uuid.uuid4().hex,
+                transport=transport,
+                counters="up",
+                audit="up",
+            ),
+        )
+
+    first = await bench.policy.visible(question("2026-11-26T07:59:01Z", "mcp"))
+
+    assert await bench.policy.visible(question("2026-11-26T07:59:59Z", "mcp")) is first
+    assert await bench.policy.visible(question("2026-11-26T08:00:00Z", "mcp")) is not first
+    assert await bench.policy.visible(question("2026-11-26T07:59:01Z", "rest")) is not first
 
 
 async def test_no_change_is_made_that_cannot_be_recorded(

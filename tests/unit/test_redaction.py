@@ -20,7 +20,7 @@ from mcp_server.redaction import (
     redact_arguments,
     redact_shapes,
     redact_text,
-    redact_value,
+    without_secrets,
 )
 
 _SECRET = "hunter2-Zq9"
@@ -80,7 +80,7 @@ def test_a_value_under_a_secret_name_is_redacted_at_any_depth(key: str, path: li
 
 @given(key=_spellings(), value=_values)
 def test_a_value_under_a_secret_name_is_redacted_whatever_its_type(key: str, value: Any) -> None:
-    assert redact_value({key: value}) == {redact_text(key): REDACTED}
+    assert _stored({key: value}) == {redact_text(key): REDACTED}
 
 
 @given(value=st.dictionaries(st.text(), _values, max_size=8))
@@ -99,9 +99,9 @@ def test_what_is_stored_is_json_within_the_limit_that_postgresql_takes(
 
 @given(value=st.dictionaries(st.text(), _values, max_size=8))
 def test_redacting_twice_changes_nothing_more(value: dict[str, Any]) -> None:
-    once = redact_value(value)
+    once = _stored(value)
 
-    assert json.dumps(redact_value(once)) == json.dumps(once)
+    assert _stored(once) == once
 
 
 @given(
@@ -239,7 +239,7 @@ def test_ordinary_names_are_not_secret(key: str) -> None:
 def test_a_value_beside_a_secret_name_is_redacted() -> None:
     environment = [{"name": "DB_PASSWORD", "value": "x1"}, {"name": "HOME", "value": "/root"}]
 
-    assert redact_value(environment) == [
+    assert _stored({"environment": environment})["environment"] == [
         {"name": "DB_PASSWORD", "value": REDACTED},
         {"name": "HOME", "value": "/root"},
     ]
@@ -288,11 +288,72 @@ def test_deep_nesting_ends_with_a_mark_and_spares_the_rest() -> None:
 
 
 def test_what_json_does_not_know_is_named_by_its_type() -> None:
-    assert redact_value({"a": {1, 2}, "b": float("nan"), "c": 1 << 300}) == {
+    assert _stored({"a": {1, 2}, "b": float("nan"), "c": 1 << 300}) == {
         "a": "[set]",
         "b": "nan",
         "c": "[int]",
     }
+
+
+@given(value=st.dictionaries(st.text(), _values, max_size=8))
+def test_what_is_judged_stands_as_it_runs_or_is_withheld_by_name(value: dict[str, Any]) -> None:
+    judged, withheld = without_secrets(value)
+
+    def compare(here: Any, there: Any, at: str) -> None:
+        if at in withheld:
+            assert there is None
+        elif isinstance(here, dict):
+            assert list(here) == list(there)
+            for key in here:
+                compare(here[key], there[key], f"{at}/{key.replace('~', '~0').replace('/', '~1')}")
+        elif isinstance(here, list):
+            assert len(here) == len(there)
+            for number, item in enumerate(here):
+                compare(item, there[number], f"{at}/{number}")
+        else:
+            assert (here, type(here)) == (there, type(there))
+            assert not isinstance(there, str) or redact_text(there) == there
+
+    if "" not in withheld:
+        compare(value, judged, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "judged", "withheld"),
+    [
+        ({"query": "up", "limit": 5}, {"query": "up", "limit": 5}, ()),
+        ({"query": "authorization:x or payroll"}, {"query": None}, ("/query",)),
+        ({"api_key": {"a": 1}, "id": 1}, {"api_key": None, "id": 1}, ("/api_key",)),
+        (
+            {"panels": [{"query": "up"}, {"query": "token=abcdef"}]},
+            {"panels": [{"query": "up"}, {"query": None}]},
+            ("/panels/1/query",),
+        ),
+        (
+            {"env": [{"name": "DB_PASSWORD", "value": "x"}]},
+            {"env": [{"name": "DB_PASSWORD", "value": None}]},
+            ("/env/0/value",),
+        ),
+        ({"a/b~c": "pay\0roll"}, {"a/b~c": None}, ("/a~1b~0c",)),
+        ({"labels": {"password=hunter2": 1}}, {"labels": None}, ("/labels",)),
+        ({"size": float("nan")}, {"size": None}, ("/size",)),
+    ],
+)
+def test_what_is_withheld_is_named_by_its_place(
+    arguments: dict[str, Any], judged: dict[str, Any], withheld: tuple[str, ...]
+) -> None:
+    assert without_secrets(arguments) == (judged, withheld)
+
+
+def test_what_is_too_deep_to_be_searched_is_withheld() -> None:
+    deep: Any = "bottom"
+    for _ in range(200):
+        deep = [deep]
+
+    judged, (place,) = without_secrets({"deep": deep, "rest": 1})
+
+    assert place.startswith("/deep/0/0/")
+    assert judged["rest"] == 1
 
 
 @pytest.mark.parametrize(
