@@ -101,6 +101,7 @@ async def test_the_audit_log_is_partitioned_for_today_and_seven_days(
         "DROP TABLE audit.events",
         "ALTER TABLE audit.events ADD COLUMN x int",
         "SELECT audit.maintain(1, 1)",
+        "SELECT question FROM audit.questions",
         "CREATE TABLE audit.mine (x int)",
         "CREATE TABLE public.mine (x int)",
         "INSERT INTO cmdb.assets (tenant, id, name) VALUES ('a', 'x', 'x')",
