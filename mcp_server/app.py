@@ -31,7 +31,7 @@ from mcp_server.policy import Counters, PolicyEngine
 from mcp_server.prompts import PROMPTS, Prompts
 from mcp_server.readiness import Monitor
 from mcp_server.resources import Resources
-from mcp_server.settings import CmdbSettings, Settings
+from mcp_server.settings import CmdbSettings, Settings, SettingsError
 from mcp_server.standing import StandingReader, policy_me
 from mcp_server.tools.catalog import Catalog
 from mcp_server.tools.cmdb.backend import CmdbBackend
@@ -259,9 +259,14 @@ async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> 
 
 
 def _reload(*listeners: Listener) -> None:
-    for listener in listeners:
-        listener.reload_certificate()
-    telemetry.log.info("certificates_reloaded")
+    # Towards other systems there is nothing to do: see RenewedContext.
+    try:
+        for listener in listeners:
+            listener.reload_certificate()
+    except SettingsError as error:
+        telemetry.log.error("certificates_not_reloaded", error=str(error))
+    else:
+        telemetry.log.info("certificates_reloaded")
 
 
 async def serve_stdio(settings: Settings, subject: Subject) -> None:

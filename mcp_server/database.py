@@ -15,7 +15,7 @@ from typing import Any, Literal
 import asyncpg
 
 from mcp_server.settings import DatabaseSettings
-from mcp_server.tls import client_context
+from mcp_server.tls import client_context, renewed_client_context
 
 __all__ = ["CommitUnknown", "Database", "DatabaseUnavailable", "commit_refused", "connect"]
 
@@ -66,13 +66,19 @@ class Database:
         """Open the pool without connecting.
 
         Raises:
-            SettingsError: the password file cannot be read.
-            OSError: the CA file cannot be read.
+            SettingsError: the file of the password or of the CA cannot be used.
         """
         if self._pool is not None:
             return
+        arguments = _connect_arguments(self._settings)
+        context = renewed_client_context(self._settings.ca) if self._settings.ca else None
+
+        async def connect(*dsn: Any, **options: Any) -> asyncpg.Connection:
+            return await asyncpg.connect(*dsn, **options, ssl=context() if context else False)
+
         self._pool = await asyncpg.create_pool(
-            **_connect_arguments(self._settings),
+            **arguments,
+            connect=connect,
             min_size=0,
             max_size=self._settings.pool_max,
             reset=_keep_session,
@@ -191,6 +197,8 @@ async def connect(
         # The server's own secret is out of reach outside its unit, and not wanted.
         settings = settings.model_copy(update={"user": user, "password": None})
     arguments = _connect_arguments(settings)
+    # The default context verifies the chain and the host name: libpq's verify-full.
+    arguments["ssl"] = client_context(settings.ca) if settings.ca else False
     if user is not None:
         arguments["password"] = password
     if statement_timeout_s is not None:
@@ -217,8 +225,6 @@ def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
         "database": settings.name,
         "user": settings.user,
         "password": settings.password.reveal() if settings.password else None,
-        # The default context verifies the chain and the host name: libpq's verify-full.
-        "ssl": client_context(settings.ca) if settings.ca else False,
         "timeout": settings.timeout_s,
         "command_timeout": settings.timeout_s,
         "server_settings": {"application_name": "mcp_server", "timezone": "UTC"},

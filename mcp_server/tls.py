@@ -3,11 +3,71 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mcp_server.settings import TlsSettings
+import structlog
 
-__all__ = ["client_context", "server_context"]
+from mcp_server.settings import SettingsError, TlsSettings
+
+__all__ = [
+    "RenewedContext",
+    "client_context",
+    "renew_server_context",
+    "renewed_client_context",
+    "server_context",
+]
+
+_log = structlog.stdlib.get_logger("mcp_server")
+
+
+class RenewedContext:
+    """A context for connections to other systems, made again once its files have changed.
+
+    Certificates and authorities are renewed while the server runs. Connections that are there go on.
+    While files do not fit together, as between the writing of a certificate and of its key, the
+    context before them stands.
+
+    Args:
+        make: returns a context of what the files hold now; raises OSError or SettingsError.
+        files: returns the paths of the files that `make` reads.
+
+    Raises:
+        OSError, SettingsError: as `make`.
+    """
+
+    def __init__(
+        self, make: Callable[[], ssl.SSLContext], files: Callable[[], Iterable[Path]]
+    ) -> None:
+        self._make = make
+        self._files = files
+        self._seen = self._state()
+        self._context = make()
+
+    def __call__(self) -> ssl.SSLContext:
+        """Return the context for a connection that is made now."""
+        if (state := self._state()) != self._seen:
+            self._seen = state
+            try:
+                self._context = self._make()
+            except (OSError, SettingsError) as error:
+                _log.warning("certificate_not_renewed", error=str(error))
+            else:
+                _log.info("certificate_renewed", files=[str(path) for path in self._files()])
+        return self._context
+
+    def _state(self) -> list[tuple[Path, tuple[int, int, int] | None]]:
+        return [(path, _version(path)) for path in self._files()]
+
+
+def renewed_client_context(ca: Path, identity: TlsSettings | None = None) -> RenewedContext:
+    """Return `client_context`, made again whenever one of its files has changed.
+
+    Raises:
+        SettingsError: a file cannot be used.
+    """
+    files = (ca,) if identity is None else (ca, identity.cert, identity.key)
+    return RenewedContext(lambda: client_context(ca, identity), lambda: files)
 
 
 def client_context(ca: Path, identity: TlsSettings | None = None) -> ssl.SSLContext:
@@ -16,26 +76,70 @@ def client_context(ca: Path, identity: TlsSettings | None = None) -> ssl.SSLCont
     Args:
         ca: PEM file of what is trusted; an intermediate certificate authority is enough.
         identity: our own certificate, where the server asks for one.
+
+    Raises:
+        SettingsError: a file cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _restrict(context, ca)
     if identity is not None:
-        context.load_cert_chain(identity.cert, identity.key)
+        _bear(context, identity)
     return context
 
 
 def server_context(tls: TlsSettings) -> ssl.SSLContext:
-    """Return a context that asks every client for a certificate of our certificate authority."""
+    """Return a context that asks every client for a certificate of our certificate authority.
+
+    Raises:
+        SettingsError: a file cannot be used.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _restrict(context, tls.ca)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(tls.cert, tls.key)
+    _bear(context, tls)
     return context
+
+
+def renew_server_context(context: ssl.SSLContext, tls: TlsSettings) -> None:
+    """Let a context that is in use have what the files hold now, for new connections.
+
+    Authorities are added: one that left the file is trusted until the server is started anew.
+
+    Raises:
+        SettingsError: a file cannot be used; the context is as it was.
+    """
+    server_context(tls)
+    _restrict(context, tls.ca)
+    _bear(context, tls)
 
 
 def _restrict(context: ssl.SSLContext, ca: Path) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(ca)
+    try:
+        context.load_verify_locations(ca)
+    except OSError as error:
+        raise SettingsError(f"cannot use the CA file {ca}: {_why(error)}") from error
     # A company's intermediate authority is trusted as it is, without its root in the file. Python
     # does so by default from 3.13 on.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+
+
+def _bear(context: ssl.SSLContext, identity: TlsSettings) -> None:
+    try:
+        context.load_cert_chain(identity.cert, identity.key)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot use the certificate {identity.cert} with the key {identity.key}: {_why(error)}"
+        ) from error
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from mcp_server.policy.documents import Charge, Count
 from mcp_server.settings import CountersSettings
-from mcp_server.tls import client_context
+from mcp_server.tls import RenewedContext, renewed_client_context
 
 __all__ = ["Counters", "CountersUnavailable"]
 
@@ -88,12 +88,12 @@ class _TlsConnection(Connection):
     all certificate authorities of the system beside ours.
     """
 
-    def __init__(self, *, context: ssl.SSLContext, **options: Any) -> None:
+    def __init__(self, *, context: RenewedContext, **options: Any) -> None:
         super().__init__(**options)
         self._context = context
 
     def _connection_arguments(self) -> dict[str, Any]:
-        return {**super()._connection_arguments(), "ssl": self._context}
+        return {**super()._connection_arguments(), "ssl": self._context()}
 
 
 class Counters:
@@ -109,7 +109,9 @@ class Counters:
         if options.pop("connection_class", None) is SSLConnection:
             options["connection_class"] = _TlsConnection
             options["context"] = (
-                client_context(settings.ca) if settings.ca else ssl.create_default_context()
+                renewed_client_context(settings.ca)
+                if settings.ca
+                else RenewedContext(ssl.create_default_context, lambda: ())
             )
         pool = BlockingConnectionPool(
             **options,

@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import re
-import ssl
 import time
 from collections.abc import (
     AsyncIterator,
@@ -29,7 +28,7 @@ from purgatory.domain.model import OpenedState
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from mcp_server.settings import Secret, TlsSettings
-from mcp_server.tls import client_context
+from mcp_server.tls import RenewedContext, renewed_client_context
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.deadline import within
 
@@ -334,7 +333,7 @@ class HttpBackend:
         url: its base URL, without a path of an endpoint.
         tls: our client certificate and the CA of the backend's certificate.
         ca: only the CA of the backend's certificate, where it asks for none of ours; without `tls`
-            and `ca` the system's authorities.
+            and `ca` the system's authorities. These files are read again when they have changed.
         bearer: sent as `Authorization: Bearer`; its file is read when the backend starts.
         headers: sent with every call besides.
         timeout_s: deadline of one call in seconds, retries included.
@@ -362,24 +361,25 @@ class HttpBackend:
         self._headers = dict(headers or {})
         self._excuse = excuse
         self._guard = Guard(name, timeout_s=timeout_s)
+        self._context: RenewedContext | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
         """Open the connection pool (nothing is sent yet).
 
         Raises:
-            SettingsError: the file of the bearer secret cannot be used.
+            SettingsError: a file of the certificate, of the CA or of the bearer secret cannot be used.
         """
-        context: ssl.SSLContext | bool = True
         if self._tls is not None:
-            context = client_context(self._tls.ca, self._tls)
+            self._context = renewed_client_context(self._tls.ca, self._tls)
         elif self._ca is not None:
-            context = client_context(self._ca)
+            self._context = renewed_client_context(self._ca)
         headers = dict(self._headers)
         if self._bearer is not None:
             headers["Authorization"] = f"Bearer {self._bearer.reveal()}"
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context, limit=32),
+            # The guard bounds the calls; what a call asks besides has its connection.
+            connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
             middlewares=(one_request,),
@@ -479,9 +479,14 @@ class HttpBackend:
     ) -> tuple[int, Any]:
         if self._session is None:
             raise RuntimeError(f"{self.name} was not started")
-        timeout = aiohttp.ClientTimeout(total=None, connect=self._guard.connect_s)
         async with self._session.request(
-            method, self._url + path, allow_redirects=False, timeout=timeout, **options
+            method,
+            self._url + path,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._guard.connect_s),
+            # Connections of the pool that were made with another context are not used again.
+            ssl=True if self._context is None else self._context(),
+            **options,
         ) as response:
             body = await read_answer(response, self.name, most_bytes=most_bytes)
             if response.status == 429:

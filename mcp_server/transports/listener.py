@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mcp_server import telemetry
 from mcp_server.settings import ListenSettings, TelemetrySettings
-from mcp_server.tls import server_context
+from mcp_server.tls import renew_server_context, server_context
 
 __all__ = ["Listener"]
 
@@ -82,10 +82,14 @@ class Listener:
         self._server.should_exit = True
 
     def reload_certificate(self) -> None:
-        """Use the certificate and key that are in the files now, for new connections."""
+        """Use the certificate, key and authorities that are in the files now, for new connections.
+
+        Raises:
+            SettingsError: a file cannot be used; what was used before still is.
+        """
         tls = self._settings.tls
         if self._context is not None and tls is not None:
-            self._context.load_cert_chain(tls.cert, tls.key)
+            renew_server_context(self._context, tls)
 
 
 class _Server(uvicorn.Server):

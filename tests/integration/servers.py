@@ -106,14 +106,24 @@ class Authority:
         self.ca = directory / "ca.pem"
         self.ca.write_bytes(self._cert.public_bytes(serialization.Encoding.PEM))
 
-    def identity(self, name: str, *, dns: Sequence[str] = ("localhost",)) -> Identity:
-        """Issue a certificate for 127.0.0.1 and the DNS names, for servers and clients."""
+    def identity(
+        self,
+        name: str,
+        *,
+        dns: Sequence[str] = ("localhost",),
+        lasting: timedelta = timedelta(days=1),
+    ) -> Identity:
+        """Issue a certificate for 127.0.0.1 and the DNS names, for servers and clients.
+
+        Args:
+            lasting: until its end; a negative time makes one that has expired already.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         alternatives = [x509.DNSName(each) for each in dns]
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         cert = (
-            self._builder(subject, key.public_key())
+            self._builder(subject, key.public_key(), lasting)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(sign_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -138,7 +148,10 @@ class Authority:
         return files
 
     def _builder(
-        self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey
+        self,
+        subject: x509.Name,
+        public_key: ec.EllipticCurvePublicKey,
+        lasting: timedelta = timedelta(days=1),
     ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
@@ -148,7 +161,7 @@ class Authority:
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(minutes=5))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_after(now + lasting)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from mcp_server.settings import ListenSettings, TlsSettings
+from mcp_server.settings import ListenSettings, SettingsError, TlsSettings
 from mcp_server.tls import client_context
 from mcp_server.transports.listener import Listener
 from tests.integration.servers import Authority, Identity, free_port
@@ -109,6 +109,38 @@ async def test_a_renewed_certificate_comes_into_use_without_a_restart(
         after = await _serial(url, ca, balancer)
 
     assert before != after
+
+
+async def test_what_cannot_be_used_leaves_the_certificate_in_use(
+    ca: Authority, balancer: TlsSettings
+) -> None:
+    identity = ca.identity("server")
+    async with listening(identity, ca) as (listener, url):
+        before = await _serial(url, ca, balancer)
+        certificate = identity.cert.read_bytes()
+        ca.identity("server")
+        identity.cert.write_bytes(certificate)  # with the key of the other one
+        with pytest.raises(SettingsError, match="cannot use the certificate"):
+            listener.reload_certificate()
+        after = await _serial(url, ca, balancer)
+
+    assert before == after
+
+
+async def test_another_authority_of_the_balancers_comes_into_use_without_a_restart(
+    ca: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "next").mkdir()
+    following = Authority(tmp_path / "next")
+    balancer = tls(following.identity("nginx", dns=["nginx.lb1.test"]), following)
+    context = client_context(ca.ca, balancer)
+    async with listening(ca.identity("server"), ca) as (listener, url):
+        with pytest.raises(httpx2.TransportError):
+            await get(url, context)
+        ca.ca.write_bytes(ca.ca.read_bytes() + following.ca.read_bytes())
+        listener.reload_certificate()
+
+        assert await get(url, context) == "hello"
 
 
 async def _serial(url: str, ca: Authority, balancer: TlsSettings) -> str:
