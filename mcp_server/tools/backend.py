@@ -54,6 +54,9 @@ _PARSERS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="parse")
 _READ_ATTEMPTS = 2
 _READ_PAUSE_S = 0.1
 _FAILURES_TO_OPEN = 5
+# Calls of one backend at once; more of them would wait for it and not for us.
+_AT_ONCE = 32
+_WAIT_FOR_A_PLACE_S = 1.0
 OPEN_S = 15.0
 """Seconds for which an open circuit refuses."""
 
@@ -83,6 +86,16 @@ class _OutOfTime(ToolError):
 
     def __init__(self, backend: str) -> None:
         super().__init__(f"there was no time left to wait for {backend}", retryable=True)
+
+
+class _Busy(ToolError):
+    """Nothing was sent: so many calls wait for a backend that this one was not begun."""
+
+    def __init__(self, backend: str, at_once: int) -> None:
+        super().__init__(
+            f"{at_once} calls of this server wait for {backend} already; try again in a few seconds",
+            retryable=True,
+        )
 
 
 class OutcomeUnknown(ToolError):
@@ -178,17 +191,25 @@ class Guard:
     After five failures in a row the circuit opens: for 15 seconds calls are refused at once, then
     one is let through to see whether the backend is back.
 
+    Only so many calls are made at once; others wait a second for a place, and are refused then. That
+    there is none tells of us and not of the backend.
+
     Args:
         name: how error messages call the backend, such as `Prometheus`.
         timeout_s: deadline of one call in seconds, retries included. It is less where the work that
             asks has little time left (`mcp_server.tools.deadline`).
         open_s: seconds for which an open circuit refuses.
+        at_once: how many calls are made at once.
     """
 
-    def __init__(self, name: str, *, timeout_s: float, open_s: float = OPEN_S) -> None:
+    def __init__(
+        self, name: str, *, timeout_s: float, open_s: float = OPEN_S, at_once: int = _AT_ONCE
+    ) -> None:
         self.name = name
         self._timeout_s = timeout_s
         self._open_s = open_s
+        self._at_once = at_once
+        self._places = asyncio.Semaphore(at_once)
         self._circuits = AsyncCircuitBreakerFactory(
             default_threshold=_FAILURES_TO_OPEN,
             default_ttl=open_s,
@@ -227,6 +248,7 @@ class Guard:
         *,
         retry: bool,
         find_out: str = "read what it is now",
+        lasting: bool = False,
     ) -> _T:
         """Return what `ask` returns.
 
@@ -235,13 +257,30 @@ class Guard:
                 gives up connecting after `connect_s`.
             retry: only for what changes nothing.
             find_out: how a caller learns whether a change was made that got no answer.
+            lasting: what is asked for waits on purpose, such as a watch: it takes no place.
 
         Raises:
             BackendUnavailable: no answer in time, no connection, or the circuit is open. A change was
                 not made then.
             OutcomeUnknown: a change was sent and got no answer, or one that tells nothing of it.
-            ToolError: the work that asks has no time left. A change was not sent.
+            ToolError: there is no place, or the work that asks has no time left. A change was not sent.
         """
+        if lasting:
+            return await self._guarded(ask, retry=retry, find_out=find_out)
+        await self._take_a_place()
+        try:
+            return await self._guarded(ask, retry=retry, find_out=find_out)
+        finally:
+            self._places.release()
+
+    async def _take_a_place(self) -> None:
+        try:
+            async with asyncio.timeout(within(_WAIT_FOR_A_PLACE_S)):
+                await self._places.acquire()
+        except TimeoutError:
+            raise _Busy(self.name, self._at_once) from None
+
+    async def _guarded(self, ask: Callable[[], Awaitable[_T]], *, retry: bool, find_out: str) -> _T:
         given_s = self.given_s if retry else self.fair_s()
         try:
             async with self.passing():

@@ -9,7 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from aiohttp import web
 
-from mcp_server.tools.backend import BackendUnavailable, HttpBackend, OutcomeUnknown
+from mcp_server.tools.backend import (
+    BackendUnavailable,
+    HttpBackend,
+    OutcomeUnknown,
+    Probe,
+    SlowAnswer,
+)
 from tests.integration.servers import free_port
 
 pytestmark = pytest.mark.anyio
@@ -128,3 +134,20 @@ async def test_a_long_answer_is_read_whole(service: Service, backend: HttpBacken
     service.answer = long
 
     assert await backend.get("/") == (200, value)
+
+
+async def test_slow_requests_leave_room_to_see_that_the_backend_is_there(
+    service: Service, backend: HttpBackend
+) -> None:
+    async def slow(request: web.Request) -> web.Response:
+        await asyncio.sleep(0 if request.path == "/cheap" else 2)
+        return web.json_response({})
+
+    service.answer = slow
+    probe = Probe("/cheap", after_s=0.3, deadline_s=0.8)
+    told = await asyncio.gather(
+        *(backend.get("/slow", probe=probe) for _ in range(32)), return_exceptions=True
+    )
+
+    assert [type(each) for each in told] == [SlowAnswer] * 32
+    assert await backend.get("/cheap") == (200, {})

@@ -580,6 +580,22 @@ async def test_a_waited_restart_of_a_cluster_that_went_away_tells_what_is_known(
     assert "when it was last known; the Kubernetes cluster main is not available" in result.message
 
 
+async def test_many_that_wait_for_a_rollout_leave_the_tools_to_others(cluster: Cluster) -> None:
+    cluster.create(deployment("slow", "development", replicas=1, node=None))
+    async with family(cluster) as call, asyncio.TaskGroup() as tasks:
+        restart = {**_HERE, "deployment": "slow", "wait_s": 20}
+        waiting = []
+        for _ in range(4):
+            waiting += [tasks.create_task(call("restart_deployment", **restart)) for _ in range(10)]
+            await asyncio.sleep(1.5)
+        listed = [tasks.create_task(call("get_deployments", **_HERE)) for _ in range(10)]
+        await asyncio.wait(listed)
+        still = sum(not task.done() for task in waiting)
+
+    assert still == len(waiting)
+    assert all(task.result().deployments for task in listed)
+
+
 @pytest.mark.parametrize("cut", [False, True], ids=["at the next page", "within a page"])
 async def test_a_cursor_of_a_state_that_is_forgotten_says_start_again(
     cluster: Cluster, cut: bool

@@ -157,6 +157,48 @@ async def forever() -> None:
     await asyncio.sleep(60)
 
 
+class TestPlaces:
+    """So many calls wait for a backend at once, and no more."""
+
+    async def test_a_call_that_finds_none_is_refused_and_tells_nothing_of_the_backend(self) -> None:
+        guard, asked = Guard("B", timeout_s=30, at_once=2), Asked()
+        waiting = [asyncio.create_task(guard.call(forever, retry=True)) for _ in range(2)]
+        await asyncio.sleep(0)
+        refused = await asyncio.gather(
+            *(guard.call(asked, retry=False) for _ in range(6)), return_exceptions=True
+        )
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+
+        for error in refused:
+            assert isinstance(error, ToolError)
+            assert str(error).startswith("2 calls of this server wait for B already; try again")
+            assert error.retryable
+        assert asked.times == 0
+        assert await guard.call(asked, retry=False) == "answer"
+
+    async def test_a_call_waits_for_one_that_is_soon_free(self) -> None:
+        guard = Guard("B", timeout_s=30, at_once=1)
+        first = asyncio.create_task(guard.call(lambda: asyncio.sleep(0.1), retry=True))
+        await asyncio.sleep(0)
+
+        assert await guard.call(Asked(), retry=False) == "answer"
+        await first
+
+    async def test_what_lasts_takes_none(self) -> None:
+        guard = Guard("B", timeout_s=30, at_once=1)
+        lasting = [
+            asyncio.create_task(guard.call(forever, retry=True, lasting=True)) for _ in range(3)
+        ]
+        await asyncio.sleep(0)
+
+        assert await guard.call(Asked(), retry=True) == "answer"
+        for task in lasting:
+            task.cancel()
+        await asyncio.wait(lasting)
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

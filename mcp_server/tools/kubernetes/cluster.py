@@ -195,7 +195,7 @@ class Cluster:
                     raise
                 raise self._no_answer_of_node(what) from None
 
-        response = await self._guard.call(opened, retry=True)
+        response = await self._guard.call(opened, retry=True, lasting=True)
         try:
             if response.status != 200:
                 await self._refuse(response, what)
