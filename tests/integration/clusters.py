@@ -94,7 +94,7 @@ class _Etcd(Server):
 
 
 class ApiServer(Server):
-    """kube-apiserver with static tokens and RBAC.
+    """kube-apiserver with static tokens, certificates of the tests' authority, and RBAC.
 
     Attributes:
         url: https, with a certificate of the tests' authority.
@@ -133,6 +133,7 @@ class ApiServer(Server):
             f"--tls-cert-file={self._identity.cert}",
             f"--tls-private-key-file={self._identity.key}",
             f"--token-auth-file={self._tokens}",
+            f"--client-ca-file={self._authority.ca}",
             *("--authorization-mode=RBAC", "--anonymous-auth=false"),
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={self._key}",
