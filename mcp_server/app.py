@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import signal
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -48,6 +49,11 @@ from mcp_server.transports.mcp import McpDoor
 from mcp_server.transports.rest import RestDoor, wrong_path
 
 __all__ = ["Node", "serve", "serve_stdio"]
+
+# What a call takes beside its work: decisions, counters, the audit. A node that stops waits for the
+# longest deadline and so long. What runs even then is cut off, and has as long to be answered.
+_ACCOUNTING_S = 5.0
+_SETTLE_S = 10.0
 
 
 class Node:
@@ -138,6 +144,12 @@ class Node:
         """Return the URIs of documents and the names of prompts that this node has."""
         return [document.uri for document in self.resources] + [p.name for p in self.prompts]
 
+    def drain(self) -> None:
+        """Take no new requests and end the streams of events; what is in progress goes on."""
+        self.draining = True
+        for door in self._doors:
+            door.drain()
+
     def mcp_door(
         self,
         caller_of: Callable[[ServerRequestContext[Any, Any]], Caller],
@@ -227,19 +239,21 @@ async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> 
     """Run one node, built by `make`, until SIGTERM or SIGINT.
 
     On a signal the node drains: for `listen.drain_s` seconds it answers 503 to new requests, then it
-    closes its listeners, lets the requests in progress end and stops. SIGHUP reloads certificates.
+    closes its listener, lets the requests in progress end and stops. SIGHUP reloads certificates.
     """
     async with make(settings) as node:
         app = node.application()
         async with app.router.lifespan_context(app):
-            public = Listener(app, settings.listen)
+            grace_s = node.gate.longest_s + _ACCOUNTING_S
+            public = Listener(app, settings.listen, graceful_s=math.ceil(grace_s + _SETTLE_S))
             private = Listener(node.telemetry_application(), settings.telemetry, graceful_s=1)
             stop = asyncio.Event()
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stop.set)
             loop.add_signal_handler(signal.SIGHUP, _reload, public, private)
-            serving = asyncio.gather(public.serve(), private.serve())
+            answering = asyncio.create_task(public.serve())
+            serving = asyncio.gather(answering, private.serve())
             stopping = asyncio.create_task(stop.wait())
             # What lives as long as the process is not searched for garbage again with every few calls.
             gc.collect()
@@ -248,11 +262,17 @@ async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> 
             parts: set[asyncio.Future[Any]] = {serving, stopping}
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
-                node.draining = True
+                node.drain()
                 telemetry.log.info("draining", inflight=node.gate.inflight)
                 await asyncio.sleep(settings.listen.drain_s)
-            for listener in (public, private):
-                listener.close()
+            public.close()
+            _, late = await asyncio.wait([answering], timeout=grace_s)
+            if late:
+                telemetry.log.warning("work_cut_off", inflight=node.gate.inflight)
+                node.gate.end_work()
+                await asyncio.wait([answering])
+            # Until then Prometheus and `mcpctl probe` see a node that drains, and not one that is away.
+            private.close()
             stopping.cancel()
             await serving
     telemetry.log.info("stopped", node=settings.node)

@@ -51,7 +51,7 @@ from mcp_server.redaction import (
 )
 from mcp_server.tools.backend import OutcomeUnknown
 from mcp_server.tools.catalog import Catalog, InvalidArguments, Tool, ToolContext, ToolError
-from mcp_server.tools.deadline import deadline
+from mcp_server.tools.deadline import Deadlines
 from mcp_server.tools.presentation import marked, present
 
 __all__ = [
@@ -80,6 +80,7 @@ _CHANGE_NOT_RECORDED = (
     "try again"
 )
 _JUDGED_LIMIT = 4 * 1024  # bytes of JSON in a row, for who asks and for what is asked each
+_DEADLINE_S = 15.0
 _WIRE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ABSENT = Reason(
     code="not_available",
@@ -122,7 +123,7 @@ class Call:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     tool: str | None = None
     changes: bool = False
-    timeout_s: float = 15.0
+    timeout_s: float = _DEADLINE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +237,16 @@ class Gate:
         self._audit = audit
         self.catalog = catalog
         self.inflight = 0
+        self._deadlines = Deadlines()
+
+    @property
+    def longest_s(self) -> float:
+        """The longest deadline of a call in seconds."""
+        return max((tool.timeout_s for tool in self.catalog), default=_DEADLINE_S)
+
+    def end_work(self) -> None:
+        """Cut off what still runs: each call is answered and recorded as one that was too late."""
+        self._deadlines.end()
 
     async def perform(
         self,
@@ -266,7 +277,7 @@ class Gate:
             if call.changes:
                 await self._record_intent(passage)
             try:
-                async with deadline(_shorter(call.timeout_s, obligations.timeout_s)):
+                async with self._deadlines.within(_shorter(call.timeout_s, obligations.timeout_s)):
                     value = await work(obligations)
                 outcome = outcome_of(value)
             except TimeoutError:
@@ -326,7 +337,7 @@ class Gate:
         try:
             answer = await self.perform(caller, call, attempt, outcome_of=_outcome_of)
         except TimeoutError:
-            late = f"{call.method} did not end within its deadline"
+            late = f"{call.method} {self._why_late()}"
             raise Failed(late, retryable=True) from None
         match answer.value:
             case InvalidArguments() as error:
@@ -402,7 +413,7 @@ class Gate:
         try:
             answer = await self.perform(caller, call, work, outcome_of=_outcome_of)
         except TimeoutError:
-            late = _late(tool, changes=call.changes)
+            late = _late(tool, self._why_late(), changes=call.changes)
             return Answer(
                 ToolAnswer(str(late), None, tool.source, is_error=True, retryable=late.retryable),
                 (),
@@ -448,6 +459,11 @@ class Gate:
             raise Refused(
                 [_own_reason("counters_unavailable", _NO_COUNTERS)], retryable=True
             ) from error
+
+    def _why_late(self) -> str:
+        if self._deadlines.over:
+            return "did not end before this node had to stop"
+        return "did not end within its deadline"
 
     async def _refuse_unknown(self, caller: Caller, wire_name: str) -> Answer[ToolAnswer]:
         # What cannot be a tool's name on the wire may be its name in the policy's catalogue, by which
@@ -741,9 +757,8 @@ def _own_reason(code: str, message: str) -> Reason:
     return Reason(code=code, message=message, rule="", solution="Try again in a few seconds.")
 
 
-def _late(tool: Tool[Any, Any], *, changes: bool) -> ToolError:
-    """Return what a caller is told of a call that its deadline cut off, wherever it was then."""
-    why = "did not end within its deadline"
+def _late(tool: Tool[Any, Any], why: str, *, changes: bool) -> ToolError:
+    """Return what a caller is told of a call that was cut off, wherever it was then."""
     if not changes:
         return ToolError(f"{tool.wire_name} {why}", retryable=True)
     return OutcomeUnknown(tool.wire_name, why, find_out=tool.find_out)

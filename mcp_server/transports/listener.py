@@ -18,15 +18,14 @@ from mcp_server.tls import renew_server_context, server_context
 
 __all__ = ["Listener"]
 
-_GRACE_S = 20
-
 
 class Listener:
     """One listening socket and the application behind it.
 
     Args:
         settings: address, TLS and the DNS names of the peers that may connect.
-        graceful_s: how long requests in progress may still take when the listener closes.
+        graceful_s: how long requests in progress may still take when the listener closes; then they
+            are cut off without an answer.
     """
 
     def __init__(
@@ -34,7 +33,7 @@ class Listener:
         app: ASGIApp,
         settings: ListenSettings | TelemetrySettings,
         *,
-        graceful_s: int = _GRACE_S,
+        graceful_s: int,
     ) -> None:
         self._settings = settings
         self._context = server_context(settings.tls) if settings.tls else None

@@ -85,6 +85,8 @@ class McpDoor:
         self._caller_of = caller_of
         self._on_node_unavailable = on_node_unavailable
         self.changes = InMemorySubscriptionBus()
+        self._streams = ListenHandler(self.changes)
+        self._draining = False
         self.server: Server[Any] = Server(
             "enterprise-mcp",
             version=__version__,
@@ -99,7 +101,7 @@ class McpDoor:
             on_list_prompts=self._list_prompts,
             on_get_prompt=self._get_prompt,
             on_completion=self._complete,
-            on_subscriptions_listen=ListenHandler(self.changes),
+            on_subscriptions_listen=self._listen,
         )
         self.server.middleware.append(self._decide)
 
@@ -119,6 +121,18 @@ class McpDoor:
             return await call_next(ctx)
 
         return await self._perform(ctx, call, work)
+
+    async def _listen(
+        self, ctx: _Context, params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
+        if self._draining:
+            raise MCPError(UNAVAILABLE, "this node is stopping; try again", {"retryable": True})
+        return await self._streams(ctx, params)
+
+    def drain(self) -> None:
+        """Let every stream of events end as the protocol has it, and open no other."""
+        self._draining = True
+        self._streams.close()
 
     async def _perform(
         self, ctx: _Context, call: Call, work: Callable[[Obligations], Awaitable[_T]]
