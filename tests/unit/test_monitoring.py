@@ -19,7 +19,7 @@ from mcp_server.tools.deadline import deadline
 from mcp_server.tools.monitoring.alerts import GetAlertsArguments
 from mcp_server.tools.monitoring.dashboards import Dashboards
 from mcp_server.tools.monitoring.matchers import MOST_MATCHERS, matchers_of
-from mcp_server.tools.monitoring.metrics import _largest_first, _row
+from mcp_server.tools.monitoring.metrics import _largest_first, _row, _short
 from mcp_server.tools.monitoring.names import NearNames, names_in, near_names
 from mcp_server.tools.monitoring.prometheus import (
     QueryRefused,
@@ -217,6 +217,30 @@ def test_the_largest_latest_value_comes_first_and_nan_last() -> None:
     found = sorted(map(series, (math.nan, 1.0, -math.inf, 5.0)), key=_largest_first)
 
     assert [each.labels["v"] for each in found] == ["5.0", "1.0", "-inf", "nan"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1785312345.0, "1785312345"),
+        (1785312345.67, "1785312346"),
+        (123456789.25, "123456789.2"),
+        (1234567, "1234567"),
+        (-68719476736.0, "-68719476736"),
+        (999999999999999.0, "999999999999999"),
+        (1e15, "1e+15"),
+        (1.8446744073709552e19, "1.844674407e+19"),
+        (0.1 + 0.2, "0.3"),
+        (1 / 3, "0.3333333333"),
+        (0.0, "0"),
+        (-0.0, "0"),
+        (1.5e-7, "1.5e-07"),
+        (None, None),
+        ("[masked by policy]", "[masked by policy]"),
+    ],
+)
+def test_numbers_of_a_text_are_as_exact_as_they_are_asked_for(value: Any, text: Any) -> None:
+    assert _short(value) == text
 
 
 def test_a_native_histogram_is_counted_and_has_no_value() -> None:

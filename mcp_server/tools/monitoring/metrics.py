@@ -49,6 +49,8 @@ _COUNTED_AT = 25
 # A cursor says when its list was asked for; that must not open times which the arguments do not name.
 _CURSOR_AGE_S = 3600
 _CLOCKS_DIFFER_S = 60
+# Above it, a float does not hold every whole number.
+_LARGEST_IN_FULL = 1e15
 _FAMILY_SUFFIXES = ("_bucket", "_count", "_sum", "_total", "_created")
 
 
@@ -375,5 +377,9 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
 
 
 def _short(value: Any) -> Any:
-    # The policy may have put a mask in the place of a number.
-    return f"{value:.6g}" if isinstance(value, int | float) else value
+    """Return a number in full where it is whole and below 10^15, with ten digits where it is not."""
+    if not isinstance(value, int | float):
+        # The policy may have put a mask in the place of a number.
+        return value
+    whole = value == int(value) and abs(value) < _LARGEST_IN_FULL
+    return str(int(value)) if whole else f"{value:.10g}"
