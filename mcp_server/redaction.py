@@ -23,6 +23,7 @@ __all__ = [
     "RedactedArguments",
     "is_secret_key",
     "redact_arguments",
+    "redact_labels",
     "redact_shapes",
     "redact_text",
     "without_secrets",
@@ -64,6 +65,17 @@ _SECRET_PARTS = (
 # ... or are one of these, which as parts of words would hit too much.
 _SECRET_WORDS = frozenset({"auth", "jwt", "otp", "pass", "pin", "pwd", "apitoken", "sig"})
 
+# A label that ends in one of these tells about a secret, and is none.
+_ABOUT_A_SECRET = (
+    *("name", "namespace", "type", "kind", "class", "version", "status", "reason", "issuer"),
+    *("provider", "store", "file", "path", "ttl", "expiry", "count", "total"),
+)
+# What Kubernetes takes for the name of an object, and for a key within a Secret.
+_OBJECT_NAME = re.compile(r"(?=[^a-z]*[a-z])[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
+_DATA_KEY = re.compile(r"[\w.-]{1,253}", re.ASCII)
+# Such names have words in them, credentials such runs of letters and digits.
+_RANDOM_RUN = re.compile(r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{20}", re.ASCII)
+
 _KEY_VALUE_NAMES = ("name", "key")
 _LABEL_SETS = frozenset({"annotations", "labels"})
 
@@ -102,10 +114,10 @@ _SECRET_TEXT = (
         r"(?:\"[^\"]*\"?|'[^']*'?|[^\s\"',;&}-][^\s\"',;&}]*)",
         re.IGNORECASE,
     ),
-    # password=…, "client_secret": "…"
+    # password=…, "client_secret": "…"; see `_names_no_secret`
     re.compile(
         r"(?P<kept>(?:pass(?:word|wd|phrase|code)|secret|token|(?:api|access|secret|private)[_-]?key)"
-        r"[\"']?[ \t]{0,4}[:=][ \t]{0,4})(?:\"[^\"]*\"?|'[^']*'?|[^\s\"',;&}]{1,})",
+        r"[\"']?[ \t]{0,4}[:=][ \t]{0,4})(?P<value>\"[^\"]*\"?|'[^']*'?|[^\s\"',;&}]{1,})",
         re.IGNORECASE,
     ),
     # Keys that announce themselves: AWS, GitHub, Slack, OpenAI, Google, Stripe and the like.
@@ -115,6 +127,31 @@ _SECRET_TEXT = (
         r"|AIza[\w-]{30,}|[rs]k_(?:live|test)_\w{10,}|npm_[A-Za-z0-9]{30,}|dckr_pat_[\w-]{20,})",
         re.ASCII,
     ),
+)
+
+# Tags of images, and how an image's name begins before one whose last word is that of a secret. The
+# less a tag looks like a version, the more its name must look like that of an image: `grep` prints what
+# is in a file as `secrets/db-password:1234`.
+_DOTTED = r"v[0-9]{1,4}|v?[0-9]{1,4}(?:\.[0-9]{1,8}){1,4}"
+_WORD = r"[0-9]{1,3}|latest|stable|edge|nightly|main|master"
+_BUILD = r"[0-9]{1,8}|(?:[a-z]{1,12}-)?(?:[0-9a-f]{7,12}|[0-9a-f]{40})"
+_TAG = re.compile(
+    rf"(?:(?:(?P<dotted>{_DOTTED})|(?P<word>{_WORD}))(?:[._+-][a-z0-9][a-z0-9._+-]{{0,24}})?|{_BUILD})"
+    r"(?:@sha256:[0-9a-f]{64})?[])>:.]{0,3}",
+    re.ASCII,
+)
+_REPOSITORY = re.compile(
+    r"(?<![\w./:@~%+-])(?P<host>(?:[a-z0-9-]+\.[a-z0-9.-]+(?::[0-9]{1,5})?|[a-z0-9-]+:[0-9]{1,5})/)?"
+    r"(?P<path>(?:[a-z0-9][a-z0-9._-]*/)*)(?P<compound>[a-z0-9][a-z0-9._-]*[._-])?\Z",
+    re.ASCII,
+)
+_LONGEST_REPOSITORY = 255
+# What is said of a file or a field whose name is that of a secret: `…/token: permission denied`.
+_SAID_OF_IT = re.compile(
+    r"(?:no such (?:file|host|key)|permission denied|operation not permitted|not found|not a directory|"
+    r"is a directory|(?:is|was|are) (?:required|missing|invalid|expired|empty)|has expired|"
+    r"required value|must (?:be|not)|cannot be|does not|too (?:short|long|many))\b",
+    re.IGNORECASE,
 )
 
 # A private key whose lines are seen one after the other. They end with base64, and the longest keys
@@ -296,10 +333,30 @@ def _without_secret_labels(name: str, value: Any) -> Any:
     """Return `value`; where it is a set of labels, what stands under a secret's name is replaced."""
     if name not in _LABEL_SETS or not isinstance(value, dict):
         return value
+    return redact_labels(value)
+
+
+def redact_labels(labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Return labels without the values of those that are secrets by their names.
+
+    What only tells about a secret stays: `secret_name`, `token_type`. So does what Kubernetes calls
+    a Secret in series about it: `secret` beside `namespace`, and `secret_key` beside `secret_name`.
+    """
     return {
-        key: REDACTED if isinstance(text, str) and is_secret_key(key) else text
-        for key, text in value.items()
+        key: REDACTED if isinstance(text, str) and _is_secret_label(key, text, labels) else text
+        for key, text in labels.items()
     }
+
+
+def _is_secret_label(key: str, value: str, labels: Mapping[str, Any]) -> bool:
+    if not is_secret_key(key) or _NOT_ALPHANUMERIC.sub("", key).casefold().endswith(
+        _ABOUT_A_SECRET
+    ):
+        return False
+    names_an_object = (
+        key == "secret" and "namespace" in labels and _OBJECT_NAME.fullmatch(value)
+    ) or (key == "secret_key" and "secret_name" in labels and _DATA_KEY.fullmatch(value))
+    return not names_an_object or _RANDOM_RUN.search(value) is not None
 
 
 def _free_name(name: str, taken: Mapping[str, Any]) -> str:
@@ -331,7 +388,31 @@ def _holds_secret(mapping: Mapping[Any, Any], key: Any) -> bool:
 
 
 def _replacement(match: re.Match[str]) -> str:
-    return match.groupdict().get("kept", "") + REDACTED
+    groups = match.groupdict()
+    if "value" in groups and _names_no_secret(match):
+        return match[0]
+    return groups.get("kept", "") + REDACTED
+
+
+def _names_no_secret(match: re.Match[str]) -> bool:
+    """Tell whether `token: …` is the end of an image's name with its tag, or an error about it."""
+    kept, value = match["kept"], match["value"]
+    if kept[-1] in " \t":
+        return ":" in kept and _SAID_OF_IT.match(match.string, match.start("value")) is not None
+    # Names of images are in lower case.
+    if kept[-1] != ":" or kept[-2] in "\"'" or not kept.islower():
+        return False
+    tag = _TAG.fullmatch(value)
+    start = match.start()
+    name = _REPOSITORY.search(match.string, max(0, start - _LONGEST_REPOSITORY), start)
+    if tag is None or name is None:
+        return False
+    if name["host"]:
+        return True
+    if name["path"]:
+        return tag["dotted"] is not None or (tag["word"] is not None and bool(name["compound"]))
+    # auth-token:1.4.2
+    return bool(name["compound"]) and tag["dotted"] is not None and tag["dotted"].count(".") > 1
 
 
 def _size(text: str) -> int:

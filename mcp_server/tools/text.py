@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mcp_server.redaction import REDACTED
+
 __all__ = ["clipped", "table"]
 
 _MAX_CELL = 200
 _GAP = " … "
+# Labels that may name a Secret and then are left as they are (`redact_labels`): as an assignment their
+# text would be taken for a credential.
+_NAMED = ("secret", "secret_key")
 
 
 def clipped(text: str, most: int) -> str:
@@ -40,14 +45,19 @@ def table(
     most = {column: (widths or {}).get(column, _MAX_CELL) for column in columns}
     lines = [" | ".join(columns)]
     lines += [
-        " | ".join(_cell(row.get(column), most[column]) for column in columns) for row in rows
+        " | ".join(_cell(column, row.get(column), most[column]) for column in columns)
+        for row in rows
     ]
     return "\n".join(lines)
 
 
-def _cell(value: Any, most: int) -> str:
+def _cell(column: str, value: Any, most: int) -> str:
     if value is None:
         return "-"
     if isinstance(value, Mapping):
-        value = ", ".join(f"{key}={item}" for key, item in value.items())
+        named = _NAMED if column == "labels" else ()
+        value = ", ".join(
+            f"{key} {item}" if key in named and item != REDACTED else f"{key}={item}"
+            for key, item in value.items()
+        )
     return clipped(" ".join(str(value).split()).replace("|", "/"), most)

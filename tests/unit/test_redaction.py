@@ -22,6 +22,7 @@ from mcp_server.redaction import (
     redact_text,
     without_secrets,
 )
+from mcp_server.tools.text import table
 
 _SECRET = "hunter2-Zq9"
 
@@ -231,6 +232,93 @@ def test_text_that_only_speaks_of_secrets_stays_as_it_is(text: str) -> None:
     assert redact_text(text) == text
 
 
+_DIGEST_OF_IMAGE = "sha256:" + "0a1b" * 16
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "registry.example.com/team/auth-token:1.4.2",
+        "registry.example.com:5000/auth-token:2026.01.31-3f2c1ab",
+        "localhost:5000/reset-password:v2",
+        "ghcr.io/team/auth-token:3f2c1ab",
+        "ghcr.io/team/auth-token:sha-3f2c1ab",
+        f"ghcr.io/team/auth-token:{'3f2c1abd' * 5}",
+        f"ghcr.io/team/auth-token:1.4.2@{_DIGEST_OF_IMAGE}",
+        f"ghcr.io/team/auth-token@{_DIGEST_OF_IMAGE}",
+        "registry.example.com/team/token:4711",
+        "team/auth-token:1.4.2",
+        "team/auth-token:v2",
+        "team/auth-token:latest",
+        "team/client_secret:1.4.2-alpine3.19",
+        "envoyproxy/ratelimit-token:1",
+        "auth-token:1.4.2",
+        "auth-token:1.4.2, reset-password:2.0.1",
+        "image=team/auth-token:1.4.2, node=n1",
+        'Failed to pull image "registry.example.com/team/auth-token:1.4.2": 403 Forbidden',
+        "manifest for team/auth-token:1.4.2 not found",
+        "team/auth-token:1.4.2: not found (team/auth-token:1.4.3)",
+        '{"image":"team/auth-token:1.4.2","name":"main"}',
+    ],
+)
+def test_the_name_of_an_image_keeps_its_tag(text: str) -> None:
+    assert redact_text(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "open /run/secrets/db-password: no such file or directory",
+        "open /var/run/secrets/kubernetes.io/serviceaccount/token: permission denied",
+        "env[1].valueFrom.secretKeyRef: secret: Required value",
+        "password: must be at least 12 characters",
+        "token: is expired",
+    ],
+)
+def test_what_is_said_of_a_secret_stays(text: str) -> None:
+    assert redact_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        # As `grep` and `head` print the contents of files.
+        ("/run/secrets/token:hunter2", "/run/secrets/token:[redacted]"),
+        ("/run/secrets/db-password:1.4.2", "/run/secrets/db-password:[redacted]"),
+        ("secrets/db-password:hunter2", "secrets/db-password:[redacted]"),
+        ("secrets/db-password:1234", "secrets/db-password:[redacted]"),
+        ("secrets/db-password:20260131", "secrets/db-password:[redacted]"),
+        ("secrets/password:latest", "secrets/password:[redacted]"),
+        ("secrets/api-token:3f2c1ab", "secrets/api-token:[redacted]"),
+        ("./secrets/token:1.4.2", "./secrets/token:[redacted]"),
+        # A host alone does not make an image.
+        ("git.example.com/a/password:hunter2", "git.example.com/a/password:[redacted]"),
+        (f"ghcr.io/a/token:{'3f2c1abd' * 4}", "ghcr.io/a/token:[redacted]"),
+        (f"ghcr.io/a/token:{'3f2c1abd' * 8}", "ghcr.io/a/token:[redacted]"),
+        ("https://ghcr.io/a/token:1.4.2", "https://ghcr.io/a/token:[redacted]"),
+        # Neither do assignments.
+        ("username/password:1234", "username/password:[redacted]"),
+        ("username/password: latest", "username/password: [redacted]"),
+        ("team/auth-token: 1.4.2", "team/auth-token: [redacted]"),
+        ("team/auth-token=1.4.2", "team/auth-token=[redacted]"),
+        ('team/auth-token:"1.4.2"', "team/auth-token:[redacted]"),
+        ('"team/auth-token":1.4.2', '"team/auth-token":[redacted]'),
+        ("X-Auth-Token:1.4.2", "X-Auth-Token:[redacted]"),
+        ("token:1.4.2", "token:[redacted]"),
+        ("auth-token:1.4", "auth-token:[redacted]"),
+        ("auth-token:latest", "auth-token:[redacted]"),
+        ("auth-token:v2", "auth-token:[redacted]"),
+        # Words that only begin like an error.
+        ("password: notfound", "password: [redacted]"),
+        ("password: permission", "password: [redacted]"),
+        ('password: "not found"', "password: [redacted]"),
+        ("password=permission denied", "password=[redacted] denied"),
+    ],
+)
+def test_what_is_neither_an_image_nor_an_error_is_masked(text: str, clean: str) -> None:
+    assert redact_text(text) == clean
+
+
 @pytest.mark.parametrize("key", ["query", "namespace", "asset_type", "author", "passage", "spin"])
 def test_ordinary_names_are_not_secret(key: str) -> None:
     assert not is_secret_key(key)
@@ -375,6 +463,12 @@ def test_what_is_too_deep_to_be_searched_is_withheld() -> None:
         "Basic " + "a" * 300_000,
         "Basic " * 50_000,
         string.ascii_letters * 6_000,
+        "a/token:1.2.3 " * 20_000,
+        "a/" * 100 + "token:1.2.3 " * 20_000,
+        ("a." * 120 + "token:1 ") * 1_200,
+        ("=a" * 120 + "/token:1 ") * 1_200,
+        ("a-" * 120 + "/token:1.1 ") * 1_200,
+        "token: not " * 25_000,
     ],
     ids=lambda text: text[:16],
 )
@@ -401,6 +495,63 @@ def test_labels_under_the_name_of_a_secret_are_masked_in_results(labels: str) ->
     shown = redact_shapes({"rows": [{labels: {"password": "hunter2", "app": "web"}}]})
 
     assert shown == {"rows": [{labels: {"password": REDACTED, "app": "web"}}]}
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        # What tells about a secret, as exporters name it.
+        {"secret_name": "shop-tls", "secret_namespace": "prod", "secret_key": "tls.crt"},
+        {"host": "shop.example.com", "secret_name": "shop-tls"},
+        {"namespace": "prod", "secret": "shop-tls", "type": "kubernetes.io/tls"},
+        {"namespace": "prod", "secret": "sh.helm.release.v1.shop.v3"},
+        {"gen_ai_token_type": "input"},
+        {"secretName": "shop-tls", "secret-type": "tls", "tokenKind": "bearer"},
+        {"password_file": "/run/secrets/db", "token_ttl": "5m", "credential_provider": "vault"},
+        {"cert-manager.io/secret-name": "shop-tls"},
+    ],
+)
+def test_labels_that_tell_about_a_secret_are_kept(labels: dict[str, str]) -> None:
+    assert redact_shapes({"labels": labels}) == {"labels": labels}
+    text = table([{"labels": labels}], ["labels"])
+    assert redact_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("labels", "hidden"),
+    [
+        ({"secret": "hunter2"}, "secret"),
+        ({"namespace": "prod", "secret": "Hunter2"}, "secret"),
+        ({"namespace": "prod", "secret": "hunter2!"}, "secret"),
+        ({"namespace": "prod", "secret": "4711"}, "secret"),
+        ({"namespace": "prod", "secret": "9f86d081884c7d659a2feaa0c55ad015"}, "secret"),
+        ({"namespace": "prod", "client_secret": "shop-tls"}, "client_secret"),
+        ({"namespace": "prod", "token": "shop-tls"}, "token"),
+        ({"secret_key": "tls.crt"}, "secret_key"),
+        ({"secret_name": "s3", "secret_key": "wJalrXUtnFEMI/K7MDENG/bPxRfi"}, "secret_key"),
+        ({"secret_name": "s3", "secret_key": "wJalrXUtnFEMIK7MDENGbPxRfiCY"}, "secret_key"),
+        ({"secret_name": "s3", "access_key": "tls.crt"}, "access_key"),
+        ({"secret_id": "9f86d081"}, "secret_id"),
+        ({"vault_token": "s.abc"}, "vault_token"),
+        ({"name_secret": "shop-tls"}, "name_secret"),
+    ],
+)
+def test_labels_that_hold_a_secret_are_masked(labels: dict[str, str], hidden: str) -> None:
+    shown = redact_shapes({"labels": labels})["labels"]
+
+    assert shown == {**labels, hidden: REDACTED}
+    assert labels[hidden] not in redact_text(table([{"labels": shown}], ["labels"]))
+
+
+def test_only_labels_are_written_without_the_mark_of_an_assignment() -> None:
+    row = {"secret": "hunter2", "namespace": "prod"}
+
+    assert "hunter2" not in redact_text(table([{"before": row}], ["before"]))
+
+
+@pytest.mark.parametrize("key", ["secret_name", "secret_namespace", "gen_ai_token_type"])
+def test_arguments_are_masked_under_such_names_all_the_same(key: str) -> None:
+    assert is_secret_key(key)
 
 
 def test_a_result_keeps_honest_values_under_names_that_sound_secret() -> None:
