@@ -218,14 +218,15 @@ class TestOtherHosts:
     def test_they_are_neither_in_the_hosts_file_nor_among_the_addresses_of_the_authority(
         self, tmp_path: Path
     ) -> None:
-        tasks = yaml.safe_load((ROOT / "roles/base/tasks/configure.yml").read_text())
-        (task,) = (each for each in tasks if each["name"] == "configure | Name all hosts")
+        tasks = yaml.safe_load((ROOT / "roles/base/tasks/hosts.yml").read_text())
         hosts, networks = tmp_path / "hosts", tmp_path / "networks"
-        task["ansible.builtin.blockinfile"] |= {"path": str(hosts), "create": True}
-        del (
-            task["ansible.builtin.blockinfile"]["owner"],
-            task["ansible.builtin.blockinfile"]["group"],
-        )
+        for task in tasks:
+            if "ansible.builtin.blockinfile" in task:
+                task["ansible.builtin.blockinfile"] |= {"create": True}
+                del (
+                    task["ansible.builtin.blockinfile"]["owner"],
+                    task["ansible.builtin.blockinfile"]["group"],
+                )
         content = "{{ pki_permitted_networks | to_json }}"
         play = {
             "hosts": "all1",
@@ -235,7 +236,10 @@ class TestOtherHosts:
                 for role in ("base", "pki")
                 for part in ("defaults", "vars")
             ],
-            "tasks": [task, {"ansible.builtin.copy": {"content": content, "dest": str(networks)}}],
+            "tasks": [
+                *tasks,
+                {"ansible.builtin.copy": {"content": content, "dest": str(networks)}},
+            ],
         }
         (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
         local = {
@@ -243,8 +247,9 @@ class TestOtherHosts:
             "ansible_python_interpreter": sys.executable,
             "base_domain": "lab.internal",
         }
+        inventory = write(tmp_path, self.with_erp(), **local)
 
-        result = run(write(tmp_path, self.with_erp(), **local), str(tmp_path / "play.yml"))
+        result = run(inventory, str(tmp_path / "play.yml"), "-e", f"__base_hosts_file={hosts}")
 
         assert result.returncode == 0, result.stdout
         assert hosts.read_text().count("lab.internal") == 4
