@@ -172,8 +172,10 @@ REFUSED = {
     "expired": "expired-cert.pem is valid from",
     "early": "early-cert.pem is valid from",
     "otherkey": "otherkey-cert.pem belongs to another key than",
-    "nofile": "what it names must exist",
-    "nokey": "needs two files on the controller, certificate and private_key",
+    "nofile": "(PEM), by their paths. No such file: certificate",
+    "nokey": "No such file: private_key",
+    "content": "No such file: certificate and private_key",
+    "nodict": "It is no dictionary",
     "notpem": "holds no certificate in PEM",
     "locked": "holds no private key in PEM that can be read without a password",
     "noname": "lacks the subject alternative names DNS:nginx.noname.lab.internal; it has DNS:noname",
@@ -195,6 +197,8 @@ def cases(company: Company, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         "otherkey": {**good["otherkey"], "private_key": good["locked"]["private_key"]},
         "nofile": {**good["nofile"], "certificate": "/nowhere/cert.pem"},
         "nokey": {"certificate": good["nokey"]["certificate"]},
+        "content": {kind: Path(path).read_text() for kind, path in good["content"].items()},
+        "nodict": good["nodict"]["certificate"],
         "notpem": {**good["notpem"], "certificate": good["notpem"]["private_key"]},
         "locked": {**good["locked"], "private_key": str(locked)},
         "noname": company.sign(Certificate(names("noname")[1:]), "noname"),
@@ -220,6 +224,7 @@ def test_a_pair_that_would_not_work_is_refused_before_it_is_copied(
     assert said.keys() == refused.keys()
     assert {host for host, reason in refused.items() if reason not in said[host]} == set(), said
     assert [*(tmp_path / "tls").rglob("*.pem")] == []
+    assert "BEGIN" not in done.stdout + done.stderr
 
 
 def test_the_own_authority_signs_for_hosts_of_ipv4_and_of_ipv6_and_a_second_run_changes_nothing(
