@@ -1,4 +1,4 @@
-"""A host's address is base_address where the inventory sets it, else ansible_host: one of them is enough."""
+"""A host's address is base_address where it is set, else ansible_host: one of them is enough."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.plays import LOCAL, ROOT, ansible_playbook, role_of, run_play
+from tests.plays import LOCAL, ROOT, ansible_playbook, run_play
 
 GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
 EXPRESSIONS = {
     "pki": "pki_permitted_networks",
     "postgres": "postgres_client_addresses",
-    "mcp_server": "[mcp_server_public_url, mcp_server_listen_address, __mcp_server_settings.listen.trusted_proxies]",
+    "mcp_server": "[mcp_server_public_url] + __mcp_server_loadbalancer_addresses",
     "nginx": "nginx_listen_addresses",
     "redis": "redis_listen_addresses",
     "prometheus": "prometheus_listen_address",
@@ -53,7 +53,7 @@ def test_every_role_finds_the_address(tmp_path: Path, addresses: dict[str, str])
     assert {role: json.loads(value) for role, value in found.items()} == {
         "pki": ["192.0.2.1/32", "127.0.0.0/8"],
         "postgres": ["192.0.2.1"],
-        "mcp_server": ["https://192.0.2.1", "192.0.2.1", ["192.0.2.1"]],
+        "mcp_server": ["https://192.0.2.1", "192.0.2.1"],
         "nginx": ["192.0.2.1"],
         "redis": ["192.0.2.1"],
         "prometheus": "192.0.2.1",
