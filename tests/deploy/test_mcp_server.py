@@ -69,13 +69,13 @@ def test_the_configuration_holds_no_secret(host: Shell, installation: Installati
 
 
 def test_credentials_are_readable_by_the_unit_alone(host: Shell) -> None:
-    directory = "/etc/mcp_server/credentials"
-
-    assert host.file(directory).mode == 0o700
-    assert set(host.file(directory).listdir()) == CREDENTIALS
-    for name in CREDENTIALS:
-        file = host.file(f"{directory}/{name}")
-        assert (file.user, file.mode, file.size > 0) == ("root", 0o400, True), name
+    for directory in ("/etc/mcp_server/credentials", "/etc/mcp_server/credentials.next"):
+        assert host.file(directory).mode == 0o700
+        assert set(host.file(directory).listdir()) == CREDENTIALS
+        for name in CREDENTIALS:
+            file = host.file(f"{directory}/{name}")
+            assert (file.user, file.mode, file.size > 0) == ("root", 0o400, True), name
+    assert not host.file("/etc/mcp_server/credentials.previous").exists
     pid = host.check_output("systemctl show -P MainPID mcp-server.service")
     assert "password" not in host.check_output(f"tr '\\0' '\\n' < /proc/{pid}/environ").lower()
 

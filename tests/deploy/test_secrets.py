@@ -15,9 +15,19 @@ testinfra_hosts = ["ansible://all"]
 # The files of a host that may hold a secret, by group and by the secret's name on the controller.
 ALLOWED = {
     "mcp_servers": {
-        "jwt_secret": {"/etc/mcp_server/credentials/jwt_secret"},
-        "postgres_server_password": {"/etc/mcp_server/credentials/database_password"},
-        "redis_password": {"/etc/mcp_server/credentials/redis_password"},
+        # Those that the unit reads, and those that it would get with its next restart.
+        "jwt_secret": {
+            "/etc/mcp_server/credentials/jwt_secret",
+            "/etc/mcp_server/credentials.next/jwt_secret",
+        },
+        "postgres_server_password": {
+            "/etc/mcp_server/credentials/database_password",
+            "/etc/mcp_server/credentials.next/database_password",
+        },
+        "redis_password": {
+            "/etc/mcp_server/credentials/redis_password",
+            "/etc/mcp_server/credentials.next/redis_password",
+        },
     },
 }
 # Private keys that a host makes itself: SSH, its certificates, one of a Debian package for nobody.

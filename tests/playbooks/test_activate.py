@@ -1,0 +1,198 @@
+"""A node goes back to all that it was seen ready with: release, configuration and credentials.
+
+The role's own tasks run on this machine, in folders of the test. A systemctl that reads credentials at a
+restart, as systemd does, and a mcpctl that is ready with one password only stand for the server.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.plays import LOCAL, ROOT, role_of, run_play
+
+RIGHT, WRONG = "right-" * 4, "wrong-" * 4
+
+SYSTEMCTL = """\
+#!/bin/sh
+case "$*" in
+  *show*) printf 'LoadState=loaded\\nActiveState=active\\nSubState=running\\nUnitFileState=enabled\\n' ;;
+  *is-active*) echo active ;;
+  *restart*) rm -rf {node}/loaded && cp -r {node}/etc/credentials {node}/loaded ;;
+esac
+"""
+# With a file `cut` there, the run ends in the middle of the wait, as by a lost connection.
+MCPCTL = """\
+#!/bin/sh
+if [ -e {node}/cut ]; then
+  run=$$
+  while parent=$(awk '/^PPid/ {{print $2}}' /proc/$run/status); [ "$parent" != {test} ]; do
+    run=$parent
+  done
+  kill -9 "$run"
+fi
+[ "$(cat {node}/loaded/redis_password)" = {right} ] && grep -q good {node}/etc/config.yaml && exit
+echo '{{"ready": false, "checks": {{"counters": "WRONGPASS"}}}}'
+exit 1
+"""
+
+
+class Node:
+    """A node of its own folders, and the runs that change it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.config, self.opt = folder / "etc", folder / "opt"
+        for path in (self.config / "credentials", self.config / "credentials.next"):
+            path.mkdir(parents=True, mode=0o700)
+        (folder / "bin").mkdir()
+        self._program(folder / "bin/systemctl", SYSTEMCTL)
+        (folder / "unit").write_text("[Service]\n")
+        (folder / "ca.pem").write_text("the authority")
+
+    def _program(self, path: Path, text: str) -> None:
+        path.write_text(text.format(node=self._folder, test=os.getpid(), right=RIGHT))
+        path.chmod(0o755)
+
+    def roll_out(
+        self, release: str, *, password: str = RIGHT, config: str = "good"
+    ) -> subprocess.CompletedProcess[str]:
+        """Bring a release with a configuration and a password to the node."""
+        (self.opt / "releases" / release / "bin").mkdir(parents=True, exist_ok=True)
+        self._program(self.opt / "releases" / release / "bin/mcpctl", MCPCTL)
+        (self.config / "config.next.yaml").write_text(config)
+        variables: dict[str, Any] = {
+            **LOCAL,
+            "mcp_server_jwt_secret": "a" * 32,
+            "mcp_server_redis_password": password,
+            "mcp_server_database_password": "c" * 32,
+            "mcp_server_log_level": "INFO" if config == "good" else "ERROR",
+            "mcp_server_ready_timeout_s": 1,
+            "pki_ca_certificate_file": str(self._folder / "ca.pem"),
+            "__mcp_server_complete": {"stat": {"exists": True}},
+            "__mcp_server_config_dir": str(self.config),
+            "__mcp_server_release": release,
+            "__mcp_server_release_dir": str(self.opt / "releases" / release),
+            "__mcp_server_return_s": 0,
+            "__mcp_server_root": str(self.opt),
+            "__mcp_server_unit_file": str(self._folder / "unit"),
+            "__mcp_server_user": "root",
+        }
+        return run_play(
+            self._folder,
+            [role_of("mcp_server", "decide"), credentials(), role_of("mcp_server", "service")],
+            inventory=ROOT / "inventories/lab",
+            hosts="mcp1",
+            variables=variables,
+            as_root=True,
+            path=self._folder / "bin",
+        )
+
+    def runs(self) -> dict[str, object]:
+        """Return what the node runs with, and what would restart it."""
+        return {
+            "release": (self.opt / "current").readlink().name,
+            "config": (self.config / "config.yaml").read_text(),
+            "credentials": contents(self.config / "credentials"),
+            "loaded": contents(self._folder / "loaded"),
+            "applied": (self.config / "applied").read_text(),
+        }
+
+    def cut(self, *, on: bool) -> None:
+        """Let runs end while they wait until the server is ready."""
+        (self._folder / "cut").touch() if on else (self._folder / "cut").unlink()
+
+
+def credentials() -> dict[str, Any]:
+    """Return the task of the role that writes the credentials."""
+    tasks = yaml.safe_load((ROOT / "roles/mcp_server/tasks/configure.yml").read_text())
+    (task,) = (
+        each for each in tasks if each["name"].startswith("configure | Write the credentials")
+    )
+    return dict(task)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """A node that release r1 runs on."""
+    node = Node(tmp_path)
+    done = node.roll_out("r1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return node
+
+
+def test_a_wrong_secret_is_taken_back(node: Node) -> None:
+    before = node.runs()
+
+    failed = node.roll_out("r2", password=WRONG)
+
+    said = " ".join(failed.stdout.split())
+    assert failed.returncode != 0
+    assert "did not become ready with release r2" in said
+    assert "It runs r1 with its configuration and credentials again. The nodes after it" in said
+    assert WRONG not in failed.stdout + failed.stderr
+    assert node.runs() == before
+
+
+def test_an_interrupted_change_is_no_state_to_go_back_to(node: Node) -> None:
+    before = node.runs()
+    node.cut(on=True)
+    cut = node.roll_out("r2", password=WRONG, config="bad")
+    assert cut.returncode == -9
+    assert (node.opt / "current").readlink().name == "r2"
+    kept = node.config / "credentials.previous"
+    assert contents(kept)["redis_password"] == RIGHT
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in kept.iterdir()} == {0o400}
+    node.cut(on=False)
+
+    failed = node.roll_out("r2", password=WRONG, config="bad")
+
+    assert "It runs r1 with its configuration and credentials again." in " ".join(
+        failed.stdout.split()
+    )
+    assert node.runs() == before
+
+
+def test_a_mended_change_comes_through_and_leaves_no_other_secrets_than_those_in_use(
+    node: Node,
+) -> None:
+    node.roll_out("r2", password=WRONG)
+
+    done = node.roll_out("r2")
+    again = node.roll_out("r2")
+
+    assert done.returncode == 0, done.stdout
+    assert node.runs()["release"] == "r2"
+    assert "changed=0" in again.stdout
+    secret = [path for path in node.config.rglob("*") if RIGHT in read(path) or WRONG in read(path)]
+    assert sorted(path.parent.name for path in secret) == ["credentials", "credentials.next"]
+    for path in secret:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o400
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+def test_a_first_start_that_fails_has_nothing_to_go_back_to(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+
+    first = node.roll_out("r1", password=WRONG)
+    second = node.roll_out("r1", password=WRONG)
+
+    for failed in (first, second):
+        assert "There was no release before that it could go back to." in " ".join(
+            failed.stdout.split()
+        )
