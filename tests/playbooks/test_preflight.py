@@ -111,6 +111,35 @@ def test_variables_in_group_vars_with_the_name_of_their_role_misspelt_are_all_na
         assert f"{name} ({on}) is not a variable of any role; did you mean {nearest}?" in said
 
 
+def test_strings_for_lists_and_dictionaries_are_named_without_what_they_hold(
+    tmp_path: Path,
+) -> None:
+    hosts = one_host(nginx_server_names="mcp.example.com", opa_policy_data_overrides="a-secret")
+
+    result = run(write(tmp_path, hosts), "playbooks/inventory.yml", "-e", "redis_acl_keys=mcp:*")
+
+    said = " ".join(result.stdout.split())
+    assert result.returncode != 0
+    assert "nginx_server_names (on all1) has to be a list: nginx_server_names: [A, B]" in said
+    assert "opa_policy_data_overrides (on all1) has to be a dictionary" in said
+    assert "redis_acl_keys (on all1) has to be a list" in said
+    assert "a-secret" not in result.stdout
+
+
+def test_lists_are_lists_however_they_are_given(tmp_path: Path) -> None:
+    hosts = one_host(
+        nginx_server_names="{{ [inventory_hostname ~ '.example.com'] }}",
+        postgres_client_addresses="{{ known_on_the_host_only.addresses }}",
+        prometheus_external_labels={"site": "{{ inventory_hostname }}"},
+        nginx_trusted_proxies=None,
+    )
+    keys = '{"redis_acl_keys": ["mcp:*"]}'
+
+    result = run(write(tmp_path, hosts), "playbooks/inventory.yml", "-e", keys)
+
+    assert result.returncode == 0, result.stdout
+
+
 @pytest.mark.parametrize(
     "command",
     [

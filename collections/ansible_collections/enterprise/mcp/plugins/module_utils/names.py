@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which variables the roles know, and which of the inventory's they do not."""
+"""Which variables the roles know, and which of the inventory's are unknown or misshapen."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 
 @dataclass(frozen=True)
 class Known:
-    """The names of the roles, and of all variables that they describe."""
+    """The names of the roles, of all variables that they describe, and which are `list` or `dict`."""
 
     roles: frozenset[str]
     variables: frozenset[str]
+    structures: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,46 @@ class Unknown:
 
     def __str__(self) -> str:
         """One sentence for a person."""
-        shown = ", ".join(self.hosts[:3]) + (" and others" if len(self.hosts) > 3 else "")
         advice = f"; did you mean {self.nearest}?" if self.nearest else ""
-        return f"{self.name} (on {shown}) is not a variable of any role{advice}"
+        return f"{self.name} (on {_shown(self.hosts)}) is not a variable of any role{advice}"
+
+
+@dataclass(frozen=True)
+class Misshapen:
+    """A variable that is not what its role takes (`list` or `dict`), and the hosts that have it."""
+
+    name: str
+    wanted: str
+    hosts: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One sentence for a person; without the value, which may be a secret."""
+        example = {"list": "[A, B]", "dict": "{NAME: VALUE}"}[self.wanted]
+        kind = {"list": "list", "dict": "dictionary"}[self.wanted]
+        return (
+            f"{self.name} (on {_shown(self.hosts)}) has to be a {kind}: {self.name}: {example}; "
+            f"on the command line -e '{{\"{self.name}\": ...}}' in JSON"
+        )
 
 
 def read_known(roles_path: Path) -> Known:
     """Read the argument specifications of all roles below roles_path."""
     roles: set[str] = set()
     variables: set[str] = set()
+    structures: dict[str, str] = {}
     for path in sorted(roles_path.glob("*/meta/argument_specs.yml")):
         roles.add(path.parent.parent.name)
         for entry in (
             yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"] or {}
         ).values():
-            variables.update(entry.get("options") or {})
-    return Known(frozenset(roles), frozenset(variables))
+            options = entry.get("options") or {}
+            variables.update(options)
+            structures |= {
+                name: option["type"]
+                for name, option in options.items()
+                if option.get("type") in ("list", "dict")
+            }
+    return Known(frozenset(roles), frozenset(variables), structures)
 
 
 def find_unknown(known: Known, names_by_host: Mapping[str, Iterable[str]]) -> list[Unknown]:
@@ -64,6 +90,29 @@ def find_unknown(known: Known, names_by_host: Mapping[str, Iterable[str]]) -> li
         if nearest is not None:
             found.append(Unknown(name, nearest, tuple(sorted(hosts_of[name]))))
     return found
+
+
+def find_misshapen(
+    known: Known, values_by_host: Mapping[str, Mapping[str, Any]]
+) -> list[Misshapen]:
+    """Return the variables that are no list or no dictionary where their role takes one, sorted by name.
+
+    A string would pass: it is read letter by letter. None stands for nothing and is left to the role.
+    """
+    shapes = {"list": list, "dict": Mapping}
+    hosts_of: dict[str, list[str]] = {}
+    for host, values in values_by_host.items():
+        for name, value in values.items():
+            if value is not None and not isinstance(value, shapes[known.structures[name]]):
+                hosts_of.setdefault(name, []).append(host)
+    return [
+        Misshapen(name, known.structures[name], tuple(sorted(hosts)))
+        for name, hosts in sorted(hosts_of.items())
+    ]
+
+
+def _shown(hosts: tuple[str, ...]) -> str:
+    return ", ".join(hosts[:3]) + (" and others" if len(hosts) > 3 else "")
 
 
 def _nearest(name: str, known: Known) -> str:

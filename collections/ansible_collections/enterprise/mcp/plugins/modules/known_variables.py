@@ -13,6 +13,8 @@ description:
   - It fails as well for a name that begins with nearly the name of a role, when its rest is that of a variable of the role, or the
     whole is nearly the name of one. C(mcp_servers_log_level) is meant for C(mcp_server_log_level); C(mcp_servers_extra) and
     C(my_mcp_server_log_level) are taken for names of your own.
+  - It fails for a variable that is no list, or no dictionary, where the role's specification takes one. The check of arguments that
+    Ansible makes lets a string pass, and the role then reads it letter by letter.
   - Names that begin with C(__) are internal to roles and not looked at.
 author: [enterprise-mcp]
 options:
@@ -49,6 +51,22 @@ unknown:
       type: str
     nearest:
       description: The known name that looks most alike; empty when none does.
+      type: str
+    hosts:
+      description: Hosts that have it.
+      type: list
+      elements: str
+misshapen:
+  description: The variables that are no list or no dictionary where one is meant.
+  type: list
+  elements: dict
+  returned: when there are any, or unknown ones
+  contains:
+    name:
+      description: Name of the variable.
+      type: str
+    wanted:
+      description: C(list) or C(dict).
       type: str
     hosts:
       description: Hosts that have it.
