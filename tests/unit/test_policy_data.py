@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -332,3 +333,17 @@ def test_the_package_of_the_documentation_fits(
         text.read_text().count("\ntest_") for text in (ROOT / "policies").rglob("*_test.rego")
     )
     assert said == [f"{before + 3} tests of the policies passed; coverage 100%"]
+
+
+class TestKeptBundles:
+    def test_the_last_ones_are_kept_by_their_revision(
+        self, policy: ModuleType, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "published"
+        names = [f"{number:012}-inventory.12345678.tar.gz" for number in range(25)]
+        for number, name in enumerate(names):
+            policy.keep(b"bundle", folder / name)
+            os.utime(folder / name, ns=(number, number))
+
+        assert sorted(path.name for path in folder.iterdir()) == names[-policy.BUNDLES_KEPT :]
+        assert folder.stat().st_mode & 0o777 == 0o700
