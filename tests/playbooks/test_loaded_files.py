@@ -11,7 +11,7 @@ import yaml
 
 from tests.plays import LOCAL, ROOT, run_play
 
-ROLES = ["mcp_server", "nginx", "node_exporter", "postgres", "prometheus", "redis"]
+ROLES = ["mcp_server", "nginx", "node_exporter", "opa", "postgres", "prometheus", "redis"]
 
 
 class Service:
@@ -127,7 +127,8 @@ def test_files_that_another_changed_are_loaded(service: Service) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_each_role_looks_first_and_notes_last(role: str) -> None:
-    parts = ("vars/main.yml", "tasks/configure.yml", "handlers/main.yml")
+    first = "tasks/install.yml" if role == "opa" else "tasks/configure.yml"
+    parts = ("vars/main.yml", first, "handlers/main.yml")
     variables, tasks, handlers = (
         yaml.safe_load((ROOT / "roles" / role / part).read_text()) for part in parts
     )
