@@ -15,6 +15,13 @@ from typing import Any
 import pytest
 import yaml
 from anyio import to_thread
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from tests.deploy.installation import PROBE, Installation, eventually
 from tests.deploy.traffic import Traffic
@@ -82,6 +89,22 @@ def policies(tmp_path: Path) -> Path:
 def publish_from(policies: Path) -> tuple[str, ...]:
     """Return the arguments that publish a changed copy of the policies."""
     return ("-e", json.dumps({"opa_policies_dir": str(policies)}))
+
+
+def another_key() -> tuple[str, ...]:
+    """Return the arguments that sign policies by a new key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return (
+        "-e",
+        json.dumps(
+            {
+                "opa_bundle_signing_key": private.decode(),
+                "opa_bundle_verification_key": public.decode(),
+            }
+        ),
+    )
 
 
 def code(answer: dict[str, Any]) -> int | None:
@@ -207,6 +230,57 @@ class TestSettings:
 
         assert traffic.faults == []
         assert all(changed[name] != before[name] for name in before)
+
+    async def test_a_new_key_that_signs_policies_denies_nothing(self, calm: Installation) -> None:
+        before = bundles(calm)
+        decided_by = revision(calm)
+
+        async with Traffic(calm, per_second=5) as traffic:
+            await to_thread.run_sync(
+                lambda: calm.play("playbooks/policies.yml", *another_key()).require()
+            )
+            changed = bundles(calm)
+            await to_thread.run_sync(lambda: calm.play("playbooks/policies.yml").require())
+            await traffic.more(20)
+
+        assert traffic.faults == []
+        assert len(changed) == 1
+        assert changed.isdisjoint(before)
+        assert revision(calm) == decided_by
+
+    def test_a_new_key_with_policies_that_do_not_pass_changes_nothing(
+        self, calm: Installation, policies: Path
+    ) -> None:
+        path = policies / "mcp/network/network.rego"
+        path.write_text(path.read_text() + "\nallowed if ]\n")
+        settings = "sha256sum /etc/opa/config.yaml"
+        nodes = calm.members("mcp_servers")
+        before = (pids(calm), bundles(calm), [node.run(settings) for node in nodes])
+
+        run = calm.play("playbooks/policies.yml", *another_key(), *publish_from(policies))
+
+        assert run.rc != 0
+        assert "rego_parse_error" in run.output
+        assert (pids(calm), bundles(calm), [node.run(settings) for node in nodes]) == before
+
+    def test_a_new_key_goes_back_where_a_node_does_not_decide_as_expected(
+        self, calm: Installation
+    ) -> None:
+        nodes = calm.members("mcp_servers")
+        settings = "sha256sum /etc/opa/config.yaml"
+        wrong = {"name": "nobody may do anything", "input": {"version": 1}, "effect": "allow"}
+        before = (bundles(calm), [node.run(settings) for node in nodes])
+        others = [node.main_pid("opa.service") for node in nodes[1:]]
+
+        run = calm.play(
+            *("playbooks/policies.yml", *another_key()),
+            *("-e", json.dumps({"opa_canary_decisions": [wrong]})),
+        )
+
+        assert run.rc != 0
+        assert "nobody may do anything: allow" in run.output
+        assert (bundles(calm), [node.run(settings) for node in nodes]) == before
+        assert [node.main_pid("opa.service") for node in nodes[1:]] == others
 
     async def test_postgresql_moves_to_another_port_and_back(self, calm: Installation) -> None:
         (database,) = calm.members("postgres")
