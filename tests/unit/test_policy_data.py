@@ -42,6 +42,17 @@ def _tree(policy: ModuleType, tmp_path: Path) -> Any:
     return policy.Tree(tmp_path / "policies", policy.opa_binary(None))
 
 
+def write_example(folder: Path) -> str:
+    """Write the files of the documentation's new package, not yet joined; return the page."""
+    page = (ROOT / "docs" / "policy-authoring.md").read_text()
+    files = re.findall(r"`(policies/[^`]+)`:\n\n```\w+\n(.*?)```", page, re.DOTALL)
+    assert len(files) == 4
+    for name, text in files:
+        (folder.parent / name).parent.mkdir(exist_ok=True)
+        (folder.parent / name).write_text(text)
+    return page
+
+
 def shipped(area: str) -> Any:
     return yaml.safe_load((ROOT / "policies" / "config" / area / "data.yaml").read_text())
 
@@ -227,6 +238,20 @@ class TestRefusals:
             tree.check_places()
         assert said in str(caught.value)
 
+    def test_a_deny_for_which_no_decision_asks_is_refused_with_where_it_belongs(
+        self, policy: ModuleType, tree: Any
+    ) -> None:
+        tree.check_joined()
+        write_example(tree.folder)
+
+        with pytest.raises(policy.Refused) as caught:
+            tree.check_joined()
+        assert re.search(
+            r"^policies/mcp/hours/hours\.rego:27: join hours\.deny to _refusals in policies/mcp/",
+            str(caught.value),
+            re.MULTILINE,
+        )
+
     def test_rules_that_ask_a_clock_are_refused(self, policy: ModuleType, tree: Any) -> None:
         file = tree.folder / "mcp" / "tenants" / "tenants.rego"
         file.write_text(file.read_text() + "x := time.now_ns()\n")
@@ -317,12 +342,7 @@ class TestBatch:
 def test_the_package_of_the_documentation_fits(
     policy: ModuleType, tree: Any, tmp_path: Path
 ) -> None:
-    page = (ROOT / "docs" / "policy-authoring.md").read_text()
-    files = re.findall(r"`(policies/[^`]+)`:\n\n```\w+\n(.*?)```", page, re.DOTALL)
-    assert len(files) == 4
-    for name, text in files:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+    page = write_example(tree.folder)
     (changes,) = re.findall(r"```diff\n(.*?)```", page, re.DOTALL)
     subprocess.run(["git", "apply"], cwd=tmp_path, input=changes, text=True, check=True)
     said: list[str] = []

@@ -15,11 +15,7 @@ import data.mcp.tenants
 # description: Methods that name no thing pass.
 ok if methods.method.kinds == []
 
-ok if {
-	_right_kind
-	tenants.own
-	_place_allowed
-}
+ok if _in_its_place
 
 # METADATA
 # title: Some arguments could be allowed
@@ -94,8 +90,8 @@ deny contains reasons.because(rego.metadata.chain(), []) if {
 #   solution: name a namespace that one of your roles may use; ask an administrator for a role if one is missing
 deny contains reasons.because(rego.metadata.chain(), []) if {
 	_available
+	not _in_its_place
 	not _everywhere
-	not _place_allowed
 }
 
 # METADATA
@@ -107,16 +103,25 @@ deny contains reasons.because(rego.metadata.chain(), []) if {
 #   solution: name one namespace
 deny contains reasons.because(rego.metadata.chain(), []) if {
 	_available
+	not _in_its_place
 	_everywhere
-	not _place_allowed
 }
 
 _names_a_thing if count(methods.method.kinds) > 0
+
+# What may be used where it is asked for need not be looked for in other places.
+_available if _in_its_place
 
 _available if {
 	_right_kind
 	tenants.own
 	reachable(entry)
+}
+
+_in_its_place if {
+	_right_kind
+	tenants.own
+	_place_allowed
 }
 
 _right_kind if input.resource.type in methods.method.kinds

@@ -17,8 +17,8 @@ _version := 1
 # METADATA
 # title: May this request be made
 # description: >-
-#   Asked before anything is counted or done. Allowed is what every package finds to be in order; whatever is not
-#   allowed is refused, with the reasons of all of them.
+#   Asked before anything is counted or done. Allowed is what every package finds to be in order and none denies;
+#   whatever is not allowed is refused, with the reasons of all of them.
 # entrypoint: true
 decide := {
 	"version": _version,
@@ -166,6 +166,7 @@ _allowed if {
 	methods.ok
 	access.ok
 	stores.ok
+	count(_refusals) == 0
 }
 
 # The subject, wherever it wants to go.
@@ -173,9 +174,12 @@ _known if {
 	subject.ok
 	tenants.ok
 	network.ok
+	count(_unwelcome) == 0
 }
 
-_refusals := ((((subject.deny | tenants.deny) | network.deny) | methods.deny) | access.deny) | stores.deny
+_unwelcome := (subject.deny | tenants.deny) | network.deny
+
+_refusals := ((_unwelcome | methods.deny) | access.deny) | stores.deny
 
 _sees(method) if {
 	_known
@@ -184,16 +188,18 @@ _sees(method) if {
 
 default _admission := "deny"
 
-_admission := "allow" if limits.within
+_admission := "allow" if {
+	limits.within
+	count(_objections) == 0
+}
 
 _admission := "limited" if {
 	limits.counted
-	not limits.within
+	count(limits.deny) == 0
+	count(limits.limited) > 0
 }
 
-_objections := set() if limits.within
-
-_objections := limits.deny | limits.limited if not limits.within
+_objections := limits.deny | limits.limited
 
 default _canary_allows := false
 

@@ -147,6 +147,58 @@ test_a_refusal_has_reasons_and_an_allowance_has_none if {
 	}
 }
 
+# What an author's rule would say, and a request and counts that nothing else refuses.
+_added := {{"code": "added", "message": "x", "rule": "mcp.added", "solution": "x"}}
+
+_fine := object.union(fixtures.call(["mcp:admin"], "k8s:scale_deployment", {"namespace": "staging"}), {"counts": [
+	{"id": "global", "key": "global", "count": 1, "reset_ms": 1},
+	{"id": "user", "key": "user:default:alice", "count": 1, "reset_ms": 1},
+	{"id": "tool:k8s:scale", "key": "tool:k8s:scale", "count": 1, "reset_ms": 1},
+]})
+
+_refuses(answer) if {
+	answer.effect == "deny"
+	fixtures.codes(answer) == {"added"}
+}
+
+_admit(request) := answer if {
+	answer := decision.admit with input as request with data.config as fixtures.config
+}
+
+test_a_deny_that_is_added_to_a_package_denies_whatever_is_ok if {
+	_decide(_fine).effect == "allow"
+	_refuses(_decide(_fine)) with data.mcp.subject.deny as _added
+	_refuses(_decide(_fine)) with data.mcp.tenants.deny as _added
+	_refuses(_decide(_fine)) with data.mcp.network.deny as _added
+	_refuses(_decide(_fine)) with data.mcp.methods.deny as _added
+	_refuses(_decide(_fine)) with data.mcp.access.deny as _added
+	_refuses(_decide(_fine)) with data.mcp.stores.deny as _added
+}
+
+test_what_is_denied_by_an_added_rule_is_not_admitted if {
+	_admit(_fine).effect == "allow"
+	_refuses(_admit(_fine)) with data.mcp.access.deny as _added
+	_refuses(_admit(_fine)) with data.mcp.limits.deny as _added
+}
+
+test_what_is_limited_by_an_added_rule_is_limited if {
+	answer := _admit(_fine) with data.mcp.limits.limited as _added
+	answer.effect == "limited"
+	fixtures.codes(answer) == {"added"}
+}
+
+_sees_nothing if {
+	visible := decision.visible with input as fixtures.request(["mcp:admin"], "tools/list") with data.config as fixtures.config
+	array.concat(array.concat(visible.tools, visible.resources), visible.prompts) == []
+}
+
+test_a_subject_that_an_added_rule_denies_sees_nothing if {
+	not _sees_nothing
+	_sees_nothing with data.mcp.subject.deny as _added
+	_sees_nothing with data.mcp.tenants.deny as _added
+	_sees_nothing with data.mcp.network.deny as _added
+}
+
 test_a_tool_stands_exactly_in_the_places_where_a_call_is_allowed if {
 	every roles in _role_sets {
 		standing := decision.standing with input as fixtures.request(roles, "resources/read") with data.config as fixtures.config
