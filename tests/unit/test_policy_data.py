@@ -12,12 +12,16 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tarfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mcp_server.catalog_document import every_tool
 
@@ -51,6 +55,12 @@ def write_example(folder: Path) -> str:
         (folder.parent / name).parent.mkdir(exist_ok=True)
         (folder.parent / name).write_text(text)
     return page
+
+
+def run_policy(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run scripts/policy in `folder`, as a reader of the documentation does."""
+    command = [sys.executable, str(ROOT / "scripts" / "policy"), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def shipped(area: str) -> Any:
@@ -267,6 +277,84 @@ class TestRefusals:
             pytest.raises(policy.Refused, match=r"canary decision fails.*every role"),
         ):
             tree.sing()
+
+
+class TestFolder:
+    """The folder of policies has any name; beside it may stand another one named `policies`."""
+
+    @pytest.fixture(name="acme")
+    def _acme(self, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(ROOT / "policies", tmp_path / "own" / "acme-policies"))
+
+    @pytest.fixture(params=["alone", "beside good policies"])
+    def broken(self, request: pytest.FixtureRequest, acme: Path) -> Path:
+        """Policies named otherwise, in which everything is wrong."""
+        if request.param != "alone":
+            shutil.copytree(acme, acme.parent / "policies")
+        with (acme / "mcp" / "tenants" / "tenants.rego").open("a") as rules:
+            rules.write("ok  if input.subject.properties.tenent\n")
+        (acme / "config" / "network" / "data.yaml").write_text("allow: [10.0.0.0/33]\n")
+        (acme / "mcp" / "tenants" / "data.yaml").write_text("{}\n")
+        return acme
+
+    @pytest.mark.parametrize(
+        ("check", "said"),
+        [
+            ("check_places", "acme-policies/mcp/tenants/data.yaml: data stands in acme-policies/"),
+            ("check_types", " acme-policies/mcp/tenants/tenants.rego:"),
+            ("check_format", "opa fmt --write acme-policies`:\nacme-policies/mcp/tenants/ten"),
+            ("lint", "\nacme-policies/config/network/data.yaml: network.allow.0: "),
+            ("test", "acme-policies/mcp/tenants/tenants.rego:"),
+        ],
+    )
+    def test_what_is_checked_is_the_folder_that_is_given(
+        self, policy: ModuleType, broken: Path, check: str, said: str
+    ) -> None:
+        with (
+            pytest.raises(policy.Refused, match=re.escape(said)),
+            policy.tree_with(broken, {}, policy.opa_binary(None)) as tree,
+        ):
+            getattr(tree, check)()
+
+    def test_overrides_are_merged_into_the_folder_that_is_given(
+        self, policy: ModuleType, acme: Path
+    ) -> None:
+        overrides = {"network": {"allow": ["10.0.0.0/33"]}}
+        with (
+            pytest.raises(
+                policy.Refused, match=r"acme-policies/config/network/data\.yaml with opa_policy"
+            ),
+            policy.tree_with(acme, overrides, policy.opa_binary(None)) as tree,
+        ):
+            tree.lint()
+
+    def test_a_folder_that_is_not_there_is_named(self, policy: ModuleType, tmp_path: Path) -> None:
+        with (
+            pytest.raises(policy.Refused, match=r"There is no folder .*/absent\."),
+            policy.tree_with(tmp_path / "absent", {}, policy.opa_binary(None)),
+        ):
+            pass
+
+    def test_its_policies_are_the_ones_that_are_packed(self, acme: Path, tmp_path: Path) -> None:
+        shutil.copytree(acme, acme.parent / "policies")
+        limits = acme / "config" / "limits" / "data.yaml"
+        limits.write_text(limits.read_text().replace("limit: 1000", "limit: 4321"))
+        key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
+        (tmp_path / "key.pem").write_bytes(key)
+
+        done = run_policy(
+            tmp_path,
+            *("--policies", "own/acme-policies", "build", "--out", "made"),
+            *("--signing-key", str(tmp_path / "key.pem"), "--key-id", "k"),
+        )
+
+        assert done.returncode == 0, done.stderr
+        with tarfile.open(tmp_path / "made" / "bundle.tar.gz") as bundle:
+            data = bundle.extractfile("/data.json")
+            assert data is not None
+            assert json.load(data)["config"]["limits"]["global"]["limit"] == 4321
 
 
 class TestRevision:
