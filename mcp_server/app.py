@@ -18,6 +18,7 @@ from mcp.server.subscriptions import (
     ResourcesListChanged,
     ToolsListChanged,
 )
+from mcp.shared.exceptions import MCPError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route
@@ -43,6 +44,7 @@ from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
 from mcp_server.transports.edge import Edge, EdgeState, KnownHosts
 from mcp_server.transports.endpoint import McpEndpoint
+from mcp_server.transports.errors import UNAUTHENTICATED
 from mcp_server.transports.health import health_routes, telemetry_routes
 from mcp_server.transports.listener import Listener
 from mcp_server.transports.mcp import McpDoor
@@ -54,6 +56,7 @@ __all__ = ["Node", "serve", "serve_stdio"]
 # longest deadline and so long. What runs even then is cut off, and has as long to be answered.
 _ACCOUNTING_S = 5.0
 _SETTLE_S = 10.0
+_EXPIRED = "the token of this session has expired; start `mcpctl stdio` again with a new one"
 
 
 class Node:
@@ -290,9 +293,14 @@ def _reload(*listeners: Listener) -> None:
 
 
 async def serve_stdio(settings: Settings, subject: Subject) -> None:
-    """Serve MCP on standard input and output for one subject, until the input ends."""
+    """Serve MCP on standard input and output for one subject, until the input ends.
+
+    Once the subject's token has expired, every request is refused.
+    """
 
     def caller(_: object) -> Caller:
+        if subject.expired(settings.identity.jwt.leeway_s):
+            raise MCPError(UNAUTHENTICATED, _EXPIRED, {"code": "invalid_token", "retryable": False})
         return Caller(
             subject=subject,
             ip="127.0.0.1",

@@ -55,7 +55,7 @@ class JwtVerifier:
     def verify(self, token: str) -> Subject:
         """Return the subject of `token`; see `TokenVerifier.verify`."""
         if (known := self._verified.get(token)) is not None:
-            if time.time() < known.expires_at + self._settings.leeway_s:
+            if not known.expired(self._settings.leeway_s):
                 return known
             del self._verified[token]
         if len(token) > _MAX_TOKEN_BYTES:

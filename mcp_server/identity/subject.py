@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +29,14 @@ class Subject:
     groups: tuple[str, ...] = ()
     token_id: str = ""
     expires_at: float = 0.0
+
+    def expired(self, leeway_s: float) -> bool:
+        """Tell whether the token that named the subject is accepted no more.
+
+        Args:
+            leeway_s: seconds that clocks may differ.
+        """
+        return time.time() >= self.expires_at + leeway_s
 
 
 class AuthenticationError(Exception):

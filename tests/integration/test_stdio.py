@@ -1,12 +1,17 @@
-"""`mcpctl stdio` as roles/mcp_server calls it to see whether a node does its work."""
+"""`mcpctl stdio`: as roles/mcp_server calls it to see whether a node does its work, and for long."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
+import yaml
 
 from tests.integration.nodes import McpNode
 
@@ -57,3 +62,77 @@ def test_a_token_of_another_key_is_refused(node: McpNode) -> None:
 
     assert done.returncode == 1
     assert "not usable" in done.stderr
+
+
+class Session:
+    """An open session, whose messages are sent and read one by one."""
+
+    def __init__(self, config: Path, token_file: Path) -> None:
+        mcpctl = Path(sys.executable).with_name("mcpctl")
+        self.process = subprocess.Popen(
+            [mcpctl, "stdio", "--config", config, "--token-file", token_file],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def tell(self, method: str, **params: Any) -> None:
+        self._write({"method": method, "params": params})
+
+    def ask(self, method: str, **params: Any) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        self._write({"id": 1, "method": method, "params": params})
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def _write(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+        self.process.stdin.flush()
+
+
+@pytest.fixture
+def session(node: McpNode, tmp_path: Path) -> Iterator[Callable[[str], Session]]:
+    """Open a session with a token, whose end is its end to the second."""
+    settings = yaml.safe_load(node.config.read_text())
+    settings["identity"]["jwt"]["leeway_s"] = 0
+    config, token_file = tmp_path / "config.yaml", tmp_path / "token"
+    config.write_text(yaml.safe_dump(settings))
+    opened: list[Session] = []
+
+    def open_session(token: str) -> Session:
+        token_file.write_text(token)
+        opened.append(Session(config, token_file))
+        return opened[-1]
+
+    yield open_session
+    for each in opened:
+        each.process.communicate(timeout=_DEADLINE_S)
+
+
+def test_a_session_ends_with_its_token(node: McpNode, session: Callable[[str], Session]) -> None:
+    call = {"name": "monitoring_query_metrics", "arguments": {"query": "up"}}
+    running = session(node.token(ttl_s=15))
+    running.ask(
+        "initialize",
+        protocolVersion="2025-06-18",
+        capabilities={},
+        clientInfo={"name": "test", "version": "1"},
+    )
+    running.tell("notifications/initialized")
+    before = running.ask("tools/call", **call)
+    time.sleep(16)
+    after = [
+        running.ask("tools/call", **call),
+        running.ask("tools/list"),
+        running.ask("resources/read", uri="enterprise://policy/me"),
+        running.ask("ping"),
+    ]
+
+    assert before["result"]["isError"] is False
+    for answer in after:
+        assert answer["error"]["code"] == -32013
+        assert (
+            "has expired; start `mcpctl stdio` again with a new one" in answer["error"]["message"]
+        )
