@@ -116,22 +116,22 @@ class Node:
         )
 
     async def __aenter__(self) -> Node:
-        async def started(part: Any) -> None:
-            await part.start()
-            self._stack.push_async_callback(part.stop)
-
-        self._stack.push_async_callback(self.counters.stop)
-        for part in (
-            self.policy,
-            self.database,
-            self.audit,
-            self.kubernetes,
-            self.monitoring,
-            self.cmdb,
-            self.monitor,
-        ):
-            if part is not None:
-                await started(part)
+        async with AsyncExitStack() as started:
+            started.push_async_callback(self.counters.stop)
+            for part in (
+                self.policy,
+                self.database,
+                self.audit,
+                self.kubernetes,
+                self.monitoring,
+                self.cmdb,
+                self.monitor,
+            ):
+                if part is not None:
+                    # Before its start, of which it may get half-way only.
+                    started.push_async_callback(part.stop)
+                    await part.start()
+            self._stack = started.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -246,10 +246,10 @@ async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> 
     """
     async with make(settings) as node:
         app = node.application()
+        grace_s = node.gate.longest_s + _ACCOUNTING_S
+        public = Listener(app, settings.listen, graceful_s=math.ceil(grace_s + _SETTLE_S))
+        private = Listener(node.telemetry_application(), settings.telemetry, graceful_s=1)
         async with app.router.lifespan_context(app):
-            grace_s = node.gate.longest_s + _ACCOUNTING_S
-            public = Listener(app, settings.listen, graceful_s=math.ceil(grace_s + _SETTLE_S))
-            private = Listener(node.telemetry_application(), settings.telemetry, graceful_s=1)
             stop = asyncio.Event()
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -70,13 +72,18 @@ class Secret(_Model):
         """Return the secret without the trailing newline.
 
         Raises:
-            SettingsError: the file is missing, unreadable or empty.
+            SettingsError: the file is missing, unreadable, empty or no text.
         """
         try:
             value = self.file.read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
             raise SettingsError(
                 f"cannot read the secret file {self.file}: {error.strerror}"
+            ) from None
+        except UnicodeDecodeError:
+            raise SettingsError(
+                f"the secret file {self.file} is not text (UTF-8): write random bytes as text, "
+                "such as the output of `openssl rand -base64 48`"
             ) from None
         if not value:
             raise SettingsError(f"the secret file {self.file} is empty")
@@ -169,11 +176,41 @@ class CountersSettings(_Model):
     """Redis, which holds the rate-limit windows."""
 
     url: str
+    """`rediss://USER@HOST:PORT/DATABASE`, `redis://…` without TLS, or `unix://USER@/PATH?db=DATABASE`."""
     password: Secret | None = None
     ca: Path | None = None
+    """CA of its certificate, for rediss; None: the system's authorities."""
     timeout_s: Seconds = 1.0
     max_connections: Annotated[int, Field(ge=1)] = 16
     """Connections to Redis; a call holds one for well under a millisecond."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_of_redis(cls, value: str) -> str:
+        url = urlsplit(value)
+        if url.scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must begin with rediss://, redis:// or unix://")
+        if url.password is not None:
+            raise ValueError("holds a password, which belongs into the file of counters.password")
+        if url.scheme == "unix" and not url.path:
+            raise ValueError("names no socket: unix:///run/redis/redis.sock")
+        if url.scheme != "unix":
+            if not url.hostname:
+                raise ValueError("names no host")
+            _ = url.port  # raises where it is none
+            if re.fullmatch(r"(/\d*)?", url.path) is None:
+                raise ValueError("must end with the number of a database, such as /0")
+        if url.fragment or re.fullmatch(r"(db=\d+)?", url.query) is None:
+            raise ValueError("has options that are not taken; only db=NUMBER is")
+        return value
+
+    @model_validator(mode="after")
+    def _uses_the_ca(self) -> Self:
+        if self.ca is not None and not self.url.lower().startswith("rediss:"):
+            raise ValueError(
+                "ca is for a url that begins with rediss://: without it there is no TLS"
+            )
+        return self
 
 
 class DatabaseSettings(_Model):

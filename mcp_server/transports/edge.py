@@ -60,19 +60,19 @@ class KnownHosts:
 
     Args:
         app: everything that is served.
-        names: the values of Host, without a port.
+        names: the hosts of Host, without a port; an IPv6 address in any form, with brackets or without.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
         self._app = app
-        self._names = frozenset(name.lower() for name in names)
+        self._names = frozenset(map(_canonical_host, names))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on an HTTP request, or answer 400."""
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             host = _HOST.fullmatch(headers.get("host", ""))
-            if host is None or host[1].lower() not in self._names:
+            if host is None or _canonical_host(host[1]) not in self._names:
                 rejection = Rejection(
                     400, "unknown_host", "the Host header names a host that is not served here"
                 )
@@ -234,6 +234,14 @@ def _canonical_ip(scope: Scope) -> str:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(address)
+
+
+def _canonical_host(name: str) -> str:
+    """Return a name or an address in the one form that is compared."""
+    try:
+        return str(ipaddress.ip_address(name.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return name.lower()
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -37,6 +37,7 @@ class McpNode(Server):
     """`mcpctl serve` on loopback.
 
     Args:
+        host: the address for clients.
         overrides: top-level sections of the configuration that differ.
         grafana: its section of the configuration; None: there is no Grafana.
         tls: certificate of both listeners, shown by `ready` as well, for localhost; None: no TLS.
@@ -55,12 +56,14 @@ class McpNode(Server):
         name: str = "node1",
         overrides: dict[str, Any] | None = None,
         tls: TlsSettings | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         super().__init__(directory)
         self.port = free_port()
         self.telemetry_port = free_port()
         self._tls = tls
-        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
+        authority = f"[{host}]" if ":" in host else host
+        self.url = f"{'http' if tls is None else 'https'}://{authority}:{self.port}"
         self.mcp_url = f"{self.url}/mcp"
         self.config = directory / "config.yaml"
         secret = directory / "jwt_secret"
@@ -72,7 +75,7 @@ class McpNode(Server):
             "node": name,
             "public_url": self.url,
             "listen": {
-                "host": "127.0.0.1",
+                "host": host,
                 "port": self.port,
                 "drain_s": 0.2,
                 "trusted_proxies": ["127.0.0.1"],

@@ -43,6 +43,31 @@ async def _execute(node: McpNode, **headers: str) -> httpx2.Response:
         return await http.post(EXECUTE, json={"query": "up"}, headers=headers)
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("[::1]:8443", 200),
+        ("[0:0::1]", 200),
+        ("[fd00::a]", 200),
+        ("[FD00:0::A]:443", 200),
+        ("[fd00::b]", 400),
+        ("::1", 400),
+    ],
+)
+async def test_addresses_of_ipv6_are_known_in_any_form(
+    node_with_ipv6: McpNode, host: str, status: int
+) -> None:
+    async with node_with_ipv6.http() as http:
+        answer = await http.get("/health/live", headers={"Host": host})
+
+    assert answer.status_code == status
+
+
+@pytest.fixture(scope="module")
+def node_with_ipv6(make_node: Callable[..., McpNode]) -> McpNode:
+    return make_node("node-ipv6", host="::1", overrides={"public_url": "https://[fd00::a]"})
+
+
 class TestOverMcp:
     @pytest.mark.parametrize(("headers", "status", "word", "number"), REJECTED)
     async def test_a_rejection_is_an_error_of_json_rpc(

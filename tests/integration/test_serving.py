@@ -1,4 +1,4 @@
-"""A whole node in this process, its backends away: what is so while it serves."""
+"""A whole node, its backends away: what is so while it serves, and what it needs to begin."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import asyncio
 import gc
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from mcp_server import app
 from mcp_server.settings import (
@@ -26,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def config(tmp_path: Path) -> Path:
     nowhere = free_port()
     node = McpNode(
         tmp_path,
@@ -36,7 +40,12 @@ def settings(tmp_path: Path) -> Settings:
         prometheus_url=f"http://127.0.0.1:{nowhere}",
         alertmanager_url=f"http://127.0.0.1:{nowhere}",
     )
-    return load_settings(node.config)
+    return node.config
+
+
+@pytest.fixture
+def settings(config: Path) -> Settings:
+    return load_settings(config)
 
 
 @pytest.fixture
@@ -63,3 +72,49 @@ async def test_what_lives_as_long_as_the_node_is_not_searched_for_garbage(
         await serving
 
     assert frozen > 10_000
+
+
+_TLS = {"cert": "/absent", "key": "/absent", "ca": "/absent"}
+_MONITORING = {"prometheus_url": "https://p.test", "alertmanager_url": "https://p.test"}
+
+
+@pytest.mark.parametrize(
+    ("different", "said"),
+    [
+        ({"database": {"host": "h", "password": {"file": "bytes"}}}, "bytes is not text (UTF-8)"),
+        ({"counters": {"url": "foo://h"}}, "counters.url: Value error, must begin with rediss://"),
+        ({"counters": {"url": "rediss://h", "ca": "words"}}, "cannot use the CA file words: "),
+        (
+            {"telemetry": {"tls": _TLS, "allowed_peers": ["prometheus.test"]}},
+            "cannot use the CA file /absent: No such file or directory",
+        ),
+        ({"tools": {"monitoring": {**_MONITORING, "tls": _TLS}}}, "cannot use the CA file /absent"),
+        (
+            {"tools": {"kubernetes": {"clusters": {"a": {"kubeconfig": "words"}}}}},
+            "tools.kubernetes.clusters.a: words is no kubeconfig",
+        ),
+    ],
+    ids=["secret", "redis", "authority", "listener", "monitoring", "kubernetes"],
+)
+def test_a_file_that_cannot_be_used_is_named_in_one_line(
+    config: Path, tmp_path: Path, different: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "bytes").write_bytes(b"\x8c" * 48)
+    (tmp_path / "words").write_text("words")
+    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), **different}))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mcp_server", "serve", "--config", config],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    told = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert len(told) == 1, done.stderr
+    assert said in told[0]
+    assert "Unclosed" not in done.stderr

@@ -58,6 +58,23 @@ def test_the_least_configuration_has_safe_defaults(tmp_path: Path) -> None:
             {"identity": {"jwt": {**JWT, "max_lifetime_s": 86401}}},
             "identity.jwt.max_lifetime_s: Input should be less than or equal to 86400",
         ),
+        *(
+            ({"counters": {"url": url}}, f"counters.url: Value error, {said}")
+            for url, said in (
+                ("foo://h", "must begin with rediss://, redis:// or unix://"),
+                ("localhost:6379", "must begin with rediss://, redis:// or unix://"),
+                ("redis://", "names no host"),
+                ("redis://h:x", "Port could not be cast"),
+                ("redis://h:99999", "Port out of range"),
+                ("redis://u:p@h", "holds a password, which belongs into the file of counters.pass"),
+                ("redis://h/abc", "must end with the number of a database"),
+                ("redis://h/0/1", "must end with the number of a database"),
+                ("rediss://h?ssl_cert_reqs=none", "has options that are not taken; only db=NUMBER"),
+                ("redis://h#0", "has options that are not taken"),
+                ("unix://", "names no socket"),
+            )
+        ),
+        ({"counters": {"url": "redis://h", "ca": "/ca"}}, "without it there is no TLS"),
         ({"policy": {"timeout_s": 0}}, "policy.timeout_s: Input should be greater than 0"),
         (
             {"tools": {"monitoring": {"prometheus_ulr": "x"}}},
@@ -70,6 +87,22 @@ def test_a_fault_is_named_with_its_place(tmp_path: Path, change: dict[str, Any],
         load_settings(write(tmp_path, {**MINIMAL, **change}))
 
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "rediss://mcp-server@redis1.lab.internal:6379/0",
+        "redis://[fd00::1]:6379/",
+        "unix:///run/redis/redis.sock",
+        "unix://mcp-server@/run/redis/redis.sock?db=1",
+    ],
+)
+def test_the_ways_to_redis_are_taken(tmp_path: Path, url: str) -> None:
+    settings = load_settings(write(tmp_path, {**MINIMAL, "counters": {"url": url}}))
+
+    assert settings.counters.url == url
 
 
 @pytest.mark.parametrize(
@@ -103,6 +136,14 @@ def test_a_missing_or_empty_secret_is_an_error(tmp_path: Path, content: str | No
 
     with pytest.raises(SettingsError, match="secret file"):
         Secret(file=tmp_path / "s").reveal()
+
+
+def test_a_secret_of_random_bytes_is_an_error_that_says_what_to_write(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(b"\x8c" * 48)
+
+    with pytest.raises(SettingsError, match=rf"{path} is not text .*`openssl rand -base64 48`"):
+        Secret(file=path).reveal()
 
 
 def test_a_fault_does_not_show_values(tmp_path: Path) -> None:

@@ -85,13 +85,18 @@ class Connection:
             ConfigException,
             OSError,
             SettingsError,
-            ValueError,
+            AttributeError,
             KeyError,
+            TypeError,
+            ValueError,
             yaml.YAMLError,
         ) as error:
             if kubeconfig is not None:
                 kubeconfig.forget()
-            raise SettingsError(f"tools.kubernetes.clusters.{name}: {error}") from error
+            # The library takes the file as it comes: what is no kubeconfig fails somewhere in it.
+            strange = isinstance(error, AttributeError | TypeError | UnicodeDecodeError)
+            why = f"{settings.kubeconfig} is no kubeconfig" if strange else error
+            raise SettingsError(f"tools.kubernetes.clusters.{name}: {why}") from error
 
     async def close(self) -> None:
         """Close all connections."""
@@ -115,6 +120,8 @@ class _Kubeconfig(KubeConfigLoader):
     """
 
     def __init__(self, name: str, settings: ClusterSettings) -> None:
+        # Without a file the library complains of what is missing in it.
+        cast("Path", settings.kubeconfig).stat()
         merged = KubeConfigMerger(str(settings.kubeconfig)).config
         super().__init__(merged, active_context=settings.context, config_base_path=None)
         self._name = name
