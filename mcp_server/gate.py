@@ -60,6 +60,7 @@ __all__ = [
     "Caller",
     "Failed",
     "Gate",
+    "InternalError",
     "Limited",
     "NodeUnavailable",
     "OutcomeNotRecorded",
@@ -202,6 +203,29 @@ class NodeUnavailable(Refused):
     """This node's policy sidecar gives no usable answer; another node may. Nothing was done."""
 
 
+class InternalError(Exception):
+    """The server itself failed; its log says how, under the request's id, and the caller is not told.
+
+    Attributes:
+        request_id: the request's.
+        begun: whether the work had begun, so that a change may have been made.
+    """
+
+    def __init__(self, request_id: str, *, begun: bool = False) -> None:
+        super().__init__(
+            f"the server failed in a way that was not foreseen; its log says more (request {request_id})"
+        )
+        self.request_id = request_id
+        self.begun = begun
+
+
+_OUTCOMES: Mapping[type[Refused], str] = {
+    Limited: "limited",
+    NodeUnavailable: "unavailable",
+    OutcomeNotRecorded: "not_recorded",
+}
+
+
 @dataclass(slots=True)
 class _Passage:
     """One request on its way, with what the audit will say of it."""
@@ -213,6 +237,7 @@ class _Passage:
     effect: str = "deny"
     reasons: tuple[Reason, ...] = ()
     revision: str = ""
+    begun: bool = False
 
 
 class Gate:
@@ -266,6 +291,7 @@ class Gate:
             Refused: denied; Limited: a rate limit is used up; NodeUnavailable: OPA does not answer.
             OutcomeNotRecorded: a change was tried, and the audit log went away meanwhile.
             TimeoutError: the work took longer than its deadline.
+            InternalError: instead of whatever else was raised, which is in the log.
         """
         passage = self._enter(caller, call)
         self.inflight += 1
@@ -276,6 +302,7 @@ class Gate:
             obligations = decision.combined
             if call.changes:
                 await self._record_intent(passage)
+            passage.begun = True
             try:
                 async with self._deadlines.within(_shorter(call.timeout_s, obligations.timeout_s)):
                     value = await work(obligations)
@@ -286,21 +313,20 @@ class Gate:
             except asyncio.CancelledError:
                 outcome = "cancelled"
                 raise
+            except Refused:
+                raise
+            except Exception as error:
+                raise self.failed(caller, call.method, error, begun=True) from error
             finally:
                 await self._record_outcome(passage, outcome)
             return Answer(value, quota)
-        except Limited:
-            outcome = "limited"
+        except Refused as refusal:
+            outcome = _OUTCOMES.get(type(refusal), "denied")
             raise
-        except NodeUnavailable:
-            outcome = "unavailable"
+        except (InternalError, TimeoutError):
             raise
-        except OutcomeNotRecorded:
-            outcome = "not_recorded"
-            raise
-        except Refused:
-            outcome = "denied"
-            raise
+        except Exception as error:
+            raise self.failed(caller, call.method, error, begun=passage.begun) from error
         finally:
             self.inflight -= 1
             telemetry.INFLIGHT.set(self.inflight)
@@ -325,7 +351,7 @@ class Gate:
         Raises:
             InvalidArguments: the work raised it.
             Failed: instead of a ToolError, and where the deadline cut the work off.
-            Refused, Limited, NodeUnavailable: as `perform`.
+            Refused, Limited, NodeUnavailable, InternalError: as `perform`.
         """
 
         async def attempt(obligations: Obligations) -> _T | ToolError | InvalidArguments:
@@ -366,7 +392,8 @@ class Gate:
         Raises:
             InvalidArguments: the arguments do not fit a tool the caller may see, or the tool, which the
                 policy let run, refused them.
-            Refused, Limited, NodeUnavailable: as `perform`.
+            Refused, Limited, NodeUnavailable: as `perform`; InternalError: also that, where nothing can
+                have been changed.
         """
         tool = self.catalog.find(wire_name)
         if tool is None:
@@ -413,16 +440,21 @@ class Gate:
         try:
             answer = await self.perform(caller, call, work, outcome_of=_outcome_of)
         except TimeoutError:
-            late = _late(tool, self._why_late(), changes=call.changes)
-            return Answer(
-                ToolAnswer(str(late), None, tool.source, is_error=True, retryable=late.retryable),
-                (),
-            )
-        match answer.value:
-            case InvalidArguments() as error:
-                raise error
-            case value:
-                return Answer(value, answer.quota)
+            early = _ended_early(tool, self._why_late(), changes=call.changes)
+        except InternalError as internal:
+            if not (call.changes and internal.begun):
+                raise
+            why = f"failed inside the server (request {internal.request_id})"
+            early = _ended_early(tool, why, changes=True)
+        else:
+            match answer.value:
+                case InvalidArguments() as error:
+                    raise error
+                case value:
+                    return Answer(value, answer.quota)
+        return Answer(
+            ToolAnswer(str(early), None, tool.source, is_error=True, retryable=early.retryable), ()
+        )
 
     async def visible(self, caller: Caller, method: str) -> Visible:
         """Return what could be allowed to the caller with some arguments.
@@ -669,6 +701,21 @@ class Gate:
             judged=_judged(passage.question),
         )
 
+    def failed(
+        self, caller: Caller, method: str, error: Exception, *, begun: bool = False
+    ) -> InternalError:
+        """Log an error that was not foreseen, and return what the caller may be told of it.
+
+        What it says may be anything, secrets of a backend too.
+
+        Args:
+            begun: whether work had begun that may have changed something.
+        """
+        telemetry.log.error(
+            "internal_error", request_id=caller.request_id, method=method, exc_info=error
+        )
+        return InternalError(caller.request_id, begun=begun)
+
     def _unavailable(self, error: PolicyUnavailable) -> NodeUnavailable:
         telemetry.log.error("policy_unavailable", error=str(error))
         return NodeUnavailable(
@@ -757,8 +804,8 @@ def _own_reason(code: str, message: str) -> Reason:
     return Reason(code=code, message=message, rule="", solution="Try again in a few seconds.")
 
 
-def _late(tool: Tool[Any, Any], why: str, *, changes: bool) -> ToolError:
-    """Return what a caller is told of a call that was cut off, wherever it was then."""
+def _ended_early(tool: Tool[Any, Any], why: str, *, changes: bool) -> ToolError:
+    """Return what a caller is told of a call that did not come to its end, wherever it was then."""
     if not changes:
         return ToolError(f"{tool.wire_name} {why}", retryable=True)
     return OutcomeUnknown(tool.wire_name, why, find_out=tool.find_out)

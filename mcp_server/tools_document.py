@@ -42,13 +42,14 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
   prompts and completions are for MCP only. None of the three takes query parameters: they get 400.
 - Over REST what is not 200 has an `error` with `code`, `message` and what would help: 400 arguments,
   401 token, 403 refused, 415 the body is not `application/json`, 422 the tool says no, 429 a limit
-  (`Retry-After`), 502 the tool's backend or a store of this installation does not answer
+  (`Retry-After`), 500 a fault of the server itself, whose log tells of it under the `request_id`,
+  502 the tool's backend or a store of this installation does not answer
   (`retryable`: trying again is safe), 503 another node may answer.
 - Over MCP the `code` of an error is a number: -32010 refused, -32011 a limit (`retry_after_ms`), -32012
-  not available, -32013 token, -32602 arguments, -32600 and -32700 what is no message or cannot be
-  taken. Its `data` tells `retryable` and `request_id`. Before a message is read, Nginx and the server
-  answer with the HTTP status that REST has, without an `id`, and the word that REST has is in `data` as
-  `code`.
+  not available, -32013 token, -32602 arguments, -32603 a fault of the server itself, -32600 and -32700
+  what is no message or cannot be taken. Its `data` tells `retryable` and `request_id`. Before a message
+  is read, Nginx and the server answer with the HTTP status that REST has, without an `id`, and the word
+  that REST has is in `data` as `code`.
 - Pages of other origins than the server's own are refused, over MCP and REST (403).
 """
 

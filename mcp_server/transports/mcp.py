@@ -13,6 +13,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 from mcp.shared.exceptions import MCPError
 from mcp_types.methods import SPEC_CLIENT_METHODS
+from pydantic import ValidationError
 
 from mcp_server import __version__
 from mcp_server.gate import (
@@ -20,6 +21,7 @@ from mcp_server.gate import (
     Caller,
     Failed,
     Gate,
+    InternalError,
     Limited,
     NodeUnavailable,
     OutcomeNotRecorded,
@@ -103,7 +105,21 @@ class McpDoor:
             on_completion=self._complete,
             on_subscriptions_listen=self._listen,
         )
-        self.server.middleware.append(self._decide)
+        self.server.middleware.extend((self._without_details, self._decide))
+
+    async def _without_details(self, ctx: _Context, call_next: CallNext) -> HandlerResult:
+        """Keep from the client what an error says that was not foreseen, here or in the gate."""
+        try:
+            return await call_next(ctx)
+        except (MCPError, ValidationError):
+            # Of the SDK a ValidationError tells that the parameters do not fit the method.
+            raise
+        except Exception as error:
+            caller = self._caller_of(ctx)
+            if not isinstance(error, InternalError):
+                error = self._gate.failed(caller, ctx.method[:_MAX_METHOD], error)
+            data = {"retryable": False, "request_id": caller.request_id}
+            raise MCPError(types.INTERNAL_ERROR, str(error), data) from error
 
     async def _decide(self, ctx: _Context, call_next: CallNext) -> HandlerResult:
         """Ask for every method; the handlers of those that name a thing ask themselves, with more."""
@@ -117,10 +133,16 @@ class McpDoor:
             await self._perform(ctx, call, _nothing)
             return await call_next(ctx)
 
-        async def work(_: Obligations) -> HandlerResult:
-            return await call_next(ctx)
+        async def work(_: Obligations) -> HandlerResult | MCPError | ValidationError:
+            try:
+                return await call_next(ctx)
+            except (MCPError, ValidationError) as error:
+                return error
 
-        return await self._perform(ctx, call, work)
+        result = await self._perform(ctx, call, work)
+        if isinstance(result, MCPError | ValidationError):
+            raise result
+        return result
 
     async def _listen(
         self, ctx: _Context, params: types.SubscriptionsListenRequestParams
@@ -138,7 +160,14 @@ class McpDoor:
         self, ctx: _Context, call: Call, work: Callable[[Obligations], Awaitable[_T]]
     ) -> _T:
         try:
-            return (await self._gate.perform(self._caller_of(ctx), call, work)).value
+            return (
+                await self._gate.perform(
+                    self._caller_of(ctx),
+                    call,
+                    work,
+                    outcome_of=lambda value: "error" if isinstance(value, Exception) else "ok",
+                )
+            ).value
         except Refused as refusal:
             raise self._error(ctx, refusal) from refusal
 

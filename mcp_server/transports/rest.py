@@ -18,6 +18,7 @@ from mcp_server.gate import (
     Call,
     Caller,
     Gate,
+    InternalError,
     Limited,
     NodeUnavailable,
     OutcomeNotRecorded,
@@ -40,8 +41,9 @@ class RestDoor:
 
     Every answer is JSON. Errors have the form `{"error": {"code", "message", ...}}` with status 400
     (arguments, or any query parameter), 401, 403, 404 and 405 (see `wrong_path`), 413, 422 (the tool
-    says no), 429 (with Retry-After, RateLimit and RateLimit-Policy), 502 (the tool's backend, or a
-    store of ours: other nodes would say the same) or 503 (another node may answer).
+    says no), 429 (with Retry-After, RateLimit and RateLimit-Policy), 500 (a fault of the server, which
+    its log tells), 502 (the tool's backend, or a store of ours: other nodes would say the same) or 503
+    (another node may answer).
     """
 
     def __init__(self, gate: Gate, resources: Resources) -> None:
@@ -49,14 +51,16 @@ class RestDoor:
         self._resources = resources
         self.app = Router(
             [
-                _route("GET", "/tools", self._list_tools, "it lists all tools that you may see"),
-                _route(
+                self._route(
+                    "GET", "/tools", self._list_tools, "it lists all tools that you may see"
+                ),
+                self._route(
                     "POST",
                     "/tools/{name}/execute",
                     self._execute,
                     "arguments of the tool are a JSON object in the body",
                 ),
-                _route(
+                self._route(
                     "GET",
                     "/resources",
                     self._list_resources,
@@ -64,6 +68,36 @@ class RestDoor:
                 ),
             ]
         )
+
+    def _route(
+        self, method: str, path: str, answer: Callable[[Request], Awaitable[Response]], instead: str
+    ) -> Route:
+        """Return a route that refuses query parameters by name and tells what there is instead."""
+
+        async def answer_without_query(request: Request) -> Response:
+            names = list(request.query_params)
+            if not names:
+                return await self._without_details(request, answer)
+            told = ", ".join(json.dumps(name[:64]) for name in names[:_NAMES_TOLD])
+            more = " and others" if len(names) > _NAMES_TOLD else ""
+            text = f"unknown query parameters: {told}{more}; this path takes none: {instead}"
+            return _error(400, "invalid_request", text)
+
+        return Route(path, answer_without_query, methods=[method])
+
+    async def _without_details(
+        self, request: Request, answer: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        """Keep from the client what an error says that was not foreseen, here or in the gate."""
+        try:
+            return await answer(request)
+        except Exception as error:  # noqa: BLE001 - nobody is behind this one but the client
+            caller = EdgeState.of(request.scope).caller
+            if not isinstance(error, InternalError):
+                error = self._gate.failed(caller, f"{request.method} {request.url.path}", error)
+            return _error(
+                500, "internal_error", str(error), retryable=False, request_id=caller.request_id
+            )
 
     async def _list_tools(self, request: Request) -> Response:
         visible = await self._visible(request, "tools/list")
@@ -147,23 +181,6 @@ class RestDoor:
         except Refused as refusal:
             return _refused(refusal, state)
         return _executed(answer, state.caller)
-
-
-def _route(
-    method: str, path: str, answer: Callable[[Request], Awaitable[Response]], instead: str
-) -> Route:
-    """Return a route that refuses query parameters by name and tells what there is instead."""
-
-    async def answer_without_query(request: Request) -> Response:
-        names = list(request.query_params)
-        if not names:
-            return await answer(request)
-        told = ", ".join(json.dumps(name[:64]) for name in names[:_NAMES_TOLD])
-        more = " and others" if len(names) > _NAMES_TOLD else ""
-        text = f"unknown query parameters: {told}{more}; this path takes none: {instead}"
-        return _error(400, "invalid_request", text)
-
-    return Route(path, answer_without_query, methods=[method])
 
 
 async def wrong_path(_: Request, error: Exception) -> Response:

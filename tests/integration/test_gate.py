@@ -8,17 +8,18 @@ import dataclasses
 import json
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import asyncpg
 import pytest
+import structlog
 import yaml
 
 from mcp_server.audit.store import AuditStore
 from mcp_server.database import Database
-from mcp_server.gate import Caller, Gate, OutcomeNotRecorded, Refused
+from mcp_server.gate import Caller, Gate, InternalError, OutcomeNotRecorded, Refused
 from mcp_server.identity import Subject
 from mcp_server.policy import Counters, PolicyEngine
 from mcp_server.policy.documents import (
@@ -508,20 +509,92 @@ async def test_a_cancelled_call_has_its_row(bench: Bench, owner: asyncpg.Connect
     assert gate.inflight == 0
 
 
-async def test_a_crash_of_a_tool_is_recorded_and_counted_down(
+async def crash(_: ScaleArguments, __: ToolContext) -> ScaleResult:
+    raise KeyError("password=hunter2, of a backend")
+
+
+async def test_a_crash_of_a_read_is_recorded_logged_and_told_without_details(
     bench: Bench, owner: asyncpg.Connection
 ) -> None:
-    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
-        raise ZeroDivisionError
+    gate = bench.gate(dataclasses.replace(scale_tool(crash), read_only=True))
+    asking = caller()
+    with structlog.testing.capture_logs() as logs, pytest.raises(InternalError) as told:
+        await gate.call_tool(
+            asking, "k8s_scale_deployment", {"namespace": "staging", "replicas": 1}
+        )
 
+    assert str(told.value) == (
+        "the server failed in a way that was not foreseen; its log says more "
+        f"(request {asking.request_id})"
+    )
+    (logged,) = (each for each in logs if each["event"] == "internal_error")
+    assert (logged["request_id"], logged["method"]) == (asking.request_id, "tools/call")
+    assert isinstance(logged["exc_info"], KeyError)
+    assert logged["exc_info"].__traceback__ is not None
+    assert await rows(owner) == [("outcome", "allow", "error")]
+    assert gate.inflight == 0
+
+
+async def test_a_crash_of_a_change_leaves_unknown_whether_it_was_made(
+    bench: Bench, owner: asyncpg.Connection
+) -> None:
+    gate = bench.gate(scale_tool(crash))
+    asking = caller()
+    answer = await gate.call_tool(
+        asking, "k8s_scale_deployment", {"namespace": "staging", "replicas": 1}
+    )
+
+    assert answer.value.is_error
+    assert not answer.value.retryable
+    assert answer.value.text == (
+        "it is not known whether the change was made: k8s_scale_deployment failed inside the server "
+        f"(request {asking.request_id}); before you try again, look at the replicas"
+    )
+    assert await rows(owner) == [("intent", "allow", None), ("outcome", "allow", "error")]
+    assert gate.inflight == 0
+
+
+async def test_a_change_that_a_crash_kept_from_beginning_was_not_made(
+    bench: Bench, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise KeyError("hunter2")
+
+    ran: list[int] = []
+
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        ran.append(arguments.replicas)
+        return ScaleResult(replicas=arguments.replicas)
+
+    monkeypatch.setattr(bench.counters, "charge", broken)
     gate = bench.gate(scale_tool(run))
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(InternalError) as told:
         await gate.call_tool(
             caller(), "k8s_scale_deployment", {"namespace": "staging", "replicas": 1}
         )
 
-    assert (await rows(owner))[-1] == ("outcome", "allow", "error")
+    assert "hunter2" not in str(told.value)
+    assert not told.value.begun
+    assert ran == []
     assert gate.inflight == 0
+
+
+async def test_a_result_that_cannot_be_presented_is_a_crash_as_well(
+    bench: Bench, owner: asyncpg.Connection
+) -> None:
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        return ScaleResult(replicas=arguments.replicas)
+
+    def render(_: Mapping[str, Any]) -> str:
+        raise TypeError("hunter2")
+
+    tool = dataclasses.replace(scale_tool(run), render=render)
+    answer = await bench.gate(tool).call_tool(
+        caller(), "k8s_scale_deployment", {"namespace": "staging", "replicas": 1}
+    )
+
+    assert "not known whether the change was made" in answer.value.text
+    assert await rows(owner) == [("intent", "allow", None), ("outcome", "allow", "error")]
 
 
 async def test_scaling_is_limited_to_ten_an_hour_and_refusals_cost_nothing(

@@ -79,8 +79,16 @@ def instead(status: int, text: str = "upstream trouble") -> Fate:
         (instead(504), "HTTP 504"),
         (instead(200, "<html>"), "it answered what its API does not give"),
         (instead(200, '{"ok": true}'), "it answered what its API does not give"),
+        (
+            instead(200, '{"kind": "Status", "metadata": {}, "status": "Success"}'),
+            "it answered what its API does not give",
+        ),
+        (
+            instead(200, '{"kind": "Deployment", "metadata": {}, "spec": 7}'),
+            "it answered what its API does not give",
+        ),
     ],
-    ids=["cut", "late", "500", "504", "no JSON", "other JSON"],
+    ids=["cut", "late", "500", "504", "no JSON", "other JSON", "other object", "odd object"],
 )
 @pytest.mark.parametrize("tool", ["scale_deployment", "restart_deployment"])
 async def test_a_change_without_an_answer_is_made_once_and_said_to_be_unknown(
@@ -126,6 +134,131 @@ async def test_what_is_not_of_the_api_is_an_outage_that_names_the_cluster(
             BackendUnavailable, match="the Kubernetes cluster main is not available"
         ):
             await call(tool, **arguments)
+
+
+def _table(*cells: str, **row: Any) -> str:
+    """Return a table with one row, under the columns of a list of deployments."""
+    names = ("Name", "Ready", "Up-to-date", "Available", "Age", "Containers", "Images", "Selector")
+    columns = [{"name": name} for name in names]
+    rows = [{"cells": list(cells), **row}]
+    return json.dumps({"kind": "Table", "metadata": {}, "columnDefinitions": columns, "rows": rows})
+
+
+# Each is an object by its kind, and not the one that was asked for, or not whole.
+ODD_OBJECTS = [
+    '{"kind": "Status", "metadata": {}, "status": "Success"}',
+    '{"kind": "List", "metadata": {}, "items": [{"metadata": {"name": "p"}}]}',
+    '{"kind": "List", "metadata": {}, "items": {"a": 1}}',
+    '{"kind": "List", "items": [7]}',
+    '{"kind": "Table", "metadata": {}, "columnDefinitions": [{}], "rows": [{}]}',
+    '{"kind": "Table", "metadata": {}, "columnDefinitions": 7, "rows": null}',
+    _table("web", "1/2", "1", "<unknown>", "1d", "main", "i", "s"),
+    _table("web", "all", "1", "1", "1d", "main", "i", "s"),
+    _table("web"),
+    '{"kind": "Deployment", "metadata": null, "spec": 7}',
+    '{"kind": "Event", "metadata": {"name": "e"}, "items": [{"metadata": {"uid": 7}}]}',
+]
+
+
+@pytest.mark.parametrize("text", ODD_OBJECTS)
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("get_pods", {}),
+        ("get_deployments", {}),
+        ("get_deployments", {"all_namespaces": True}),
+        ("get_events", {}),
+        ("get_rollout_status", {"deployment": "judged-far"}),
+        ("scale_deployment", {"deployment": "judged-far", "replicas": 1}),
+    ],
+)
+async def test_an_object_of_another_shape_is_an_outage_that_names_the_cluster(
+    balancer: Balancer, tool: str, arguments: dict[str, Any], text: str
+) -> None:
+    balancer.fate = instead(200, text)
+    async with family_of({"main": balancer.settings()}) as call:
+        with pytest.raises(
+            BackendUnavailable,
+            match=r"^the Kubernetes cluster main is not available: it answered what its API does not",
+        ):
+            await call(tool, **arguments)
+
+    assert {method for method, _ in balancer.passed} == {"GET"}
+
+
+@pytest.mark.parametrize("text", [each for each in ODD_OBJECTS if '"name": "p"' not in each])
+async def test_namespaces_of_another_shape_are_an_outage(balancer: Balancer, text: str) -> None:
+    balancer.fate = instead(200, text)
+    kubernetes = Kubernetes(KubernetesSettings(clusters={"main": balancer.settings()}))
+    (template,) = (each for each in kubernetes.resources() if each.parameters)
+    assert template.complete is not None
+    context, cluster = ToolContext(user="alice", tenant="default"), {"cluster": "main"}
+    said = "it answered what its API does not give"
+    await kubernetes.start()
+    try:
+        with pytest.raises(BackendUnavailable, match=said):
+            await template.read(context, cluster)
+        with pytest.raises(BackendUnavailable, match=said):
+            await template.complete("namespace", "", cluster, context)
+    finally:
+        await kubernetes.stop()
+
+
+@pytest.mark.parametrize("text", ODD_OBJECTS)
+async def test_a_service_of_another_shape_is_an_outage(balancer: Balancer, text: str) -> None:
+    balancer.fate = instead(200, text)
+    kubernetes = Kubernetes(KubernetesSettings(clusters={"main": balancer.settings()}))
+    await kubernetes.start()
+    try:
+        with pytest.raises(BackendUnavailable, match="it answered what its API does not give"):
+            await kubernetes.service_health(
+                ToolContext(user="alice", tenant="default"),
+                cluster=None,
+                namespace="development",
+                service="judged-far",
+            )
+    finally:
+        await kubernetes.stop()
+
+
+@pytest.mark.parametrize("text", ODD_OBJECTS)
+async def test_autoscalers_of_another_shape_do_not_stop_a_scaling(
+    web_cluster: Cluster, balancer: Balancer, text: str
+) -> None:
+    async def fate(request: web.Request, answer: web.Response) -> web.Response:
+        return web.Response(text=text) if "autoscalers" in request.path else answer
+
+    balancer.fate = fate
+    async with family_of({"main": balancer.settings()}) as call:
+        scaled = await call("scale_deployment", **_HERE, deployment="judged-far", replicas=1)
+
+    assert scaled.after == 1
+    assert scaled.warning is None or scaled.warning.startswith("whether an autoscaler manages it")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "<html>",
+        "7",
+        "{}",
+        '{"type": "MODIFIED"}',
+        '{"type": "MODIFIED", "object": {"kind": "Deployment", "metadata": {}}}',
+        '{"type": ["MODIFIED"], "object": null}',
+    ],
+)
+async def test_a_watch_that_says_odd_things_is_no_reason_to_doubt_a_restart(
+    balancer: Balancer, line: str
+) -> None:
+    async def fate(request: web.Request, answer: web.Response) -> web.Response:
+        return web.Response(text=line + "\n") if "watch" in request.query else answer
+
+    balancer.fate = fate
+    async with family_of({"main": balancer.settings()}) as call:
+        restarted = await call("restart_deployment", **_HERE, deployment="judged-far", wait_s=2)
+
+    assert restarted.state == "progressing"
+    assert "what its API does not give" not in restarted.message
 
 
 async def test_more_namespaces_than_a_document_holds_are_cut(balancer: Balancer) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import aiohttp
@@ -16,8 +16,10 @@ from mcp_server.tools.backend import (
     AnswerTooLarge,
     BackendUnavailable,
     Guard,
+    OutcomeUnknown,
     parsed,
     read_answer,
+    reading,
 )
 from mcp_server.tools.catalog import ToolContext, ToolError
 from mcp_server.tools.text import clipped
@@ -154,6 +156,29 @@ class Cluster:
             retry=dry_run,
             find_out=FIND_OUT,
         )
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Take what is not of the API for an outage: for a block that reads an answer.
+
+        Raises:
+            BackendUnavailable: the block could make nothing of it.
+        """
+        return reading(self.title)
+
+    @contextmanager
+    def reading_change(self) -> Iterator[None]:
+        """As `reading`, of the answer to a change that was sent.
+
+        Raises:
+            OutcomeUnknown: the block could make nothing of it.
+        """
+        try:
+            with reading(self.title):
+                yield
+        except BackendUnavailable as error:
+            raise OutcomeUnknown(
+                self.title, f"gave no usable answer ({error})", find_out=FIND_OUT
+            ) from error
 
     @asynccontextmanager
     async def stream(

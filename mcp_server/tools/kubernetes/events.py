@@ -81,22 +81,26 @@ class EventReader:
         after = None if arguments.cursor is None else _After.decode(arguments.cursor, listed)
         # The API server lists by name alone: what is newest is known only of all.
         items, all_read = await self._read(arguments, context)
-        found = sorted(
-            ((_last_seen(item), item["metadata"]["uid"], item) for item in items),
-            key=lambda event: event[:2],
-            reverse=True,
-        )
-        rest = [event for event in found if after is None or event[:2] < (after.time, after.uid)]
-        shown = rest[: context.at_most(arguments.limit)]
+        with self._clusters.find(arguments.cluster).reading():
+            found = sorted(
+                ((_last_seen(item), str(item["metadata"]["uid"]), item) for item in items),
+                key=lambda event: event[:2],
+                reverse=True,
+            )
+            rest = [
+                event for event in found if after is None or event[:2] < (after.time, after.uid)
+            ]
+            shown = rest[: context.at_most(arguments.limit)]
+            now = datetime.now(UTC)
+            events = [_event_of(item, time, now) for time, _, item in shown]
 
         def cursor_after(rows: int) -> str:
             time, uid, _ = shown[rows - 1]
             return _After(query=listed, time=time, uid=uid).encode()
 
-        now = datetime.now(UTC)
         more = len(rest) > len(shown)
         return Events(
-            events=[_event_of(item, time, now) for time, _, item in shown],
+            events=events,
             total=len(found) if all_read else None,
             truncated=more or not all_read,
             next_cursor=cursor_after(len(shown)) if more and shown else None,
@@ -127,8 +131,9 @@ class EventReader:
                 what=f"events of {place}",
                 query=query,
             )
-            items += document["items"]
-            token = document["metadata"].get("continue")
+            with cluster.reading():
+                items += document["items"]
+                token = document["metadata"].get("continue")
             if not token or len(items) >= self._most_read:
                 return items, not token
             query["continue"] = token

@@ -242,8 +242,9 @@ class Kubernetes:
             query={**position.parameters(), **query},
             accept=TABLE,
         )
-        found = rows_of(document, arguments.place)
-        page = Page(position, document["metadata"], len(found), most=most)
+        with cluster.reading():
+            found = rows_of(document, arguments.place)
+            page = Page(position, document["metadata"], len(found), most=most)
         return found[page.shown], page
 
     async def _get_rollout_status(
@@ -251,8 +252,9 @@ class Kubernetes:
     ) -> Rollout:
         cluster = self._clusters.find(arguments.cluster)
         document = await self._deployment(cluster, arguments, context)
-        rollout = rollout_of(document)
-        selector = selector_text(document["spec"]["selector"])
+        with cluster.reading():
+            rollout = rollout_of(document)
+            selector = selector_text(document["spec"]["selector"])
         if rollout.state == "complete" or not selector:
             return rollout
         query = {"limit": str(_POD_PAGE), "includeObject": "None", "labelSelector": selector}
@@ -266,8 +268,9 @@ class Kubernetes:
                 query=query,
                 accept=TABLE,
             )
-            states.update(pod.status for pod in pods_of_table(table, arguments.namespace))
-            query["continue"] = table["metadata"].get("continue") or ""
+            with cluster.reading():
+                states.update(pod.status for pod in pods_of_table(table, arguments.namespace))
+                query["continue"] = table["metadata"].get("continue") or ""
             if not query["continue"]:
                 return rollout.model_copy(update={"pods": dict(states)})
             if states.total() >= _MOST_COUNTED_PODS:
@@ -286,7 +289,8 @@ class Kubernetes:
         expected = arguments.expected_current_replicas
         for attempt in range(1, _SCALE_ATTEMPTS + 1):
             scale = await cluster.get(path, names, context, what=what)
-            before = scale["spec"].get("replicas", 0)
+            with cluster.reading():
+                before = scale["spec"].get("replicas", 0)
             if expected is not None and before != expected:
                 raise ToolError(
                     f"{what} has {before} replicas, not {expected}; nothing was changed"
@@ -309,12 +313,13 @@ class Kubernetes:
                     raise
                 continue
             break
-        return Scale(
-            before=before,
-            after=after["spec"].get("replicas", 0),
-            dry_run=arguments.dry_run,
-            warning=warning,
-        )
+        with cluster.reading() if arguments.dry_run else cluster.reading_change():
+            return Scale(
+                before=before,
+                after=after["spec"].get("replicas", 0),
+                dry_run=arguments.dry_run,
+                warning=warning,
+            )
 
     async def _autoscaled(
         self, cluster: Cluster, arguments: ScaleArguments, context: ToolContext
@@ -328,15 +333,19 @@ class Kubernetes:
                 what="autoscalers",
                 query={"limit": str(_MOST_AUTOSCALERS)},
             )
+            with cluster.reading():
+                more = bool(document["metadata"].get("continue"))
+                names = [
+                    autoscaler["metadata"]["name"]
+                    for autoscaler in document["items"]
+                    if _scales(autoscaler, arguments.deployment)
+                ]
         except ToolError as error:
             # It is a warning: that it is not known must not stop the scaling.
             return f"whether an autoscaler manages it is not known: {error}"
-        for autoscaler in document["items"]:
-            target = autoscaler["spec"]["scaleTargetRef"]
-            if (target["kind"], target["name"]) == ("Deployment", arguments.deployment):
-                name = autoscaler["metadata"]["name"]
-                return f"the autoscaler {name} manages it and may change the number again"
-        if document["metadata"].get("continue"):
+        if names:
+            return f"the autoscaler {names[0]} manages it and may change the number again"
+        if more:
             return (
                 f"not known among more than {_MOST_AUTOSCALERS} autoscalers whether one manages it"
             )
@@ -356,10 +365,13 @@ class Kubernetes:
             what=_what(arguments),
             body={"spec": {"template": {"metadata": {"annotations": annotations}}}},
         )
+        with cluster.reading_change():
+            state = _state_of(document)
+            paused = bool(document["spec"].get("paused"))
         rollout = None
         # A paused one takes the change and replaces nothing, which must be said.
-        if arguments.wait_s or document["spec"].get("paused"):
-            rollout = await self._wait(cluster, arguments, context, document)
+        if arguments.wait_s or paused:
+            rollout = await self._wait(cluster, arguments, context, state)
         return Restart(
             restarted_at=now,
             state=None if rollout is None else rollout.state,
@@ -371,7 +383,7 @@ class Kubernetes:
         cluster: Cluster,
         arguments: RestartArguments,
         context: ToolContext,
-        document: dict[str, Any],
+        state: _State,
     ) -> Rollout:
         """Follow the rollout until it ends or the time is over, and return how far it is then.
 
@@ -384,36 +396,36 @@ class Kubernetes:
         """
         wait_s = within(arguments.wait_s)
         deadline = time.monotonic() + wait_s
-        rollout = rollout_of(document)
         trouble: ToolError | None = None
         pause_s = _REOPEN_S
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
-                while rollout.state == "progressing":
-                    await context.progress(renewed(document), rollout.desired, rollout.message)
+                while state.rollout.state == "progressing":
+                    await _report(context, state)
                     if trouble is None:
                         left_s = max(1, round(deadline - time.monotonic()))
                         # What broke the watch off shows in the next question, or is over.
-                        states = _watched(cluster, arguments, context, document, left_s)
+                        states = _watched(cluster, arguments, context, state, left_s)
                         with contextlib.suppress(ToolError, ValueError):
                             async with contextlib.aclosing(states):
-                                async for state in states:
-                                    document, rollout = state, rollout_of(state)
-                                    if rollout.state != "progressing":
-                                        return rollout
-                                    await context.progress(
-                                        renewed(document), rollout.desired, rollout.message
-                                    )
+                                async for newer in states:
+                                    state = newer
+                                    if state.rollout.state != "progressing":
+                                        return state.rollout
+                                    await _report(context, state)
                     await asyncio.sleep(pause_s)
                     try:
                         document = await self._deployment(cluster, arguments, context)
+                        with cluster.reading():
+                            state = _state_of(document)
                     except NotFound:
                         raise
                     except ToolError as error:
                         # Less and less often: this call alone is not to open the circuit for all.
                         trouble, pause_s = error, min(2 * pause_s, _MAX_REOPEN_S)
                     else:
-                        rollout, trouble, pause_s = rollout_of(document), None, _REOPEN_S
+                        trouble, pause_s = None, _REOPEN_S
+        rollout = state.rollout
         if trouble is None or rollout.state != "progressing":
             return rollout
         return rollout.model_copy(
@@ -431,14 +443,32 @@ class Kubernetes:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _State:
+    """How far a rollout is, in how many replicas that are new, at a version of its deployment."""
+
+    rollout: Rollout
+    renewed: int
+    version: str
+
+
+def _state_of(document: Mapping[str, Any]) -> _State:
+    version = str(document["metadata"]["resourceVersion"])
+    return _State(rollout_of(document), renewed(document), version)
+
+
+async def _report(context: ToolContext, state: _State) -> None:
+    await context.progress(state.renewed, state.rollout.desired, state.rollout.message)
+
+
 async def _watched(
     cluster: Cluster,
     arguments: DeploymentArguments,
     context: ToolContext,
-    document: Mapping[str, Any],
+    state: _State,
     seconds: int,
-) -> AsyncGenerator[dict[str, Any]]:
-    """Give the states that a deployment takes on after `document`, until the API server ends it."""
+) -> AsyncGenerator[_State]:
+    """Give the states that a deployment takes on after `state`, until the API server ends it."""
     async with cluster.stream(
         "/apis/apps/v1/namespaces/{namespace}/deployments",
         {"namespace": arguments.namespace},
@@ -447,15 +477,22 @@ async def _watched(
         query={
             "watch": "true",
             "fieldSelector": f"metadata.name={arguments.deployment}",
-            "resourceVersion": document["metadata"]["resourceVersion"],
+            "resourceVersion": state.version,
             "timeoutSeconds": str(seconds),
         },
     ) as stream:
         async for line in stream:
-            event = json.loads(line)
-            if event["type"] not in ("ADDED", "MODIFIED"):
-                return
-            yield event["object"]
+            with cluster.reading():
+                event = json.loads(line)
+                if event["type"] not in ("ADDED", "MODIFIED"):
+                    return
+                state = _state_of(event["object"])
+            yield state
+
+
+def _scales(autoscaler: Mapping[str, Any], deployment: str) -> bool:
+    target = autoscaler["spec"]["scaleTargetRef"]
+    return (target["kind"], target["name"]) == ("Deployment", deployment)
 
 
 def _names(arguments: DeploymentArguments) -> dict[str, str]:

@@ -85,7 +85,8 @@ class _Question:
             self.unseen.append(f"the Service: {refusal}")
             self.endpoints_seen = False
             return None, None
-        selector = document["spec"].get("selector")
+        with self.cluster.reading():
+            selector = document["spec"].get("selector")
         try:
             return selector, await self._endpoints()
         except NotAllowed as refusal:
@@ -149,9 +150,10 @@ class _Question:
                 what=f"{what} of namespace {self.namespace}",
                 query=query,
             )
-            for item in document["items"]:
-                take(item)
-            query["continue"] = document["metadata"].get("continue") or ""
+            with self.cluster.reading():
+                for item in document["items"]:
+                    take(item)
+                query["continue"] = document["metadata"].get("continue") or ""
             if not query["continue"]:
                 return True
         self.unseen.append(f"{what} beyond the first {_MOST}")

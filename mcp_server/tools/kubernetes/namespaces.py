@@ -43,16 +43,18 @@ class NamespaceReader:
     async def _read(self, context: ToolContext, parameters: Mapping[str, str]) -> str:
         cluster = self._clusters.find(parameters["cluster"])
         document = await self._list(cluster, context, context.at_most(_MAX_NAMESPACES))
-        found = [
-            {"name": item["metadata"]["name"], "phase": item.get("status", {}).get("phase")}
-            for item in document["items"]
-        ]
+        with cluster.reading():
+            more = bool(document["metadata"].get("continue"))
+            found = [
+                {"name": item["metadata"]["name"], "phase": item.get("status", {}).get("phase")}
+                for item in document["items"]
+            ]
         shown = fitting(found)
         return json.dumps(
             {
                 "cluster": cluster.name,
                 "namespaces": shown,
-                "truncated": bool(document["metadata"].get("continue")) or len(shown) < len(found),
+                "truncated": more or len(shown) < len(found),
             }
         )
 
@@ -72,5 +74,6 @@ class NamespaceReader:
             return [cluster for cluster in self._clusters.names if cluster.startswith(text)]
         cluster = self._clusters.find(given["cluster"])
         document = await self._list(cluster, context, _MAX_NAMESPACES)
-        names = (item["metadata"]["name"] for item in document["items"])
-        return [each for each in names if each.startswith(text)]
+        with cluster.reading():
+            names = [item["metadata"]["name"] for item in document["items"]]
+            return [each for each in names if each.startswith(text)]
