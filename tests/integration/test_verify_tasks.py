@@ -75,6 +75,7 @@ def test_a_call_that_is_refused_fails_and_says_what_to_do(verify: Verify, tasks:
     assert result.returncode != 0
     assert "as mcp:nobody" in said
     assert "set mcp_server_verify_role" in said
+    assert "Bearer" not in result.stdout
 
 
 @pytest.mark.parametrize(

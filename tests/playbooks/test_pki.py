@@ -208,7 +208,10 @@ def cases(company: Company, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 @pytest.mark.parametrize(
     ("tasks", "refused"),
-    [("preflight", {"expired": REFUSED["expired"]}), ("leaf", REFUSED)],
+    [
+        ("preflight", {name: REFUSED[name] for name in ("expired", "content")}),
+        ("leaf", REFUSED),
+    ],
 )
 def test_a_pair_that_would_not_work_is_refused_before_it_is_copied(
     tmp_path: Path,
