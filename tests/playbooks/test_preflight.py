@@ -6,11 +6,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
 
-from tests.plays import ROOT, ansible_playbook
+from tests.plays import LOCAL, ROOT, ansible_playbook, role_of, run_play
 
 GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
 
@@ -76,6 +77,63 @@ def test_an_empty_group_is_named_with_what_it_is_for(tmp_path: Path) -> None:
     said = " ".join(result.stdout.split())
     assert "The group mcp_servers of the inventory has no host" in said
     assert "these hosts run the MCP server" in said
+
+
+class TestServicesThatExist:
+    """A group may be left out where its service is there already, and named."""
+
+    INSTEAD: ClassVar[dict[str, dict[str, object]]] = {
+        "loadbalancers": {
+            "mcp_server_public_url": "https://mcp.example.com",
+            "mcp_server_allowed_peers": ["gateway.lab.internal"],
+        },
+        "postgres": {"mcp_server_database_host": "db.example.com"},
+        "redis": {"mcp_server_redis": "mcp-server@cache.example.com:6379/0"},
+        "monitoring": {
+            "mcp_server_prometheus_url": "https://prometheus.example.com",
+            "node_exporter_allowed_clients": ["prometheus.example.com"],
+        },
+    }
+
+    def servers(self, **variables: object) -> dict[str, object]:
+        """An inventory of server nodes alone."""
+        hosts = {f"mcp{n}": {"ansible_host": f"192.0.2.{n}", **LOCAL} for n in (1, 2)}
+        return {"mcp_servers": {"hosts": hosts, "vars": variables}}
+
+    def test_none_of_the_groups_is_needed_then(self, tmp_path: Path) -> None:
+        named = {name: value for each in self.INSTEAD.values() for name, value in each.items()}
+        inventory = write(tmp_path, self.servers(**named))
+        told = "{{ __mcp_server_settings.counters.url }} {{ __mcp_server_settings.database.host }}"
+
+        checked = run(inventory, "playbooks/inventory.yml")
+        planned = run(inventory, "site.yml", "--list-tasks")
+        accepted = run_play(
+            tmp_path,
+            [role_of("mcp_server", "preflight"), {"ansible.builtin.debug": {"msg": told}}],
+            inventory=inventory,
+            variables={"mcp_server_jwt_secret": "a" * 32},
+        )
+
+        assert checked.returncode == 0, checked.stdout
+        assert planned.returncode == 0, planned.stdout + planned.stderr
+        assert accepted.returncode == 0, accepted.stdout + accepted.stderr
+        assert "rediss://mcp-server@cache.example.com:6379/0 db.example.com" in accepted.stdout
+
+    @pytest.mark.parametrize("group", INSTEAD)
+    def test_what_is_not_named_is_asked_for(self, tmp_path: Path, group: str) -> None:
+        named = {
+            name: value
+            for other, each in self.INSTEAD.items()
+            for name, value in each.items()
+            if other != group
+        }
+
+        result = look_at(tmp_path, self.servers(**named))
+
+        said = " ".join(result.stdout.split())
+        assert result.returncode != 0
+        assert f"The group {group} of the inventory has no host" in said
+        assert f"name it on the group mcp_servers: {', '.join(self.INSTEAD[group])}" in said
 
 
 def test_an_unknown_variable_of_the_server_is_named_with_the_nearest_known_one(
