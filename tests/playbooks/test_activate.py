@@ -20,7 +20,6 @@ from tests.plays import LOCAL, ROOT, role_of, run_play
 RIGHT, WRONG = "right-" * 4, "wrong-" * 4
 
 SYSTEMCTL = """\
-#!/bin/sh
 case "$*" in
   *show*) printf 'LoadState=loaded\\nActiveState=active\\nSubState=running\\nUnitFileState=enabled\\n' ;;
   *is-active*) echo active ;;
@@ -29,7 +28,6 @@ esac
 """
 # With a file `cut` there, the run ends in the middle of the wait, as by a lost connection.
 MCPCTL = """\
-#!/bin/sh
 if [ -e {node}/cut ]; then
   run=$$
   while parent=$(awk '/^PPid/ {{print $2}}' /proc/$run/status); [ "$parent" != {test} ]; do
@@ -57,7 +55,8 @@ class Node:
         (folder / "ca.pem").write_text("the authority")
 
     def _program(self, path: Path, text: str) -> None:
-        path.write_text(text.format(node=self._folder, test=os.getpid(), right=RIGHT))
+        body = text.format(node=self._folder, test=os.getpid(), right=RIGHT)
+        path.write_text(f"#!/bin/sh\n{body}")
         path.chmod(0o755)
 
     def roll_out(

@@ -14,7 +14,7 @@ GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
 EXPRESSIONS = {
     "pki": "pki_permitted_networks",
     "postgres": "postgres_client_addresses",
-    "mcp_server": "[mcp_server_public_url] + __mcp_server_loadbalancer_addresses",
+    "mcp_server": "([mcp_server_public_url] + __mcp_server_loadbalancer_addresses)",
     "nginx": "nginx_listen_addresses",
     "redis": "redis_listen_addresses",
     "prometheus": "prometheus_listen_address",

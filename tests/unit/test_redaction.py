@@ -473,11 +473,12 @@ def test_what_is_too_deep_to_be_searched_is_withheld() -> None:
     ids=lambda text: text[:16],
 )
 def test_hostile_text_costs_little_time(hostile: str) -> None:
-    started = time.perf_counter()
+    """Of the processor, so that it does not matter what else runs; what is not linear takes minutes."""
+    started = time.process_time()
 
     redact_text(hostile)
 
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 5
 
 
 def test_keys_of_a_result_that_look_like_secrets_are_masked_and_stay_distinct() -> None:
