@@ -11,8 +11,9 @@ The document's shape::
      "resources": [uri or template, ...], "prompts": [name, ...],
      "limits": [{"id", "limit", "remaining", "window_s", "reset_ms"}]}
 
-`namespaces` stands with the tools that work in one: those named in the policy, whether all others are
-allowed too, and whether one call may read all of them. `reset_ms` is when the oldest counted call
+`namespaces` stands with the tools that work in one: those named in the policy, by name or by a pattern
+(`team-*`: what it matches and the policy does not name otherwise), whether all others are allowed too,
+and whether one call may read all of them. `reset_ms` is when the oldest counted call
 leaves the window (0: nothing is counted). Reading the document is a call like any other and is
 charged; finding out what is left is not.
 """

@@ -5,6 +5,8 @@
 #   the path in it, what is wrong and what is accepted, and nothing is published.
 package lint
 
+import data.mcp.patterns
+
 # METADATA
 # title: Everything that is wrong with data.config
 # description: Objects with file, path and message.
@@ -71,6 +73,37 @@ findings contains _finding("network", ["allow", i], message) if {
 	message := sprintf("%q has bits beyond its prefix; write %q, or a longer prefix", [block, canonical])
 }
 
+findings contains _finding(area, path, message) if {
+	some [area, path, name] in _namespaces
+	is_string(name)
+	not _names_a_namespace(name)
+	message := sprintf("%q is not the name of a namespace; accepted are %s", [name, concat(" ", [
+		"names such as team-a (lower case letters, digits and -, at most 63, a letter or digit first and last)",
+		"and patterns of such names with one *, such as team-a-*, *-eu or shop-*-eu",
+	])])
+}
+
+findings contains _finding("namespaces", ["listed", "*"], message) if {
+	data.config.namespaces.listed["*"]
+	message := "\"*\" is every namespace; accepted is a narrower pattern, and for all that are not listed: unlisted"
+}
+
+findings contains _finding("namespaces", ["listed", pattern], message) if {
+	some pattern, other in _rivals
+	message := sprintf("is as long as %q and can match the same namespace, such as %q; %s", [
+		other,
+		min({replace(common, "*", "x") | some common in patterns.common(pattern, other)}),
+		"accepted are patterns of which one is longer, or the namespace listed by its name",
+	])
+}
+
+findings contains _finding(area, path, message) if {
+	some [area, path, name, what] in _without_patterns
+	is_string(name)
+	contains(name, "*")
+	message := sprintf("%q: a * stands for nothing else here; accepted are names of %s, each written out", [name, what])
+}
+
 findings contains _finding("limits", ["tool", name], message) if {
 	limited := _permissions | object.keys(data.config.catalog.tools)
 	some name, _ in data.config.limits.tool
@@ -95,6 +128,50 @@ _namespace_roles contains [["listed", name, "roles"], settings.roles] if {
 
 _namespace_roles contains [[name, "roles"], data.config.namespaces[name].roles] if {
 	some name in ["unlisted", "cluster_wide"]
+}
+
+_namespaces contains ["namespaces", ["listed", name], name] if some name, _ in data.config.namespaces.listed
+
+_namespaces contains ["tenants", ["namespaces", tenant, i], name] if {
+	some tenant, names in data.config.tenants.namespaces
+	some i, name in names
+}
+
+# A label of RFC 1123, or one with a * for a part of it.
+_names_a_namespace(name) if {
+	count(split(name, "*")) < 3
+	regex.match(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`, replace(name, "*", "x"))
+}
+
+# Listed patterns of which none goes before the other, though both can match one namespace.
+_rivals[pattern] := max(others) if {
+	listed := {name | some name in patterns.among(object.keys(data.config.namespaces.listed)); _names_a_namespace(name)}
+	some pattern in listed
+	others := {other |
+		some other in listed
+		other < pattern
+		count(other) == count(pattern)
+		patterns.common(pattern, other) != set()
+	}
+	count(others) > 0
+}
+
+_without_patterns contains ["tenants", [list, i], name, "tenants"] if {
+	some list in ["served", "suspended"]
+	some i, name in data.config.tenants[list]
+}
+
+_without_patterns contains ["tenants", ["namespaces", name], name, "tenants"] if {
+	some name, _ in data.config.tenants.namespaces
+}
+
+_without_patterns contains ["obligations", ["default", "redact", i], name, "fields"] if {
+	some i, name in data.config.obligations.default.redact
+}
+
+_without_patterns contains ["obligations", ["tool", tool, "redact", i], name, "fields"] if {
+	some tool, settings in data.config.obligations.tool
+	some i, name in settings.redact
 }
 
 _unknown_permission(area, path, permission) := _finding(area, path, message) if {

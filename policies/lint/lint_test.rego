@@ -154,3 +154,68 @@ test_obligations_of_an_unknown_tool_are_refused if {
 		"policies/config/obligations/data.yaml", "obligations.tool.absent", "obliges nothing: there is no such tool or resource; accepted are cmdb:get_change_records, ",
 	)
 }
+
+_not_a_namespace := "is not the name of a namespace; accepted are names such as team-a (lower case letters, digits and -, at most 63,"
+
+test_what_cannot_be_a_namespace_or_a_pattern_of_one_is_refused if {
+	every name in ["Prod", "prod.eu", "prod-", "-*", "*-", "prod_*", "a*b*", "**", "prod-?", "prod-[a-z]", "{a,b}", " *", ""] {
+		_found(
+			_replace("/namespaces/listed", {name: {"roles": []}}),
+			"policies/config/namespaces/data.yaml", concat(".", ["namespaces.listed", name]), _not_a_namespace,
+		)
+		_found(
+			_replace("/tenants/namespaces", {"acme": ["shop", name]}),
+			"policies/config/tenants/data.yaml", "tenants.namespaces.acme.1", _not_a_namespace,
+		)
+	}
+}
+
+test_names_and_patterns_of_namespaces_pass if {
+	names := ["a", "team-a", "prod-*", "*-eu", "shop-*-eu", "team*", concat("", ["x-", substring(_sixty, 0, 59), "*"])]
+	_findings(_replace("/namespaces/listed", {name: {"roles": []} | some name in names})) == set()
+	_findings(_replace("/tenants/namespaces", {"acme": array.concat(names, ["*"]), "none": []})) == set()
+}
+
+_sixty := concat("", [digits | some _ in numbers.range(1, 6); digits := "0123456789"])
+
+test_a_namespace_longer_than_a_label_is_refused if {
+	_found(
+		_replace("/tenants/namespaces", {"acme": [concat("", [_sixty, "abcd"])]}),
+		"policies/config/tenants/data.yaml", "tenants.namespaces.acme.0", _not_a_namespace,
+	)
+}
+
+test_every_namespace_is_not_listed_by_a_star if {
+	_found(
+		_replace("/namespaces/listed", {"*": {"roles": []}}),
+		"policies/config/namespaces/data.yaml", "namespaces.listed.*", "\"*\" is every namespace; accepted is a narrower pattern",
+	)
+}
+
+test_two_patterns_of_which_none_goes_before_the_other_are_refused if {
+	_found(
+		_replace("/namespaces/listed", {"ab-*": {"roles": []}, "*-cd": {"roles": []}}),
+		"policies/config/namespaces/data.yaml", "namespaces.listed.ab-*",
+		"is as long as \"*-cd\" and can match the same namespace, such as \"ab-cd\"; accepted are patterns of which one is longer",
+	)
+}
+
+test_patterns_of_the_same_length_that_never_meet_pass if {
+	_findings(_replace("/namespaces/listed", {"ab-*": {"roles": []}, "ac-*": {"roles": []}, "*-abc": {"roles": []}})) == set()
+}
+
+test_a_star_is_refused_where_it_would_match_nothing if {
+	tenants := "policies/config/tenants/data.yaml"
+	names := "accepted are names of tenants, each written out"
+	_found(_replace("/tenants/served", ["acme", "evil-*"]), tenants, "tenants.served.1", names)
+	_found(_replace("/tenants/suspended", ["evil-*"]), tenants, "tenants.suspended.0", "\"evil-*\": a * stands for nothing else here")
+	_found(_replace("/tenants/namespaces", {"acme-*": []}), tenants, "tenants.namespaces.acme-*", names)
+
+	obligations := "policies/config/obligations/data.yaml"
+	fields := "accepted are names of fields, each written out"
+	_found(_replace("/obligations/default/redact", ["*_key"]), obligations, "obligations.default.redact.0", fields)
+	_found(
+		_replace("/obligations/tool/k8s:get_pods", {"redact": ["*_key"]}),
+		obligations, "obligations.tool.k8s:get_pods.redact.0", fields,
+	)
+}

@@ -27,7 +27,8 @@ MADE_FOR_A_NEW_PACKAGE = ("policies/config/hours/", "policies/schemas/hours/")
 
 def blocks(text: str) -> Iterator[str]:
     """Yield the contents of fenced blocks that a reader types."""
-    yield from re.findall(r"^ *```(?:sh)?\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    yield from (block for language, block in fenced if language in {"", "sh"})
 
 
 def spans(text: str) -> Iterator[str]:

@@ -6,6 +6,7 @@
 package mcp.access
 
 import data.mcp.methods
+import data.mcp.patterns
 import data.mcp.reasons
 import data.mcp.subject
 import data.mcp.tenants
@@ -34,7 +35,7 @@ reachable(thing) if {
 reachable(thing) if _usable_everywhere(thing)
 
 # METADATA
-# title: The namespaces, listed or of the tenant by name, in which the subject could use a thing
+# title: The namespaces, listed or of the tenant, by name or by pattern, in which the subject could use a thing
 namespaces(thing) := [namespace |
 	is_string(thing.scope.namespace)
 	_usable_in_a_namespace(thing)
@@ -138,6 +139,7 @@ _place_allowed if {
 	is_string(entry.scope.namespace)
 	object.get(input.resource, ["properties", "all_namespaces"], false) == false
 	_usable_in_a_namespace(entry)
+	patterns.is_label(input.resource.properties.namespace)
 	_named_for(input.resource.properties.namespace)
 }
 
@@ -165,16 +167,18 @@ _named_for(namespace) if {
 }
 
 _role_named_for(namespace) if {
-	some role in data.config.namespaces.listed[namespace].roles
+	some role in _row(namespace).roles
 	role in subject.roles
 }
 
-_role_named_for(namespace) if {
-	is_string(namespace)
-	namespace != ""
-	not data.config.namespaces.listed[namespace]
-	_named_for_unlisted
-}
+# A namespace's own row, else that of the longest pattern that matches, else that of all which are not listed.
+_row(namespace) := row if {
+	row := data.config.namespaces.listed[namespace]
+} else := row if {
+	row := data.config.namespaces.listed[patterns.longest(_patterns, namespace)]
+} else := data.config.namespaces.unlisted
+
+_patterns := patterns.among(object.keys(data.config.namespaces.listed))
 
 _named_for_unlisted if {
 	some role in data.config.namespaces.unlisted.roles
@@ -191,7 +195,18 @@ _named_somewhere if {
 	_named_for_unlisted
 }
 
-_known := object.keys(object.get(data.config.namespaces, "listed", {})) | tenants.namespaces
+# Names and patterns. A pattern is asked about like a name, and stands for what it matches and no other row does.
+_known := (object.keys(object.get(data.config.namespaces, "listed", {})) | tenants.namespaces) | _common
+
+# Where a pattern of the tenant and a listed one meet, and neither is a part of the other.
+_common contains common if {
+	tenants.confined
+	some own in patterns.among(tenants.namespaces)
+	some listed in _patterns
+	not patterns.matches(own, listed)
+	not patterns.matches(listed, own)
+	some common in patterns.common(own, listed)
+}
 
 _usable_in_a_namespace(thing) if subject.may(thing.permission)
 

@@ -109,3 +109,107 @@ test_a_tenant_that_is_not_confined_shares_all_namespaces if {
 	_effect(config, {"namespace": "kube-system"}) == "allow"
 	_effect(config, {"all_namespaces": true}) == "allow"
 }
+
+# Who may read where, as a table of the rows by name and pattern.
+_listed(rows) := _config({
+	"listed": {name: {"roles": roles} | some name, roles in rows},
+	"unlisted": {"roles": ["auditor"]},
+})
+
+_may_read(config, namespaces) if {
+	every namespace in namespaces {
+		_effect(config, {"namespace": namespace}) == "allow"
+	}
+}
+
+_may_not_read(config, namespaces) if {
+	every namespace in namespaces {
+		_effect(config, {"namespace": namespace}) == "deny"
+	}
+}
+
+test_a_pattern_closes_the_namespaces_that_it_matches if {
+	config := _listed({"prod-*": ["mcp:admin"], "*-eu": ["mcp:admin"], "a-*-z": ["mcp:admin"]})
+	_may_not_read(config, ["prod-eu", "prod-", "shop-eu", "a-b-z", "a--z", "a-b-c-z"])
+	_may_read(config, ["prod", "preprod-x", "eu", "eu-shop", "a-z", "a-b"])
+}
+
+test_a_pattern_opens_the_namespaces_that_it_matches if {
+	config := object.union(_listed({"team-a-*": ["auditor"]}), {"namespaces": {"unlisted": {"roles": []}}})
+	_sees(config)
+	_may_read(config, ["team-a-web", "team-a-x-1"])
+	_may_not_read(config, ["team-a", "team-b-web", "xteam-a-web"])
+}
+
+test_a_name_goes_before_the_patterns_that_match_it if {
+	config := _listed({"prod-*": ["mcp:admin"], "prod-docs": ["auditor"]})
+	_may_read(config, ["prod-docs"])
+	_may_not_read(config, ["prod-docs-2", "prod-web"])
+}
+
+test_of_several_patterns_the_longest_counts if {
+	config := _listed({"prod-*": ["mcp:admin"], "prod-docs-*": ["auditor"], "prod-docs-secret-*": ["mcp:admin"], "*-x": ["auditor"]})
+	_may_read(config, ["prod-docs-x", "x-x"])
+	_may_not_read(config, ["prod-x-y", "prod-docs-secret-x"])
+}
+
+test_what_cannot_be_a_namespace_is_in_none if {
+	config := _listed({"team-*": ["auditor"]})
+	_may_not_read(config, [
+		"team-a/../kube-system",
+		"team-a.b",
+		"team-*",
+		"*",
+		"team-A",
+		"team-a ",
+		"kube_system",
+		"",
+		null,
+		7,
+	])
+}
+
+test_a_tenant_may_be_confined_to_a_pattern if {
+	config := _confined({"default": ["acme-*", "shop"]})
+	_sees(config)
+	_may_read(config, ["acme-web", "acme-x-y", "shop"])
+	_may_not_read(config, ["acme", "emca-web", "shop-2", "kube-system", "acme-*"])
+	_effect(config, {"all_namespaces": true}) == "deny"
+}
+
+test_a_tenant_confined_to_a_pattern_still_needs_a_role if {
+	rows := {
+		"listed": {"acme-*": {"roles": ["mcp:admin"]}, "*-docs": {"roles": ["auditor"]}},
+		"unlisted": {"roles": ["auditor"]},
+	}
+	config := object.union(_confined({"default": ["acme-*"]}), {"namespaces": rows})
+	not _sees(object.union(config, {"namespaces": {"listed": {"*-docs": {"roles": []}}}}))
+	_may_not_read(config, ["acme-web"])
+
+	shorter := object.union(_confined({"default": ["ac*"]}), {"namespaces": rows})
+	_sees(shorter)
+	_may_read(shorter, ["ac-docs", "acm"])
+	_may_not_read(shorter, ["acme-docs-2", "docs"])
+}
+
+_named(config) := tool.namespaces if {
+	standing := decision.standing with input as fixtures.request(["auditor"], "resources/read") with data.config as config
+	some tool in standing.tools
+	tool.id == "k8s:get_pods"
+}
+
+test_a_standing_tells_patterns_as_patterns if {
+	config := _listed({"prod-*": ["mcp:admin"], "team-*": ["auditor"], "docs": ["auditor"]})
+	_named(config) == ["docs", "team-*"]
+}
+
+test_a_confined_tenant_stands_in_what_its_patterns_have_in_common_with_the_list if {
+	rows := {"team-*": ["auditor"], "*-web": ["auditor"], "docs": ["auditor"], "acme-b": ["mcp:admin"], "acme-*-db": ["mcp:admin"]}
+	config := object.union(_listed(rows), {
+		"tenants": {"served": [], "suspended": [], "namespaces": {"default": ["acme-*", "team-a-*", "acme-b"]}},
+		"namespaces": {"unlisted": {"roles": []}},
+	})
+	_named(config) == ["acme-*-web", "acme-web", "team-a-*", "team-a-*-web", "team-a-web"]
+	_may_read(config, ["acme-web", "acme-x-web", "team-a-x", "team-a-web"])
+	_may_not_read(config, ["acme-b", "acme-x", "acme-x-db", "team-b", "docs", "x-web"])
+}

@@ -255,3 +255,57 @@ test_a_confined_tenant_sees_a_tool_exactly_if_it_may_call_it_somewhere if {
 		{tool | some tool in visible.tools} == callable
 	}
 }
+
+# Patterns of the list and of the tenant, and namespaces of every kind that they make.
+_rows := {
+	"prod-*": {"roles": ["mcp:admin"]},
+	"prod-eu": {"roles": ["mcp:viewer"]},
+	"*-eu": {"roles": ["mcp:operator"]},
+	"team-a-*": {"roles": ["mcp:operator", "mcp:viewer"]},
+}
+
+_patterned(row, own) := object.union(object.remove(fixtures.config, ["namespaces"]), {
+	"namespaces": {
+		"listed": object.remove(_rows, [row]),
+		"unlisted": {"roles": ["mcp:operator"]},
+		"cluster_wide": {"roles": ["mcp:admin"]},
+		"grants_to_read": ["k8s:get"],
+	},
+	"tenants": {"served": [], "suspended": [], "namespaces": own},
+})
+
+_some_names := ["prod-x", "prod-eu", "prod-x-eu", "x-eu", "team-a-x", "team-a-x-eu", "team-b", "shop", "kube-system"]
+
+_told(tool, _) if tool.other_namespaces
+
+_told(tool, namespace) if {
+	some named in tool.namespaces
+	glob.match(named, [], namespace)
+}
+
+_fits(config, role, id) if {
+	standing := decision.standing with input as fixtures.request([role], "resources/read") with data.config as config
+	tools := [tool | some tool in standing.tools; tool.id == id]
+	told := {name | some tool in tools; some name in _some_names; _told(tool, name)}
+	named := {name | some tool in tools; some name in tool.namespaces; name in _some_names}
+	callable := {name |
+		some name in _some_names
+		answer := decision.decide with input as fixtures.call([role], id, {"namespace": name}) with data.config as config
+		answer.effect == "allow"
+	}
+	callable - told == set()
+	named - callable == set()
+	min([count(told), 1]) == min([count(callable), 1])
+}
+
+test_a_standing_tells_of_patterns_exactly_if_a_namespace_that_they_match_is_open if {
+	every row in ["none", "prod-*", "prod-eu"] {
+		every own in [{}, {"default": ["prod-*"]}, {"default": ["*-eu", "shop"]}, {"default": ["team-*"]}, {"default": ["*"]}] {
+			every role in _all_roles {
+				config := _patterned(row, own)
+				_fits(config, role, "k8s:get_pods")
+				_fits(config, role, "k8s:scale_deployment")
+			}
+		}
+	}
+}

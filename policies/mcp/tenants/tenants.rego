@@ -3,6 +3,7 @@
 # description: Which tenants are served, and that a tenant stays among its own things.
 package mcp.tenants
 
+import data.mcp.patterns
 import data.mcp.reasons
 
 # METADATA
@@ -28,6 +29,7 @@ confined if data.config.tenants.namespaces[input.subject.properties.tenant]
 
 # METADATA
 # title: The namespaces of a confined tenant
+# description: Names and patterns.
 default namespaces := set()
 
 namespaces := {namespace | some namespace in data.config.tenants.namespaces[input.subject.properties.tenant]} if confined
@@ -37,6 +39,11 @@ namespaces := {namespace | some namespace in data.config.tenants.namespaces[inpu
 open(_) if not confined
 
 open(namespace) if namespace in namespaces
+
+open(namespace) if {
+	some pattern in patterns.among(namespaces)
+	patterns.matches(pattern, namespace)
+}
 
 # METADATA
 # title: The tenant is served
