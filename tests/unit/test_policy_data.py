@@ -24,6 +24,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mcp_server.catalog_document import every_tool
+from mcp_server.policy.documents import (
+    Action,
+    Context,
+    DecisionInput,
+    Resource,
+    SubjectDocument,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +51,14 @@ def _policy() -> ModuleType:
 def _tree(policy: ModuleType, tmp_path: Path) -> Any:
     shutil.copytree(ROOT / "policies", tmp_path / "policies")
     return policy.Tree(tmp_path / "policies", policy.opa_binary(None))
+
+
+def evaluate(tree: Any, query: str, document: Any, *options: str) -> Any:
+    """Return what `opa eval` says of a query, with `document` as its input."""
+    file = tree.folder.parent / "input.json"
+    file.write_text(json.dumps(document))
+    arguments = ("--format", "json", "--ignore", "capabilities.json", "--data", "policies")
+    return json.loads(tree.must(query, "eval", *arguments, "--input", str(file), *options, query))
 
 
 def write_example(folder: Path) -> str:
@@ -117,6 +132,72 @@ class TestShippedData:
     def test_no_dangerous_function_is_among_the_capabilities(self, policy: ModuleType) -> None:
         text = (ROOT / "policies" / "capabilities.json").read_text()
         assert not [name for name in policy.FORBIDDEN_BUILTINS if f'"{name}"' in text]
+
+
+def fields(value: Any, path: str = "") -> set[str]:
+    """Return the paths of a document's fields, without those that depend on what is asked for."""
+    if not isinstance(value, dict) or path in {
+        ".resource.properties",
+        ".action.properties.arguments",
+    }:
+        return {path}
+    return {path, *(name for key, item in value.items() for name in fields(item, f"{path}.{key}"))}
+
+
+class TestDocuments:
+    """What the policies are tried with is what the server sends (mcp_server/policy/documents.py)."""
+
+    SENT = DecisionInput(
+        SubjectDocument("a", "t", ("r",), ("g",), ("s",), "j"),
+        Action("tools/call"),
+        Resource("tool", "x"),
+        Context("192.0.2.1", "2026-01-07T12:00:00Z", "n", "r", "mcp", "up", "up"),
+    ).document()
+
+    @pytest.mark.parametrize(
+        "tried",
+        [
+            'data.fixtures.request(["mcp:viewer"], "ping")',
+            'data.fixtures.call({"mcp:viewer"}, "k8s:get_pods", {"namespace": "staging"})',
+            'data.mcp.decision._canary_request(["mcp:viewer"], "tools/call", "tool", "x")',
+        ],
+    )
+    def test_the_fixture_and_the_canary_have_the_fields_that_the_server_sends(
+        self, tree: Any, tried: str
+    ) -> None:
+        (result,) = evaluate(tree, f"x := {tried}", None)["result"]
+        document = result["bindings"]["x"]
+
+        assert fields(document) == fields(self.SENT)
+        assert document["subject"]["type"] == self.SENT["subject"]["type"]
+
+    def test_the_schema_asks_for_the_fields_that_the_server_sends(self) -> None:
+        schema = json.loads((ROOT / "policies" / "schemas" / "input" / "schema.json").read_text())
+
+        def required(node: dict[str, Any], path: str = "") -> set[str]:
+            return {path}.union(
+                *(required(node["properties"][k], f"{path}.{k}") for k in node.get("required", ()))
+            )
+
+        assert required(schema) == fields(self.SENT)
+        assert schema["properties"]["subject"]["properties"]["type"]["const"] == "user"
+
+    def test_a_rule_that_asks_for_a_whole_document_lets_the_canary_pass(self, tree: Any) -> None:
+        with (tree.folder / "mcp" / "network" / "network.rego").open("a") as rules:
+            rules.write("""
+deny contains "no whole document" if not _whole
+
+_whole if {
+	input.subject.type == "user"
+	is_array(input.subject.properties.roles)
+	is_array(input.subject.properties.groups)
+	is_array(input.subject.properties.scopes)
+	is_string(input.subject.properties.token_id)
+	is_object(input.action.properties.arguments)
+	is_object(input.resource.properties)
+}
+""")
+        tree.sing()
 
 
 class TestMerging:
@@ -402,7 +483,7 @@ class TestBatch:
         self, tree: Any, entry: str, more: dict[str, Any]
     ) -> None:
         call = 'data.fixtures.call(["mcp:viewer"], "monitoring:get_alerts", {})'
-        question = self._eval(tree, call, None)["result"][0]["expressions"][0]["value"] | more
+        question = evaluate(tree, call, None)["result"][0]["expressions"][0]["value"] | more
         questions = {str(n): {"entry": entry, "input": question} for n in range(8)}
 
         answer, alone = self._asked(tree, f"data.mcp.decision.{entry}", question)
@@ -413,18 +494,9 @@ class TestBatch:
 
     def _asked(self, tree: Any, query: str, document: Any) -> tuple[Any, int]:
         """Return what OPA answers, and how many expressions it evaluates for that."""
-        told = self._eval(tree, query, document, "--profile", "--profile-limit", "0")
+        told = evaluate(tree, query, document, "--profile", "--profile-limit", "0")
         evaluated = sum(expression["num_eval"] for expression in told["profile"])
         return told["result"][0]["expressions"][0]["value"], evaluated
-
-    @staticmethod
-    def _eval(tree: Any, query: str, document: Any, *options: str) -> Any:
-        file = tree.folder.parent / "input.json"
-        file.write_text(json.dumps(document))
-        arguments = ("--format", "json", "--ignore", "capabilities.json", "--data", "policies")
-        return json.loads(
-            tree.must(query, "eval", *arguments, "--input", str(file), *options, query)
-        )
 
 
 def test_the_package_of_the_documentation_fits(

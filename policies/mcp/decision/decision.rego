@@ -204,14 +204,14 @@ _objections := limits.deny | limits.limited
 default _canary_allows := false
 
 _canary_allows if {
-	_canary_permitted({"name": "tools/list"}, {"type": "server", "id": "server"})
+	_canary_permitted("tools/list", "server", "server")
 	some id, entry in data.config.catalog.tools
 	_anywhere(entry.scope)
-	_canary_permitted({"name": "tools/call"}, {"type": "tool", "id": id})
+	_canary_permitted("tools/call", "tool", id)
 }
 
-_canary_permitted(action, resource) if {
-	answer := decide with input as _canary_request(object.keys(data.config.roles), action, resource)
+_canary_permitted(method, kind, id) if {
+	answer := decide with input as _canary_request([role | some role, _ in data.config.roles], method, kind, id)
 	answer.effect == "allow"
 }
 
@@ -226,18 +226,28 @@ _anywhere(scope) if {
 default _canary_denies := false
 
 _canary_denies if {
-	request := _canary_request(set(), {"name": "tools/call"}, {"type": "tool", "id": "canary:absent"})
-	answer := decide with input as request
+	answer := decide with input as _canary_request([], "tools/call", "tool", "canary:absent")
 	answer.effect == "deny"
 	some reason in answer.reasons
 	reason.code == "not_available"
 }
 
-_canary_request(roles, action, resource) := {
+# A whole document, as the server sends it.
+_canary_request(roles, method, kind, id) := {
 	"version": 1,
-	"subject": {"type": "service", "id": "canary", "properties": {"tenant": _canary_tenant, "roles": roles}},
-	"action": action,
-	"resource": resource,
+	"subject": {
+		"type": "user",
+		"id": "canary",
+		"properties": {
+			"tenant": _canary_tenant,
+			"roles": roles,
+			"groups": [],
+			"scopes": [],
+			"token_id": "canary",
+		},
+	},
+	"action": {"name": method, "properties": {"arguments": {}}},
+	"resource": {"type": kind, "id": id, "properties": {}},
 	"context": {
 		"ip": _canary_address,
 		"time": "2026-01-07T12:00:00Z",

@@ -43,7 +43,7 @@ deny contains reasons.because(rego.metadata.chain(), []) if not input.version ==
 
 # METADATA
 # title: The subject is identified
-# description: A subject has a known type, an id and a tenant.
+# description: A subject is a user with an id and a tenant.
 # custom:
 #   code: subject_not_identified
 #   message: the caller has no type, id or tenant
@@ -51,7 +51,7 @@ deny contains reasons.because(rego.metadata.chain(), []) if not input.version ==
 deny contains reasons.because(rego.metadata.chain(), []) if not _identified
 
 _identified if {
-	input.subject.type in {"user", "service"}
+	input.subject.type == "user"
 	is_string(input.subject.id)
 	input.subject.id != ""
 	is_string(input.subject.properties.tenant)
