@@ -19,7 +19,15 @@ findings contains _finding(area, [], message) if {
 
 findings contains _finding(area, [], "is missing") if {
 	some area in _areas
-	not data.config[area]
+	not area in object.keys(data.config)
+}
+
+# json.match_schema fails on what is no object, and would find nothing.
+findings contains _finding(area, [], message) if {
+	some area in _areas
+	settings := data.config[area]
+	not is_object(settings)
+	message := sprintf("is empty or has no keys; accepted is what policies/schemas/%s/schema.json describes", [area])
 }
 
 findings contains _finding(area, _fields(flaw.field), _explain(area, flaw)) if {

@@ -134,6 +134,18 @@ test_a_missing_part_is_named if {
 	)
 }
 
+test_a_part_without_keys_is_named if {
+	every area in lint._areas {
+		every value in [null, [], "", "x", 7, false] {
+			_found(
+				_replace(concat("/", ["", area]), value),
+				sprintf("policies/config/%s/data.yaml", [area]), area,
+				sprintf("is empty or has no keys; accepted is what policies/schemas/%s/schema.json describes", [area]),
+			)
+		}
+	}
+}
+
 test_an_unknown_part_is_named if {
 	_found(
 		_replace("/netwrok", {"allow": []}),

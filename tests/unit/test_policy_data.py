@@ -288,6 +288,22 @@ class TestRefusals:
         with pytest.raises(policy.Refused, match=r"policies/config/limits/data\.yaml"):
             tree.lint()
 
+    @pytest.mark.parametrize("text", ["", "# allow: []\n", "- 10.0.0.0/8\n"])
+    def test_a_file_without_keys_is_refused_by_its_name(
+        self, policy: ModuleType, tree: Any, text: str
+    ) -> None:
+        (tree.folder / "config" / "network" / "data.yaml").write_text(text)
+        with pytest.raises(
+            policy.Refused, match=r"policies/config/network/data\.yaml: network: is empty or has no"
+        ):
+            tree.lint()
+
+    def test_a_signing_key_that_is_not_there_is_named(self, tmp_path: Path) -> None:
+        done = run_policy(
+            tmp_path, "build", "--out", "made", "--signing-key", "k.pem", "--key-id", "k"
+        )
+        assert (done.returncode, done.stderr) == (1, "There is no signing key k.pem.\n")
+
     def test_a_key_that_stands_twice_is_refused(self, policy: ModuleType, tree: Any) -> None:
         file = tree.folder / "config" / "roles" / "data.yaml"
         file.write_text(file.read_text() + 'mcp:viewer: {permissions: ["*"]}\n')
@@ -428,7 +444,7 @@ class TestFolder:
         done = run_policy(
             tmp_path,
             *("--policies", "own/acme-policies", "build", "--out", "made"),
-            *("--signing-key", str(tmp_path / "key.pem"), "--key-id", "k"),
+            *("--signing-key", "key.pem", "--key-id", "k"),
         )
 
         assert done.returncode == 0, done.stderr
