@@ -132,6 +132,14 @@ class TestShippedData:
     def test_no_dangerous_function_is_among_the_capabilities(self, policy: ModuleType) -> None:
         text = (ROOT / "policies" / "capabilities.json").read_text()
         assert not [name for name in policy.FORBIDDEN_BUILTINS if f'"{name}"' in text]
+        assert not [b["name"] for b in json.loads(text)["builtins"] if b.get("nondeterministic")]
+
+    def test_the_capabilities_are_those_of_the_opa_that_decides(
+        self, policy: ModuleType, tree: Any
+    ) -> None:
+        policy.write_capabilities(tree)
+        written = (tree.folder / "capabilities.json").read_text()
+        assert written == (ROOT / "policies" / "capabilities.json").read_text()
 
 
 def fields(value: Any, path: str = "") -> set[str]:
@@ -359,10 +367,27 @@ class TestRefusals:
             re.MULTILINE,
         )
 
-    def test_rules_that_ask_a_clock_are_refused(self, policy: ModuleType, tree: Any) -> None:
-        file = tree.folder / "mcp" / "tenants" / "tenants.rego"
-        file.write_text(file.read_text() + "x := time.now_ns()\n")
-        with pytest.raises(policy.Refused, match=r"undefined function time\.now_ns"):
+    @pytest.mark.parametrize(
+        ("package", "call"),
+        [
+            ("mcp/tenants", "time.now_ns()"),
+            ("mcp/tenants", 'io.jwt.decode_verify("x", {"secret": "s"})'),
+            ("mcp/tenants", 'io.jwt.encode_sign({"alg": "HS256"}, {}, {})'),
+            ("mcp/tenants", 'crypto.x509.parse_and_verify_certificates("x")'),
+            ("mcp/tenants", 'json.match_schema("1", {"$ref": "https://schemas.example/x.json"})'),
+            ("fixtures", "time.now_ns()"),
+            ("system/authz", 'json.verify_schema({"$ref": "https://schemas.example/x.json"})'),
+            ("lint", "time.now_ns()"),
+            ("lint", 'http.send({"method": "get", "url": "http://x"})'),
+        ],
+    )
+    def test_rules_that_ask_a_clock_or_the_network_are_refused(
+        self, policy: ModuleType, tree: Any, package: str, call: str
+    ) -> None:
+        file = tree.folder / package / f"{package.rpartition('/')[2]}.rego"
+        file.write_text(f"{file.read_text()}\nx := {call}\n")
+        function = re.escape(call.partition("(")[0])
+        with pytest.raises(policy.Refused, match=rf"undefined function {function}"):
             tree.check_types()
 
     def test_data_by_which_nobody_may_do_anything_is_refused_before_it_is_packed(
