@@ -102,6 +102,7 @@ test_an_unknown_role_in_a_namespace_is_named if {
 test_a_limit_that_is_not_a_positive_integer_is_named if {
 	file := "policies/config/limits/data.yaml"
 	_found(_replace("/limits/user/limit", 0), file, "limits.user.limit", "greater than or equal to 1")
+	_found(_replace("/limits/tenant", {"limit": 0, "window_s": 1}), file, "limits.tenant.limit", "greater than or equal to 1")
 	_found(_replace("/limits/user/limit", -5), file, "limits.user.limit", "greater than or equal to 1")
 	_found(_replace("/limits/user/limit", 1.5), file, "limits.user.limit", "integer")
 	_found(_replace("/limits/global/window_s", "1h"), file, "limits.global.window_s", "Expected: integer")
@@ -110,8 +111,8 @@ test_a_limit_that_is_not_a_positive_integer_is_named if {
 
 test_an_unknown_key_is_named_with_the_accepted_ones if {
 	_found(
-		_replace("/limits/tenant", {}),
-		"policies/config/limits/data.yaml", "limits", "property tenant is not allowed; accepted are global, tool, user",
+		_replace("/limits/tennant", {}),
+		"policies/config/limits/data.yaml", "limits", "property tennant is not allowed; accepted are global, tenant, tool, user",
 	)
 	_found(
 		_replace("/limits/user/limt", 1),

@@ -23,10 +23,16 @@ charges := [] if not _counting
 
 # METADATA
 # title: The windows every call of the subject is charged to
-for_all := [
-	object.union(data.config.limits.global, {"id": "global", "key": "global", "cost": 1}),
-	object.union(data.config.limits.user, {"id": "user", "key": concat(":", ["user", _tenant, _user]), "cost": 1}),
-]
+# description: That of everyone of a tenant together only if config/limits has one.
+for_all := array.concat(
+	[
+		object.union(data.config.limits.global, {"id": "global", "key": "global", "cost": 1}),
+		object.union(data.config.limits.user, {"id": "user", "key": concat(":", ["user", _tenant, _user]), "cost": 1}),
+	],
+	[object.union(limit, {"id": "tenant", "key": concat(":", ["tenant", _tenant]), "cost": 1}) |
+		limit := data.config.limits.tenant
+	],
+)
 
 # METADATA
 # title: The windows that calls of one tool are charged to besides

@@ -29,6 +29,22 @@ test_nothing_is_charged_while_the_counters_are_down if {
 	_ids(fixtures.but(_scale, {"context": {"counters": "down"}})) == []
 }
 
+_tenant_key(tenant, id) := key if {
+	request := fixtures.but(_scale, {"subject": {"id": id, "properties": {"tenant": tenant}}})
+	config := object.union(fixtures.config, {"limits": {"tenant": {"limit": 500, "window_s": 60}}})
+	charges := limits.charges with input as request with data.config as config
+	[charge.id | some charge in charges] == ["global", "user", "tenant", "tool:k8s:scale"]
+	object.subset(charges[2], {"limit": 500, "window_s": 60, "cost": 1})
+	key := charges[2].key
+}
+
+test_everyone_of_a_tenant_is_counted_together_where_tenants_are_limited if {
+	_tenant_key("acme", "alice") == "tenant:acme"
+	_tenant_key("acme", "bob") == "tenant:acme"
+	_tenant_key("other", "alice") == "tenant:other"
+	_tenant_key("a:b", "alice") == "tenant:a%3Ab"
+}
+
 _tool_key(per) := key if {
 	config := object.union(fixtures.config, {"limits": {"tool": {"k8s:scale": {"per": per}}}})
 	charges := limits.charges with input as _scale with data.config as config
