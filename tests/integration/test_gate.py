@@ -19,7 +19,14 @@ import yaml
 
 from mcp_server.audit.store import AuditStore
 from mcp_server.database import Database
-from mcp_server.gate import Caller, Gate, InternalError, OutcomeNotRecorded, Refused
+from mcp_server.gate import (
+    Caller,
+    Gate,
+    InternalError,
+    Limited,
+    OutcomeNotRecorded,
+    Refused,
+)
 from mcp_server.identity import Subject
 from mcp_server.policy import Counters, PolicyEngine
 from mcp_server.policy.documents import (
@@ -620,3 +627,82 @@ async def test_scaling_is_limited_to_ten_an_hour_and_refusals_cost_nothing(
     assert not any(refused)
     assert sum(admitted) == 10
     assert redis_server.cli("zcard", "mcp:window:global") == "10"
+
+
+_RULE = """
+# METADATA
+# title: The number of replicas is sensible
+# description: More than this is a typing error.
+# custom:
+#   code: too_many_replicas
+#   message: more than 50 replicas are not asked for
+#   solution: ask for fewer
+deny contains reasons.because(rego.metadata.chain(), []) if {
+	_available
+	input.action.properties.arguments.replicas > 50
+}
+"""
+
+
+class TestPoliciesOfAnAuthor:
+    """A further rule, a pattern of namespaces, and a limit for everyone of a tenant."""
+
+    @pytest.fixture
+    async def gate(self, workspace: Path, bench: Bench) -> AsyncIterator[Gate]:
+        tree = workspace / "author"
+        shutil.copytree(workspace / "scaling", tree, dirs_exist_ok=True)
+        with (tree / "mcp/access/access.rego").open("a") as rules:
+            rules.write(_RULE)
+        namespaces = yaml.safe_load((tree / "config/namespaces/data.yaml").read_text())
+        namespaces["listed"]["prod-*"] = {"roles": ["mcp:admin"]}
+        namespaces["unlisted"]["roles"] = ["mcp:operator", "mcp:admin"]
+        (tree / "config/namespaces/data.yaml").write_text(yaml.safe_dump(namespaces))
+        limits = yaml.safe_load((tree / "config/limits/data.yaml").read_text())
+        limits["tenant"] = {"limit": 2, "window_s": 3600}
+        (tree / "config/limits/data.yaml").write_text(yaml.safe_dump(limits))
+        opa = Opa(workspace / "opa-author", build_bundle(tree, workspace / "author.tar.gz"))
+        opa.start()
+        policy = PolicyEngine(opa.settings(timeout_s=5))
+        await policy.start()
+
+        async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+            return ScaleResult(replicas=arguments.replicas)
+
+        yield Bench(policy, bench.counters, bench.audit).gate(scale_tool(run))
+        await policy.stop()
+        opa.stop()
+        shutil.rmtree(tree)
+
+    @pytest.mark.parametrize(
+        ("namespace", "replicas", "code"),
+        [
+            ("staging", 51, "too_many_replicas"),
+            ("prod-eu", 3, "namespace_not_available"),
+        ],
+    )
+    async def test_a_call_is_refused_by_them(
+        self, gate: Gate, namespace: str, replicas: int, code: str
+    ) -> None:
+        arguments = {"namespace": namespace, "replicas": replicas}
+        with pytest.raises(Refused) as refused:
+            await gate.call_tool(caller(), "k8s_scale_deployment", arguments)
+        assert [reason.code for reason in refused.value.reasons] == [code]
+
+    async def test_everyone_of_a_tenant_uses_up_its_limit_and_that_of_no_other(
+        self, gate: Gate
+    ) -> None:
+        async def call(user: str, tenant: str) -> None:
+            subject = Subject(id=user, tenant=tenant, roles=("mcp:operator",))
+            who = dataclasses.replace(caller(), subject=subject)
+            arguments = {"namespace": "shop-eu", "replicas": 3}
+            await gate.call_tool(who, "k8s_scale_deployment", arguments)
+
+        await call("alice", "acme")
+        await call("bob", "acme")
+        with pytest.raises(Limited) as limited:
+            await call("carol", "acme")
+        await call("alice", "other")
+
+        assert [reason.message for reason in limited.value.reasons] == [
+            "the limit of 2 calls in 3600 seconds is used up (tenant)"
+        ]

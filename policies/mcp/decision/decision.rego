@@ -246,7 +246,7 @@ _canary_request(roles, method, kind, id) := {
 			"token_id": "canary",
 		},
 	},
-	"action": {"name": method, "properties": {"arguments": {}}},
+	"action": {"name": method, "properties": {"arguments": {}, "withheld": []}},
 	"resource": {"type": kind, "id": id, "properties": {}},
 	"context": {
 		"ip": _canary_address,
