@@ -52,9 +52,10 @@ from mcp_server.transports.rest import RestDoor, wrong_path
 
 __all__ = ["Node", "serve", "serve_stdio"]
 
-# What a call takes beside its work: decisions, counters, the audit. A node that stops waits for the
-# longest deadline and so long. What runs even then is cut off, and has as long to be answered.
+# A node that stops waits for the longest deadline of its calls, and for what they take beside their
+# work: decisions, counters, the audit.
 _ACCOUNTING_S = 5.0
+# For the answers to what is cut off then.
 _SETTLE_S = 10.0
 _EXPIRED = "the token of this session has expired; start `mcpctl stdio` again with a new one"
 

@@ -267,7 +267,7 @@ class Gate:
     @property
     def longest_s(self) -> float:
         """The longest deadline of a call in seconds."""
-        return max((tool.timeout_s for tool in self.catalog), default=_DEADLINE_S)
+        return max([_DEADLINE_S, *(tool.timeout_s for tool in self.catalog)])
 
     def end_work(self) -> None:
         """Cut off what still runs: each call is answered and recorded as one that was too late."""

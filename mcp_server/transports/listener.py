@@ -18,6 +18,8 @@ from mcp_server.tls import renew_server_context, server_context
 
 __all__ = ["Listener"]
 
+_GOODBYE_S = 1.0
+
 
 class Listener:
     """One listening socket and the application behind it.
@@ -117,5 +119,12 @@ def _pinned(names: Sequence[str]) -> type[asyncio.Protocol]:
             if not accepted & bears:
                 telemetry.log.warning("peer_refused", names=sorted(bears))
                 transport.abort()
+
+        def shutdown(self) -> None:
+            idle = self.cycle is None or self.cycle.response_complete
+            super().shutdown()
+            if idle:
+                # A peer that is away does not say goodbye, which is waited for half a minute.
+                self.loop.call_later(_GOODBYE_S, self.transport.abort)
 
     return PinnedProtocol

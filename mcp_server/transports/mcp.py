@@ -148,7 +148,8 @@ class McpDoor:
         self, ctx: _Context, params: types.SubscriptionsListenRequestParams
     ) -> types.SubscriptionsListenResult:
         if self._draining:
-            raise MCPError(UNAVAILABLE, "this node is stopping; try again", {"retryable": True})
+            data = {"code": "draining", "retryable": True}
+            raise MCPError(UNAVAILABLE, "this node is stopping; try again", data)
         return await self._streams(ctx, params)
 
     def drain(self) -> None:

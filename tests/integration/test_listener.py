@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -141,6 +143,30 @@ async def test_another_authority_of_the_balancers_comes_into_use_without_a_resta
         listener.reload_certificate()
 
         assert await get(url, context) == "hello"
+
+
+async def test_a_peer_that_is_away_does_not_hold_up_the_end(
+    ca: Authority, balancer: TlsSettings
+) -> None:
+    settings = ListenSettings(
+        port=free_port(), tls=tls(ca.identity("server"), ca), allowed_peers=("nginx.lb1.test",)
+    )
+    listener = Listener(Starlette(routes=[Route("/", _answer)]), settings, graceful_s=20)
+    serving = asyncio.create_task(listener.serve())
+    while not listener.started:  # noqa: ASYNC110 # uvicorn has a flag and no event
+        await asyncio.sleep(0.01)
+
+    def connect() -> ssl.SSLSocket:
+        raw = socket.create_connection(("127.0.0.1", settings.port))
+        return client_context(ca.ca, balancer).wrap_socket(raw, server_hostname="localhost")
+
+    with await asyncio.to_thread(connect):  # it is connected, and reads nothing
+        await asyncio.sleep(0.2)
+        started = time.monotonic()
+        listener.close()
+        await serving
+
+    assert time.monotonic() - started < 5
 
 
 async def _serial(url: str, ca: Authority, balancer: TlsSettings) -> str:
