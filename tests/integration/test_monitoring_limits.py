@@ -15,7 +15,9 @@ from aiohttp import web
 from mcp_server.settings import MonitoringSettings
 from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import ToolContext, ToolError
+from mcp_server.tools.deadline import deadline
 from mcp_server.tools.monitoring.family import Monitoring
+from mcp_server.tools.monitoring.prometheus import Prometheus as PrometheusClient
 from mcp_server.tools.monitoring.prometheus import QueryTooExpensive
 from tests.integration.servers import Prometheus, free_port
 
@@ -197,6 +199,80 @@ async def test_queries_without_an_answer_do_not_shut_out_others() -> None:
                 await query("slow", instant=True)
 
         assert (await query("1 > 2", instant=True)).total == 0
+
+
+@asynccontextmanager
+async def naming(seconds: float) -> AsyncIterator[tuple[str, list[float]]]:
+    """Give the address of what finds nothing at once and lists its names only after some seconds.
+
+    Prometheus is played: the real one would need millions of series. Does not prove how long it takes.
+    """
+    asked: list[float] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        found: Any = {"resultType": "matrix", "result": []}
+        if "label" in request.path:
+            asked.append(time.monotonic())
+            await asyncio.sleep(seconds)
+            found = ["http_requests_total"]
+        return web.json_response({"status": "success", "data": found})
+
+    async with playing(answer) as url:
+        yield url, asked
+
+
+async def test_a_hint_that_is_not_soon_known_does_not_delay_an_answer() -> None:
+    async with naming(4) as (url, asked), asking(url, timeout_s=10) as query:
+        started = time.monotonic()
+        many = await asyncio.gather(*(query(f'http_request_total{{n="{n}"}}') for n in range(6)))
+        took = time.monotonic() - started
+        await asyncio.sleep(4)
+        later = await query("http_request_total")
+
+    assert [each.notes for each in many] == [()] * 6
+    # They share one question and do not stand in line for it.
+    assert took < 3
+    assert len(asked) == 1
+    # It was not asked in vain.
+    assert later.notes == ("no metric is called http_request_total; near: http_requests_total",)
+
+
+async def test_whoever_asks_for_names_waits_as_long_as_it_has_time() -> None:
+    async with naming(1.5) as (url, asked):
+        client = PrometheusClient(
+            MonitoringSettings.model_validate(
+                {"prometheus_url": url, "alertmanager_url": url, "timeout_s": 10}
+            )
+        )
+        await client.start()
+        try:
+            hasty = asyncio.create_task(_hastily(client))
+            await asyncio.sleep(0.1)
+            patient = await client.metric_names()
+            again = await client.metric_names()
+            said = await hasty
+        finally:
+            await client.stop()
+
+    assert "Prometheus is not available: no answer within 0.45 s" in said
+    assert patient == again == ("http_requests_total",)
+    assert len(asked) == 1
+
+
+async def _hastily(client: PrometheusClient) -> str:
+    with pytest.raises(BackendUnavailable) as late:
+        async with deadline(0.5):
+            await client.metric_names()
+    return str(late.value)
+
+
+async def test_a_question_under_way_ends_with_its_family() -> None:
+    async with naming(60) as (url, _):
+        started = time.monotonic()
+        async with asking(url, timeout_s=10) as query:
+            assert (await query("up")).notes == ()
+
+        assert time.monotonic() - started < 5
 
 
 async def test_a_prometheus_that_answers_nothing_is_asked_five_times(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -44,6 +45,8 @@ __all__ = ["Metrics"]
 
 # What one range query may fetch: about 7 MB of JSON.
 _MAX_FETCHED_POINTS = 250_000
+# A hint is worth no longer wait; the near names of three unknown ones take less, unless others search.
+_HINT_S = 1.0
 # At so many times of a range the series are counted before.
 _COUNTED_AT = 25
 # A cursor says when its list was asked for; that must not open times which the arguments do not name.
@@ -251,27 +254,30 @@ class Metrics:
         )
 
     async def _hints(self, query: str, found: list[TimeSeries]) -> list[str]:
-        """Return why a query may have found nothing, and what is near."""
-        if found:
-            return []
-        try:
-            known = await self._prometheus.metric_names()
-        except ToolError:
-            # The query was answered; without a hint the answer is the same.
-            return []
+        """Return why a query may have found nothing, and what is near, as far as that is soon known.
+
+        The query was answered; without a hint the answer is the same.
+        """
+        hints: list[str] = []
+        if not found:
+            with contextlib.suppress(TimeoutError, ToolError):
+                async with asyncio.timeout(_HINT_S):
+                    await self._add_hints(query, hints)
+        return hints
+
+    async def _add_hints(self, query: str, hints: list[str]) -> None:
+        known = await self._prometheus.metric_names()
         names, there = names_in(query), frozenset(known)
         unknown = [name for name in names if name not in there]
         if not names:
-            return ["the query names no metric; monitoring_list_metrics lists them"]
-        if not unknown:
-            return ["no series has these labels in this range, or a comparison left none"]
-        hints = []
+            hints.append("the query names no metric; monitoring_list_metrics lists them")
+        elif not unknown:
+            hints.append("no series has these labels in this range, or a comparison left none")
         for name in unknown[:3]:
             near = await self._near.of(name, known)
             hints.append(
                 f"no metric is called {name}" + (f"; near: {', '.join(near)}" if near else "")
             )
-        return hints
 
     async def _list_metrics(
         self, arguments: ListMetricsArguments, context: ToolContext

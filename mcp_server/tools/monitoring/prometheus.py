@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -35,7 +36,7 @@ __all__ = [
     "finite",
 ]
 
-_NAMES_KEPT_S = 60.0
+_KEPT_S = 60.0
 # Of a query's answer: about 250,000 points.
 _MAX_QUERY_BYTES = 8 * 1024 * 1024
 # Shares of the deadline: when Prometheus itself gives up, and says why; when something cheap is asked
@@ -149,6 +150,8 @@ class Prometheus:
 
     async def stop(self) -> None:
         """Close the connections."""
+        await self._names.stop()
+        await self._metadata.stop()
         await self._http.stop()
 
     async def query(self, query: str, *, at: float | None = None) -> Answer:
@@ -193,11 +196,22 @@ class Prometheus:
 
     async def metric_names(self) -> Sequence[str]:
         """Return the names of all metrics in order; kept for a minute."""
-        return await self._names.get()
+        return await self._in_time(self._names)
 
     async def metadata(self) -> Mapping[str, Metadata]:
         """Return what is known of each family of metrics; kept for a minute."""
-        return await self._metadata.get()
+        return await self._in_time(self._metadata)
+
+    async def _in_time(self, kept: _Kept[_T]) -> _T:
+        # The read may have been begun for somebody who has more time.
+        given_s = self._http.given_s
+        try:
+            async with asyncio.timeout(given_s):
+                return await kept.get()
+        except TimeoutError:
+            raise BackendUnavailable(
+                "Prometheus", f"no answer within {round(given_s, 2):g} s"
+            ) from None
 
     async def _read_names(self) -> Sequence[str]:
         body = await self._ask("/api/v1/label/__name__/values", {})
@@ -274,19 +288,34 @@ def _of_one_request(body: Any) -> ToolError | None:
 
 
 class _Kept(Generic[_T]):
-    """A value that is read again when it is older than a minute; callers at once share one read."""
+    """A value that is read again when it is older than a minute; callers at once share one read.
 
-    def __init__(self, read: Callable[[], Awaitable[_T]]) -> None:
+    A read goes on though its callers gave up: the next one finds what it brought.
+    """
+
+    def __init__(self, read: Callable[[], Coroutine[Any, Any, _T]]) -> None:
         self._read = read
-        self._lock = asyncio.Lock()
+        self._reading: asyncio.Task[_T] | None = None
         self._value: tuple[float, _T] | None = None
 
     async def get(self) -> _T:
-        async with self._lock:
-            now = time.monotonic()
-            if self._value is None or now - self._value[0] > _NAMES_KEPT_S:
-                self._value = (now, await self._read())
+        if self._value is not None and time.monotonic() - self._value[0] <= _KEPT_S:
             return self._value[1]
+        if self._reading is None:
+            # In a context of its own: what its first caller has left of time is not for the others.
+            self._reading = asyncio.create_task(self._read(), context=contextvars.Context())
+            self._reading.add_done_callback(self._keep)
+        return await asyncio.shield(self._reading)
+
+    async def stop(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+
+    def _keep(self, reading: asyncio.Task[_T]) -> None:
+        self._reading = None
+        if not reading.cancelled() and reading.exception() is None:
+            self._value = (time.monotonic(), reading.result())
 
 
 def _answer(body: Mapping[str, Any]) -> Answer:
