@@ -221,7 +221,10 @@ test_a_star_is_refused_where_it_would_match_nothing if {
 	tenants := "policies/config/tenants/data.yaml"
 	names := "accepted are names of tenants, each written out"
 	_found(_replace("/tenants/served", ["acme", "evil-*"]), tenants, "tenants.served.1", names)
-	_found(_replace("/tenants/suspended", ["evil-*"]), tenants, "tenants.suspended.0", "\"evil-*\": a * stands for nothing else here")
+	_found(
+		_replace("/tenants/suspended", ["evil-*"]),
+		tenants, "tenants.suspended.0", "\"evil-*\": a * stands for nothing else here",
+	)
 	_found(_replace("/tenants/namespaces", {"acme-*": []}), tenants, "tenants.namespaces.acme-*", names)
 
 	obligations := "policies/config/obligations/data.yaml"
