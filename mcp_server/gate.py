@@ -52,7 +52,7 @@ from mcp_server.redaction import (
 from mcp_server.tools.backend import OutcomeUnknown
 from mcp_server.tools.catalog import Catalog, InvalidArguments, Tool, ToolContext, ToolError
 from mcp_server.tools.deadline import Deadlines
-from mcp_server.tools.presentation import marked, present
+from mcp_server.tools.presentation import marked, presented
 
 __all__ = [
     "Answer",
@@ -417,7 +417,7 @@ class Gate:
             context = tool_context(caller, obligations, progress)
             try:
                 result = await tool.run(arguments, context)
-                presented = present(
+                shown = await presented(
                     tool,
                     arguments,
                     result,
@@ -435,7 +435,7 @@ class Gate:
                     is_error=True,
                     retryable=error.retryable,
                 )
-            return ToolAnswer(presented.text, presented.structured, tool.source)
+            return ToolAnswer(shown.text, shown.structured, tool.source)
 
         try:
             answer = await self.perform(caller, call, work, outcome_of=_outcome_of)

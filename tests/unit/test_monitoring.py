@@ -6,22 +6,27 @@ import asyncio
 import math
 import re
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mcp_server.settings import AccessSettings, GrafanaSettings, MonitoringSettings, Secret
 from mcp_server.tools.catalog import InvalidArguments, ToolError
 from mcp_server.tools.deadline import deadline
-from mcp_server.tools.monitoring.alerts import GetAlertsArguments
+from mcp_server.tools.monitoring.alertmanager import KnownAlert
+from mcp_server.tools.monitoring.alerts import GetAlertsArguments, _joined, _Known
 from mcp_server.tools.monitoring.dashboards import Dashboards
 from mcp_server.tools.monitoring.matchers import MOST_MATCHERS, matchers_of
 from mcp_server.tools.monitoring.metrics import _largest_first, _row, _short
 from mcp_server.tools.monitoring.names import NearNames, names_in, near_names
 from mcp_server.tools.monitoring.prometheus import (
+    PrometheusAlert,
     QueryRefused,
     QueryTooExpensive,
     TimeSeries,
@@ -217,6 +222,63 @@ def test_the_largest_latest_value_comes_first_and_nan_last() -> None:
     found = sorted(map(series, (math.nan, 1.0, -math.inf, 5.0)), key=_largest_first)
 
     assert [each.labels["v"] for each in found] == ["5.0", "1.0", "-inf", "nan"]
+
+
+_SINCE = datetime(2026, 1, 31, tzinfo=UTC)
+_labels = st.dictionaries(st.sampled_from("abcd"), st.sampled_from("xy")).map(
+    lambda labels: {**labels, "alertname": "A"}
+)
+_raised = st.builds(
+    PrometheusAlert,
+    labels=_labels,
+    annotations=st.just({}),
+    state=st.sampled_from(["firing", "pending"]),
+    active_since=st.just(_SINCE),
+)
+_known = st.builds(
+    KnownAlert,
+    labels=_labels,
+    annotations=st.just({}),
+    active_since=st.just(_SINCE),
+    silenced=st.booleans(),
+    inhibited=st.booleans(),
+)
+
+
+def _joined_pair_by_pair(
+    raised: list[PrometheusAlert], known: list[KnownAlert]
+) -> list[tuple[dict[str, str], str]]:
+    """What `_joined` has to give, without the indexes that make it fast."""
+    found, ours = [], []
+    for alert in raised:
+        same = [each for each in known if alert.labels.items() <= each.labels.items()]
+        if not same and alert.state == "firing":
+            same = [
+                each
+                for each in known
+                if all(
+                    alert.labels.get(name, value) == value for name, value in each.labels.items()
+                )
+            ]
+        ours += [each.labels for each in same]
+        found.append((alert.labels, _state(alert.state, same)))
+    found += [(each.labels, _state("firing", [each])) for each in known if each.labels not in ours]
+    return [(dict(labels), state) for labels, state in found]
+
+
+def _state(state: str, same: list[KnownAlert]) -> str:
+    if state != "firing" or not same or not all(each.silenced or each.inhibited for each in same):
+        return state
+    return "silenced" if any(each.silenced for each in same) else "inhibited"
+
+
+@given(raised=st.lists(_raised, max_size=8), known=st.lists(_known, max_size=8))
+def test_alerts_are_joined_as_they_are_pair_by_pair(
+    raised: list[PrometheusAlert], known: list[KnownAlert]
+) -> None:
+    joined = _joined(raised, _Known(everything=known, fitting=known))
+
+    assert [(each.labels, each.state) for each in joined] == _joined_pair_by_pair(raised, known)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcp_server.tools import presentation
 from mcp_server.tools.catalog import (
     Arguments,
     InvalidArguments,
@@ -22,6 +23,7 @@ from mcp_server.tools.catalog import (
     ToolError,
 )
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, present
+from mcp_server.tools.text import table
 
 
 class Row(Result):
@@ -182,6 +184,36 @@ def test_a_cut_keeps_as_many_rows_as_fit() -> None:
     presented = present(LIST, ListArguments(), page(*rows))
 
     assert RESULT_BUDGET_BYTES - 2500 < size(presented) <= RESULT_BUDGET_BYTES
+
+
+def test_rows_that_cannot_fit_are_not_looked_at() -> None:
+    obliged: list[dict[str, Any]] = []
+
+    def oblige(document: dict[str, Any]) -> dict[str, Any]:
+        obliged.append(document)
+        return document
+
+    rows = [Row(name="x" * 10_000) for _ in range(500)]
+    presented = present(LIST, ListArguments(), page(*rows), oblige=oblige)
+
+    assert len(presented.structured["rows"]) == 6
+    assert len(obliged) < 10
+
+
+def test_a_few_tries_find_how_many_rows_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables: list[int] = []
+
+    def counted(rows: Any, *rest: Any) -> str:
+        tables.append(len(rows))
+        return table(rows, *rest)
+
+    monkeypatch.setattr(presentation, "table", counted)
+    # In the order of their ages, the rows become smaller: no row tells how large the others are.
+    rows = [Row(name="x" * (5000 // number), note="y" * number) for number in range(1, 500)]
+
+    present(LIST, ListArguments(), page(*rows))
+
+    assert len(tables) <= 8
 
 
 def test_one_row_above_the_budget_is_an_error_that_names_the_fields() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import (
     Arguments,
     ListArguments,
@@ -355,7 +356,9 @@ class Cmdb:
             depth=arguments.depth,
             most_nodes=context.at_most(arguments.max_nodes),
         )
-        return _fitted(topology, _fits_an_answer, asked=arguments.max_nodes)
+        # Each try draws all of it.
+        size = 10 * (len(topology.nodes) + len(topology.edges))
+        return await beside(size, _fitted, topology, _fits_an_answer, asked=arguments.max_nodes)
 
     async def _update_status(
         self, arguments: UpdateStatusArguments, context: ToolContext

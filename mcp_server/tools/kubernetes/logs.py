@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcp_server.redaction import LineRedactor
+from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
 from mcp_server.tools.deadline import within
 from mcp_server.tools.kubernetes.cluster import Cluster
@@ -26,6 +27,8 @@ _MAX_LINE_BYTES = 64 * 1024
 _MAX_LINE_SHOWN = 4096
 _AT_ONCE_BYTES = 64 * 1024
 _DEADLINE_S = 20.0
+# So many bytes of short lines cost one of what `beside` counts.
+_COST_BYTES = 16
 
 
 class LogReader:
@@ -167,10 +170,10 @@ async def _read(
         of_node=True,
     ) as stream:
         async for piece in stream.iter_chunked(_AT_ONCE_BYTES):
-            log.feed(piece)
+            await beside(len(piece) // _COST_BYTES, log.feed, piece)
             # What is there is given without a pause, and others have to have their turn.
             await asyncio.sleep(0)
-    log.end()
+    await beside(log.received // _COST_BYTES, log.end)
     return log
 
 

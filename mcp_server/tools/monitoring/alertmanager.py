@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from mcp_server.settings import MonitoringSettings
 from mcp_server.tools.backend import BackendUnavailable, reading
+from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.monitoring.access import backend_of
 
@@ -67,13 +69,17 @@ class Alertmanager:
         if status != 200 or not isinstance(body, list):
             raise BackendUnavailable("Alertmanager", f"it answered HTTP {status}")
         with reading("Alertmanager"):
-            return [
-                KnownAlert(
-                    labels=dict(alert["labels"]),
-                    annotations=dict(alert["annotations"]),
-                    active_since=datetime.fromisoformat(alert["startsAt"]),
-                    silenced=bool(alert["status"]["silencedBy"]),
-                    inhibited=bool(alert["status"]["inhibitedBy"]),
-                )
-                for alert in body
-            ]
+            return await beside(len(body), _alerts, body)
+
+
+def _alerts(found: Sequence[Mapping[str, Any]]) -> list[KnownAlert]:
+    return [
+        KnownAlert(
+            labels=dict(alert["labels"]),
+            annotations=dict(alert["annotations"]),
+            active_since=datetime.fromisoformat(alert["startsAt"]),
+            silenced=bool(alert["status"]["silencedBy"]),
+            inhibited=bool(alert["status"]["inhibitedBy"]),
+        )
+        for alert in found
+    ]

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import (
     ListArguments,
     ListResult,
@@ -29,7 +30,7 @@ from mcp_server.tools.catalog import (
 from mcp_server.tools.cursor import LONGEST_KEY, Cursor, bounded, fingerprint_of
 from mcp_server.tools.monitoring.alertmanager import Alertmanager, KnownAlert, MatchersRefused
 from mcp_server.tools.monitoring.matchers import MOST_MATCHERS, matchers_of
-from mcp_server.tools.monitoring.prometheus import Prometheus, PrometheusAlert
+from mcp_server.tools.monitoring.prometheus import Prometheus, PrometheusAlert, TimeSeries
 from mcp_server.tools.schemas import plain
 from mcp_server.tools.text import table
 
@@ -131,17 +132,7 @@ class Alerts:
                 f"{silence}. Whether an alert is silenced or inhibited is not known, and alerts that "
                 "Alertmanager got from others are missing."
             )
-        found = [
-            alert
-            for alert in alerts
-            if arguments.severity in (None, alert.severity)
-            and (alert.state == arguments.state if arguments.state else alert.state != "pending")
-        ]
-        found.sort(key=_key)
-        rest = found
-        if after is not None:
-            last = (after.since, after.name, after.labels)
-            rest = [alert for alert in found if _key(alert) > last]
+        found, rest = await beside(len(alerts), _chosen, alerts, arguments, after)
         page = rest[: context.at_most(arguments.limit)]
         more = len(page) < len(rest)
 
@@ -175,7 +166,8 @@ class Alerts:
         raised, (known, silence) = await asyncio.gather(
             self._raised(matchers), self._known(matchers)
         )
-        return list(_joined(raised, known)), silence
+        size = len(raised) + (len(known.everything) if known else 0)
+        return await beside(size, _joined, raised, known), silence
 
     async def _raised(self, matchers: list[str]) -> list[PrometheusAlert]:
         """Return what Prometheus raised and fits the matchers.
@@ -189,15 +181,7 @@ class Alerts:
             self._prometheus.alerts(),
             self._prometheus.query(f"ALERTS{{{', '.join(matchers)}}}"),
         )
-        fitting = {
-            frozenset(
-                (name, value)
-                for name, value in series.labels.items()
-                if name not in ("__name__", "alertstate")
-            )
-            for series in answer.series
-        }
-        return [alert for alert in alerts if frozenset(alert.labels.items()) in fitting]
+        return await beside(len(alerts), _among, alerts, answer.series)
 
     async def _known(self, matchers: list[str]) -> tuple[_Known | None, ToolError | None]:
         """Return what Alertmanager has, or why that is not known.
@@ -223,31 +207,125 @@ class _Known:
     fitting: list[KnownAlert]
 
 
-def _joined(raised: Iterable[PrometheusAlert], known: _Known | None) -> Iterable[Alert]:
-    by_name: dict[str, list[KnownAlert]] = defaultdict(list)
+def _among(
+    alerts: Iterable[PrometheusAlert], series: Iterable[TimeSeries]
+) -> list[PrometheusAlert]:
+    """Return the alerts that are among the series `ALERTS`."""
+    fitting = {
+        frozenset(
+            (name, value)
+            for name, value in each.labels.items()
+            if name not in ("__name__", "alertstate")
+        )
+        for each in series
+    }
+    return [alert for alert in alerts if frozenset(alert.labels.items()) in fitting]
+
+
+def _joined(raised: Iterable[PrometheusAlert], known: _Known | None) -> list[Alert]:
+    namesakes: dict[str, _Namesakes] = defaultdict(_Namesakes)
     for each in known.everything if known else ():
-        by_name[each.labels.get("alertname", "")].append(each)
-    ours: set[frozenset[tuple[str, str]]] = set()
-    for alert in raised:
-        namesakes = by_name[alert.labels.get("alertname", "")]
-        same = [each for each in namesakes if alert.labels.items() <= each.labels.items()]
-        if not same and alert.state == "firing":
-            same = [each for each in namesakes if _agree(alert.labels, each.labels)]
-        ours.update(frozenset(each.labels.items()) for each in same)
-        yield _alert(alert, alert.state, same)
-    for each in known.fitting if known else ():
-        if frozenset(each.labels.items()) not in ours:
-            yield _alert(each, "firing", [each])
+        namesakes[each.labels.get("alertname", "")].add(each)
+    joined = [
+        _alert(alert, alert.state, namesakes[alert.labels.get("alertname", "")].of(alert))
+        for alert in raised
+    ]
+    ours = {labels for each in namesakes.values() for labels in each.found()}
+    joined += [
+        _alert(each, "firing", [_Copies.of(each)])
+        for each in (known.fitting if known else ())
+        if frozenset(each.labels.items()) not in ours
+    ]
+    return joined
 
 
-def _agree(labels: Mapping[str, str], others: Mapping[str, str]) -> bool:
-    return all(labels[name] == others[name] for name in labels.keys() & others.keys())
+@dataclass(slots=True)
+class _Copies:
+    """Alerts of Alertmanager that are one alert to Prometheus.
+
+    Attributes:
+        quiet: whether no copy is heard: a pair of Prometheus servers may have sent it twice.
+        silenced: whether one is silenced.
+        found: whether an alert of Prometheus is the same as they.
+    """
+
+    alerts: list[KnownAlert] = field(default_factory=list)
+    quiet: bool = True
+    silenced: bool = False
+    found: bool = False
+
+    @classmethod
+    def of(cls, alert: KnownAlert) -> _Copies:
+        copies = cls()
+        copies.add(alert)
+        return copies
+
+    def add(self, alert: KnownAlert) -> None:
+        self.alerts.append(alert)
+        self.quiet &= alert.silenced or alert.inhibited
+        self.silenced |= alert.silenced
 
 
-def _alert(alert: PrometheusAlert | KnownAlert, state: str, known: list[KnownAlert]) -> Alert:
-    # A pair of Prometheus servers may have sent it twice: it is quiet when no copy is heard.
-    quiet = bool(known) and all(each.silenced or each.inhibited for each in known)
-    if quiet and state == "firing":
+_Names = frozenset[str]
+_Labels = frozenset[tuple[str, str]]
+
+
+class _Namesakes:
+    """What Alertmanager has of one name, found by the values of labels.
+
+    Alerts of one name have the same labels, with few exceptions: of sets of their names there are a
+    few, of the alerts thousands.
+    """
+
+    def __init__(self) -> None:
+        self._by_names: dict[_Names, list[KnownAlert]] = defaultdict(list)
+        self._by_values: dict[tuple[_Names, _Names], dict[_Labels, _Copies]] = {}
+
+    def add(self, alert: KnownAlert) -> None:
+        self._by_names[frozenset(alert.labels)].append(alert)
+
+    def of(self, alert: PrometheusAlert) -> list[_Copies]:
+        """Return those that have all labels of an alert; see the module for when there are none."""
+        same = self._agreeing(
+            alert, [names for names in self._by_names if alert.labels.keys() <= names]
+        )
+        if same or alert.state != "firing":
+            return same
+        return self._agreeing(alert, list(self._by_names))
+
+    def found(self) -> Iterator[_Labels]:
+        """Yield the labels of those that are the same as an alert that was asked for."""
+        for index in self._by_values.values():
+            for copies in index.values():
+                if copies.found:
+                    yield from (frozenset(each.labels.items()) for each in copies.alerts)
+
+    def _agreeing(self, alert: PrometheusAlert, sets: Iterable[_Names]) -> list[_Copies]:
+        """Return those with these names of labels that differ in no label which both have."""
+        same = []
+        for names in sets:
+            common = names.intersection(alert.labels)
+            copies = self._index(names, common).get(_values(alert.labels, common))
+            if copies is not None:
+                copies.found = True
+                same.append(copies)
+        return same
+
+    def _index(self, names: _Names, common: _Names) -> dict[_Labels, _Copies]:
+        index = self._by_values.get((names, common))
+        if index is None:
+            index = self._by_values[names, common] = defaultdict(_Copies)
+            for each in self._by_names[names]:
+                index[_values(each.labels, common)].add(each)
+        return index
+
+
+def _values(labels: Mapping[str, str], names: _Names) -> _Labels:
+    return frozenset((name, labels[name]) for name in names)
+
+
+def _alert(alert: PrometheusAlert | KnownAlert, state: str, known: Sequence[_Copies]) -> Alert:
+    if known and state == "firing" and all(each.quiet for each in known):
         state = "silenced" if any(each.silenced for each in known) else "inhibited"
     return Alert.model_validate(
         {
@@ -259,6 +337,26 @@ def _alert(alert: PrometheusAlert | KnownAlert, state: str, known: list[KnownAle
             "state": state,
             "labels": dict(alert.labels),
         }
+    )
+
+
+def _chosen(
+    alerts: Iterable[Alert], arguments: GetAlertsArguments, after: _After | None
+) -> tuple[list[Alert], list[Alert]]:
+    """Return the alerts asked for, the longest active first, and those of them after a place."""
+    found = sorted(
+        (
+            (_key(alert), alert)
+            for alert in alerts
+            if arguments.severity in (None, alert.severity)
+            and (alert.state == arguments.state if arguments.state else alert.state != "pending")
+        ),
+        key=lambda each: each[0],
+    )
+    last = None if after is None else (after.since, after.name, after.labels)
+    return (
+        [alert for _, alert in found],
+        [alert for key, alert in found if last is None or key > last],
     )
 
 

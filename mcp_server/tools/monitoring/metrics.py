@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import (
     InvalidArguments,
     ListArguments,
@@ -39,12 +40,15 @@ from mcp_server.tools.monitoring.timerange import (
     instant,
     window,
 )
+from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 from mcp_server.tools.text import table
 
 __all__ = ["Metrics"]
 
 # What one range query may fetch: about 7 MB of JSON.
 _MAX_FETCHED_POINTS = 250_000
+# No answer holds more: each takes ten bytes at least.
+_MOST_POINTS_SHOWN = RESULT_BUDGET_BYTES // 10
 # A hint is worth no longer wait; the near names of three unknown ones take less, unless others search.
 _HINT_S = 1.0
 # At so many times of a range the series are counted before.
@@ -202,15 +206,22 @@ class Metrics:
             answer = await self._prometheus.query(arguments.query, at=asked.end)
         else:
             step_s, answer = await self._range(arguments.query, asked)
-        found = sorted(answer.series, key=_largest_first)
-        page = found[first : first + context.at_most(arguments.limit)]
+        found = answer.series
+        most = context.at_most(arguments.limit)
+        page = await beside(
+            sum(1 + len(each.points) // 20 for each in found),
+            _rows,
+            found,
+            slice(first, first + most),
+            samples=arguments.samples,
+        )
         more = first + len(page) < len(found)
 
         def cursor_after(rows: int) -> str:
             return _Place(query=listed, end=now, after=first + rows).encode()
 
         return QueryMetricsResult(
-            series=[_row(each, samples=arguments.samples) for each in page],
+            series=page,
             total=len(found),
             truncated=more,
             next_cursor=cursor_after(len(page)) if more and page else None,
@@ -253,7 +264,7 @@ class Metrics:
             (int(value) for series in counts.series for _, value in series.points), default=0
         )
 
-    async def _hints(self, query: str, found: list[TimeSeries]) -> list[str]:
+    async def _hints(self, query: str, found: Sequence[TimeSeries]) -> list[str]:
         """Return why a query may have found nothing, and what is near, as far as that is soon known.
 
         The query was answered; without a hint the answer is the same.
@@ -324,6 +335,18 @@ def _largest_first(series: TimeSeries) -> tuple[float, list[tuple[str, str]]]:
     return (math.inf if math.isnan(value) else -value, sorted(series.labels.items()))
 
 
+def _rows(found: Iterable[TimeSeries], page: slice, *, samples: bool) -> list[Series]:
+    """Return the series of a page; with their points no more of them than an answer may hold."""
+    rows: list[Series] = []
+    points = 0
+    for each in sorted(found, key=_largest_first)[page]:
+        rows.append(_row(each, samples=samples))
+        points += len(each.points)
+        if samples and points > _MOST_POINTS_SHOWN:
+            break
+    return rows
+
+
 def _row(series: TimeSeries, *, samples: bool) -> Series:
     values = [value for _, value in series.points if math.isfinite(value)]
     return Series(
@@ -337,7 +360,7 @@ def _row(series: TimeSeries, *, samples: bool) -> Series:
     )
 
 
-def _warnings(answer: Answer, found: list[TimeSeries]) -> tuple[str, ...]:
+def _warnings(answer: Answer, found: Sequence[TimeSeries]) -> tuple[str, ...]:
     warnings = list(answer.notes)
     histograms = sum(1 for each in found if each.histograms)
     if histograms:

@@ -19,6 +19,7 @@ from mcp_server.tools.backend import (
     SlowAnswer,
     reading,
 )
+from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.cursor import bounded
 from mcp_server.tools.monitoring.access import backend_of
@@ -183,16 +184,8 @@ class Prometheus:
         """Return the alerts that are pending or firing."""
         body = await self._ask("/api/v1/alerts", {})
         with reading("Prometheus"):
-            return [
-                PrometheusAlert(
-                    labels=dict(alert["labels"]),
-                    annotations=dict(alert["annotations"]),
-                    state=alert["state"],
-                    active_since=datetime.fromisoformat(alert["activeAt"]),
-                )
-                for alert in body["data"]["alerts"]
-                if alert["state"] in ("pending", "firing")
-            ]
+            alerts = body["data"]["alerts"]
+            return await beside(len(alerts), _alerts, alerts)
 
     async def metric_names(self) -> Sequence[str]:
         """Return the names of all metrics in order; kept for a minute."""
@@ -243,7 +236,7 @@ class Prometheus:
             raise AnswerTooLong from error
         document = _successful(status, body)
         with reading("Prometheus"):
-            return _answer(document)
+            return await beside(_points(document["data"]), _answer, document)
 
     async def _ask(self, path: str, params: Mapping[str, str]) -> dict[str, Any]:
         return _successful(*await self._http.get(path, params))
@@ -316,6 +309,26 @@ class _Kept(Generic[_T]):
         self._reading = None
         if not reading.cancelled() and reading.exception() is None:
             self._value = (time.monotonic(), reading.result())
+
+
+def _alerts(found: Sequence[Mapping[str, Any]]) -> list[PrometheusAlert]:
+    return [
+        PrometheusAlert(
+            labels=dict(alert["labels"]),
+            annotations=dict(alert["annotations"]),
+            state=alert["state"],
+            active_since=datetime.fromisoformat(alert["activeAt"]),
+        )
+        for alert in found
+        if alert["state"] in ("pending", "firing")
+    ]
+
+
+def _points(data: Mapping[str, Any]) -> int:
+    """Return about how many points an answer has: its series have about as many each."""
+    if data["resultType"] not in _KINDS_OF_VECTOR or not data["result"]:
+        return 1
+    return len(data["result"]) * max(1, len(data["result"][0].get("values") or ()))
 
 
 def _answer(body: Mapping[str, Any]) -> Answer:
