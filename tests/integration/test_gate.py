@@ -19,14 +19,7 @@ import yaml
 
 from mcp_server.audit.store import AuditStore
 from mcp_server.database import Database
-from mcp_server.gate import (
-    Caller,
-    Gate,
-    InternalError,
-    Limited,
-    OutcomeNotRecorded,
-    Refused,
-)
+from mcp_server.gate import Caller, Gate, InternalError, Limited, OutcomeNotRecorded, Refused
 from mcp_server.identity import Subject
 from mcp_server.policy import Counters, PolicyEngine
 from mcp_server.policy.documents import (

@@ -202,6 +202,7 @@ _whole if {
 	is_array(input.subject.properties.scopes)
 	is_string(input.subject.properties.token_id)
 	is_object(input.action.properties.arguments)
+	is_array(input.action.properties.withheld)
 	is_object(input.resource.properties)
 }
 """)
