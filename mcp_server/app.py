@@ -40,6 +40,7 @@ from mcp_server.tools.cmdb.backend import CmdbBackend
 from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
 from mcp_server.tools.cmdb.rest import RestCmdb
+from mcp_server.tools.cursor import KEY_BYTES, seal_cursors
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
 from mcp_server.transports.edge import Edge, EdgeState, KnownHosts
@@ -73,7 +74,9 @@ class Node:
         self.settings = settings
         self.draining = False
         self._stack = AsyncExitStack()
-        self.verifier: TokenVerifier = JwtVerifier(settings.identity.jwt)
+        verifier = JwtVerifier(settings.identity.jwt)
+        self.verifier: TokenVerifier = verifier
+        seal_cursors(verifier.key_for("cursors", KEY_BYTES))
         self.policy = PolicyEngine(settings.policy)
         self.counters = Counters(settings.counters)
         self.database = Database(settings.database)

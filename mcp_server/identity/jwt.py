@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jwt
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from mcp_server.identity.subject import AuthenticationError, Subject
 from mcp_server.settings import JwtSettings, SettingsError
 
-__all__ = ["JwtVerifier", "mint_token"]
+__all__ = ["JwtVerifier", "derived_key", "mint_token"]
 
 _MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size
 _CACHE_SIZE = 4096
@@ -51,6 +53,10 @@ class JwtVerifier:
             )
         self._settings = settings
         self._verified: OrderedDict[str, Subject] = OrderedDict()
+
+    def key_for(self, purpose: str, length: int) -> bytes:
+        """Return a key for something else that all nodes of an installation share; see `derived_key`."""
+        return derived_key(self._secret, purpose, length)
 
     def verify(self, token: str) -> Subject:
         """Return the subject of `token`; see `TokenVerifier.verify`."""
@@ -120,6 +126,17 @@ def _texts(claims: dict[str, Any], name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise AuthenticationError(f"the claim {name} must be a list of strings")
     return tuple(sorted(set(value)))
+
+
+def derived_key(secret: str, purpose: str, length: int) -> bytes:
+    """Return a key made of a secret (HKDF, RFC 5869), which tells nothing of it.
+
+    Args:
+        purpose: what the key is for: that of one tells nothing of another's.
+        length: its bytes.
+    """
+    derivation = HKDF(algorithm=SHA256(), length=length, salt=None, info=purpose.encode())
+    return derivation.derive(secret.encode())
 
 
 def mint_token(

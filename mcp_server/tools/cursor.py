@@ -1,4 +1,8 @@
-"""Cursors: where a list goes on, as text that clients hand back unchanged."""
+"""Cursors: where a list goes on, as text that clients hand back unchanged and cannot read.
+
+What stands in one is before obligations: the last row's key, and the labels of an alert, may be what the
+policy masks. So it is encrypted, under a key that all nodes have.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,26 @@ import hashlib
 import json
 from typing import Annotated, Self
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcp_server.tools.catalog import LONGEST_CURSOR, InvalidArguments, ListArguments, ToolError
 
-__all__ = ["LONGEST_KEY", "Cursor", "bounded", "fingerprint", "fingerprint_of"]
+__all__ = [
+    "KEY_BYTES",
+    "LONGEST_KEY",
+    "Cursor",
+    "bounded",
+    "fingerprint",
+    "fingerprint_of",
+    "opened",
+    "seal_cursors",
+    "sealed",
+]
+
+KEY_BYTES = 64
+"""Bytes of the key for `seal_cursors`."""
 
 LONGEST_KEY = 264
 """Characters of what `bounded` returns, at most."""
@@ -22,11 +41,38 @@ _KEPT_OF_A_KEY = LONGEST_KEY - 64
 _PAGE_ONLY = {"limit", "cursor", "fields"}
 
 
+class _Seal:
+    """Encrypts cursors, with AES-SIV (RFC 5297): no number of them wears out the key."""
+
+    # Until nodes share one, a cursor is good for its process alone.
+    cipher = AESSIV(AESSIV.generate_key(8 * KEY_BYTES))
+
+
+def seal_cursors(key: bytes) -> None:
+    """Encrypt cursors with `key`, which all nodes of an installation must share."""
+    _Seal.cipher = AESSIV(key)
+
+
+def sealed(text: bytes) -> str:
+    """Return a text as a cursor."""
+    return base64.urlsafe_b64encode(_Seal.cipher.encrypt(text, None)).decode().rstrip("=")
+
+
+def opened(cursor: str) -> bytes:
+    """Return the text of a cursor.
+
+    Raises:
+        ValueError, InvalidTag: it is none that was sealed with this key.
+    """
+    padded = cursor + "=" * (-len(cursor) % 4)
+    return _Seal.cipher.decrypt(base64.b64decode(padded, altchars=b"-_", validate=True), None)
+
+
 class Cursor(BaseModel):
     """Base of what a cursor says; callers get it as a text that they hand back.
 
-    The text is not signed: whoever forges one must gain nothing by it that the arguments could not
-    ask for. So every field of a subclass has bounds.
+    Whoever forges one, with the key, must gain nothing by it that the arguments could not ask for. So
+    every field of a subclass has bounds.
 
     Attributes:
         query: fingerprint of what is listed; a cursor fits only the list that it came from.
@@ -42,8 +88,7 @@ class Cursor(BaseModel):
         Raises:
             ToolError: it would be longer than the argument `cursor` may be.
         """
-        text = self.model_dump_json(exclude_defaults=True)
-        cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        cursor = sealed(self.model_dump_json(exclude_defaults=True).encode())
         if len(cursor) > LONGEST_CURSOR:
             raise ToolError(
                 "the list is longer than a page, and where it goes on cannot be named; narrow the search"
@@ -58,11 +103,8 @@ class Cursor(BaseModel):
             InvalidArguments: it is none of ours, or of another list.
         """
         try:
-            text = base64.b64decode(
-                cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True
-            )
-            position = cls.model_validate_json(text)
-        except (ValueError, ValidationError):
+            position = cls.model_validate_json(opened(cursor))
+        except (InvalidTag, ValueError, ValidationError):
             raise InvalidArguments(
                 "cursor: this is not a cursor of this tool; leave it out to begin again"
             ) from None

@@ -16,6 +16,7 @@ from mcp_server.tools.kubernetes import health
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.presentation import present
 from tests.integration.clusters import Cluster, deployment, pod
+from tests.integration.forged import altered
 from tests.integration.kubernetes_calls import eventually, family, until
 
 pytestmark = pytest.mark.anyio
@@ -466,12 +467,6 @@ def numbered(cluster: Cluster) -> Cluster:
     return cluster
 
 
-def forged(cursor: str, **changes: Any) -> str:
-    """A cursor of the same list that says something else."""
-    text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-    return base64.urlsafe_b64encode(json.dumps({**json.loads(text), **changes}).encode()).decode()
-
-
 def api_token(**fields: Any) -> str:
     """What the API server would give as the token of a next page, said by somebody else."""
     text = json.dumps({"v": "meta.k8s.io/v1", **fields})
@@ -533,10 +528,10 @@ async def test_a_forged_cursor_gets_no_more_than_the_policy_lets(
     async with family(numbered, max_items=7) as call:
         page = await call("get_pods", namespace="numbered", limit=5)
         got = await call(
-            "get_pods", namespace="numbered", cursor=forged(page.next_cursor, **changes)
+            "get_pods", namespace="numbered", cursor=altered(page.next_cursor, **changes)
         )
         smaller = await call(
-            "get_pods", namespace="numbered", limit=2, cursor=forged(page.next_cursor, **changes)
+            "get_pods", namespace="numbered", limit=2, cursor=altered(page.next_cursor, **changes)
         )
 
     first = 5 + changes.get("skip", 0)
@@ -563,7 +558,7 @@ async def test_a_forged_state_or_place_is_refused_and_stops_no_tools(
         for _ in range(6):
             with pytest.raises(ToolError, match=r"continue token|start again without cursor"):
                 await call(
-                    "get_pods", namespace="numbered", cursor=forged(page.next_cursor, **changes)
+                    "get_pods", namespace="numbered", cursor=altered(page.next_cursor, **changes)
                 )
         assert (await call("get_pods", namespace="numbered")).pods
 

@@ -11,8 +11,17 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from mcp_server.catalog_document import every_tool
+from mcp_server.identity.jwt import derived_key
 from mcp_server.tools.catalog import LONGEST_CURSOR, InvalidArguments, ListArguments, ToolError
-from mcp_server.tools.cursor import Cursor, bounded, fingerprint_of
+from mcp_server.tools.cursor import (
+    KEY_BYTES,
+    Cursor,
+    _Seal,
+    bounded,
+    fingerprint_of,
+    seal_cursors,
+    sealed,
+)
 
 NOT_OURS = "not a cursor of this tool"
 
@@ -67,11 +76,44 @@ def test_what_is_no_cursor_is_refused(cursor: str) -> None:
         '{"id":' * 500,
     ],
 )
-def test_a_forged_cursor_is_refused(text: str) -> None:
-    cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
+def test_a_forged_cursor_is_refused_though_it_is_sealed(text: str) -> None:
     with pytest.raises(InvalidArguments, match=NOT_OURS):
-        After.decode(cursor, "q")
+        After.decode(sealed(text.encode()), "q")
+
+
+def test_a_cursor_tells_its_bearer_nothing_and_takes_nothing_from_him() -> None:
+    text = b'{"query":"q","id":"a"}'
+    cursor = After(query="q", id="10.0.0.7").encode()
+    raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+    unsealed = base64.urlsafe_b64encode(text).decode().rstrip("=")
+    changed = base64.urlsafe_b64encode(raw[:-1] + bytes([raw[-1] ^ 1])).decode().rstrip("=")
+
+    assert b"10.0.0.7" not in raw
+    assert After.decode(sealed(text), "q").id == "a"
+    for forged in (unsealed, changed):
+        with pytest.raises(InvalidArguments, match=NOT_OURS):
+            After.decode(forged, "q")
+
+
+def test_nodes_that_share_a_secret_read_each_others_cursors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_Seal, "cipher", _Seal.cipher)
+    secret, other = "a secret of at least thirty-two bytes", "another secret of thirty-two bytes"
+
+    seal_cursors(derived_key(secret, "cursors", KEY_BYTES))
+    cursor = After(query="q", id="a").encode()
+    seal_cursors(derived_key(secret, "cursors", KEY_BYTES))
+    assert After.decode(cursor, "q").id == "a"
+    assert After(query="q", id="a").encode() == cursor
+
+    for key in (
+        derived_key(other, "cursors", KEY_BYTES),
+        derived_key(secret, "else", KEY_BYTES),
+    ):
+        seal_cursors(key)
+        with pytest.raises(InvalidArguments, match=NOT_OURS):
+            After.decode(cursor, "q")
 
 
 def test_a_cursor_fits_only_the_list_it_was_made_for() -> None:

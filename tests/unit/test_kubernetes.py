@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import InvalidArguments, ToolError
+from mcp_server.tools.cursor import sealed
 from mcp_server.tools.kubernetes import health
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.kubernetes.model import ListPodsArguments
@@ -129,10 +129,8 @@ def test_a_token_that_no_cursor_can_hold_is_told_and_not_cut() -> None:
     ],
 )
 def test_a_forged_cursor_is_refused(text: str) -> None:
-    cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
     with pytest.raises(InvalidArguments, match="not a cursor of this tool"):
-        Position.decode(cursor, "q")
+        Position.decode(sealed(text.encode()), "q")
 
 
 def test_a_cut_first_page_is_asked_for_at_the_same_state() -> None:
