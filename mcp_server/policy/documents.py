@@ -267,8 +267,8 @@ class Visible(_Versioned):
 class ToolStanding(_Answer):
     """Where one tool may be used, and which limits its calls are charged to.
 
-    `namespaces` are named in the policy; `other_namespaces` stands for all that are not, and
-    `all_namespaces` for reading them at once. A tool without a namespace has none of them.
+    `namespaces` are named in the policy, some by a pattern (`team-a-*`); `other_namespaces` stands for
+    all that are not, and `all_namespaces` for reading them at once. A tool without a namespace has none.
     """
 
     id: str
