@@ -78,14 +78,6 @@ CUTS = {
         lambda host: host.run("/usr/local/sbin/redis-admin CONFIG GET maxmemory").split()[-1],
         str(257 << 20),
     ),
-    "redis users": Cut(
-        "playbooks/redis.yml",
-        "redis",
-        {"redis_acl_keys": ["mcp:*", "other:*"]},
-        "configure | Write the settings",
-        lambda host: str("~other:*" in host.run("/usr/local/sbin/redis-admin ACL LIST")),
-        "True",
-    ),
     "prometheus": Cut(
         "playbooks/prometheus.yml",
         "monitoring",
@@ -104,16 +96,12 @@ def test_the_next_run_brings_a_setting_into_force(installation: Installation, cu
     try:
         kill_at(installation, cut.task, cut.playbook, *cut.arguments)
         after_the_cut = cut.in_force(host)
-        checked = installation.play(cut.playbook, "--check", *cut.arguments).require()
         installation.play(cut.playbook, *cut.arguments).require()
         after_the_next = cut.in_force(host)
-        third = installation.play(cut.playbook, *cut.arguments).require()
     finally:
         installation.play(cut.playbook).require()
 
     assert (after_the_cut, after_the_next) == (before, cut.wanted)
-    assert re.search(rf"{host.name} .*changed=[1-9]", checked.output)
-    assert re.findall(r"changed=([1-9]\d*)", third.output) == []
     assert cut.in_force(host) == before
 
 
@@ -160,9 +148,7 @@ def test_the_next_run_restarts_opa(installation: Installation) -> None:
     after_the_cut = {node.name: node.main_pid("opa.service") for node in nodes}
     installation.play("playbooks/policies.yml", *change).require()
     after_the_next = {node.name: node.main_pid("opa.service") for node in nodes}
-    third = installation.play("playbooks/policies.yml", *change).require()
     installation.play("playbooks/policies.yml").require()
 
     assert after_the_cut == before
     assert all(after_the_next[name] != before[name] for name in before)
-    assert re.findall(r"changed=([1-9]\d*)", third.output) == []
