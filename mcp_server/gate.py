@@ -12,7 +12,7 @@ import dataclasses
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -25,6 +25,7 @@ from mcp_server import telemetry
 from mcp_server.audit.record import AuditReason, AuditRecord, Phase
 from mcp_server.audit.store import AuditStore, AuditUnavailable
 from mcp_server.identity import Subject
+from mcp_server.masking import mask_fields, mask_text
 from mcp_server.policy.counters import Counters, CountersUnavailable
 from mcp_server.policy.documents import (
     Action,
@@ -41,7 +42,6 @@ from mcp_server.policy.documents import (
     SubjectDocument,
     Visible,
 )
-from mcp_server.policy.obligations import mask_fields
 from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable
 from mcp_server.redaction import (
     RedactedArguments,
@@ -354,7 +354,11 @@ class Gate:
             Refused, Limited, NodeUnavailable, InternalError: as `perform`.
         """
 
+        masked: Set[str] = frozenset()
+
         async def attempt(obligations: Obligations) -> _T | ToolError | InvalidArguments:
+            nonlocal masked
+            masked = obligations.redact
             try:
                 return await work(obligations)
             except (ToolError, InvalidArguments) as error:
@@ -369,7 +373,9 @@ class Gate:
             case InvalidArguments() as error:
                 raise error
             case ToolError() as error:
-                message = str(error) if source is None else marked(source, str(error))
+                message = mask_text(str(error), masked)
+                if source is not None:
+                    message = marked(source, message)
                 raise Failed(message, source=source, retryable=error.retryable) from error
             case value:
                 return Answer(value, answer.quota)
@@ -414,6 +420,8 @@ class Gate:
         )
 
         async def work(obligations: Obligations) -> ToolAnswer | InvalidArguments:
+            masked = tool.hidden(obligations.redact)
+            obligations = dataclasses.replace(obligations, redact=masked)
             context = tool_context(caller, obligations, progress)
             try:
                 result = await tool.run(arguments, context)
@@ -421,7 +429,7 @@ class Gate:
                     tool,
                     arguments,
                     result,
-                    oblige=lambda document: mask_fields(document, obligations.redact),
+                    oblige=lambda document: mask_fields(document, masked),
                 )
             except InvalidArguments as error:
                 # Told once the audit row is committed: the server's own words, unlike a ToolError's.
@@ -429,7 +437,7 @@ class Gate:
             except ToolError as error:
                 return ToolAnswer(
                     # It may hold what a backend said: words from outside, as a result's are.
-                    marked(tool.source, str(error)),
+                    marked(tool.source, mask_text(str(error), masked)),
                     None,
                     tool.source,
                     is_error=True,
@@ -753,12 +761,13 @@ def tool_context(
         groups=(*subject.roles, *subject.groups),
         request_id=caller.request_id,
         max_items=obligations.max_items,
+        masked=obligations.redact,
     )
     if progress is None:
         return context
 
     async def report(done: float, total: float | None, message: str) -> None:
-        # What a backend says may stand in it, and no obligation is applied to it.
+        # What a backend says may stand in it.
         await progress(done, total, redact_text(message))
 
     return dataclasses.replace(context, progress=report)

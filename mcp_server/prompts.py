@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +11,8 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_server.gate import Answer, Call, Caller, Gate, Refused, tool_context
+from mcp_server.masking import mask_fields
 from mcp_server.policy import Obligations, Resource
-from mcp_server.policy.obligations import mask_fields
 from mcp_server.resources import COMPLETION_TIMEOUT_S, Completion, Resources
 from mcp_server.tools.catalog import Catalog, InvalidArguments
 from mcp_server.tools.cmdb.family import AssetId, ServiceName, TimeRange
@@ -306,12 +307,13 @@ class Prompts:
         )
 
         async def work(obligations: Obligations) -> Completion:
-            context = tool_context(caller, obligations)
+            masked = tool.hidden(obligations.redact)
+            context = tool_context(caller, dataclasses.replace(obligations, redact=masked))
             found: set[str] = set()
             page = await tool.run(first, context)
             for number in range(1, _MOST_PAGES + 1):
                 for row in getattr(page, rows):
-                    shown = mask_fields(row.model_dump(mode="json"), obligations.redact)
+                    shown = mask_fields(row.model_dump(mode="json"), masked)
                     found.update(source.names(shown))
                 if page.next_cursor is None or number == _MOST_PAGES:
                     break

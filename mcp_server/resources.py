@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mcp_server.gate import Answer, Call, Caller, Failed, Gate, tool_context
+from mcp_server.masking import MASK, mask_fields
 from mcp_server.policy import Obligations, Resource
-from mcp_server.policy.obligations import MASK, mask_fields
 from mcp_server.redaction import redact_shapes, redact_text
 from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
 from mcp_server.tools.documents import Document
@@ -172,6 +173,7 @@ class Resources:
                 raise InvalidArguments(
                     f"{parameter[:64]}: unknown parameter; known parameters: {known or 'none'}"
                 )
+            obligations = _obligations_of(document, obligations)
             if document.complete is None or parameter in obligations.redact:
                 return Completion.of(())
             return Completion.of(
@@ -192,6 +194,7 @@ async def _read(
     if isinstance(document, OwnDocument):
         text = await document.read_for(caller)
     else:
+        obligations = _obligations_of(document, obligations)
         context: ToolContext = tool_context(caller, obligations)
         text = _presented(await document.read(context, parameters), obligations)
     size = len(text.encode())
@@ -201,6 +204,10 @@ async def _read(
             f"a tool of {document.family} gives a part of it"
         )
     return Reading(uri, document.mime_type, text, document.source)
+
+
+def _obligations_of(document: Document, obligations: Obligations) -> Obligations:
+    return dataclasses.replace(obligations, redact=document.hidden(obligations.redact))
 
 
 def _presented(text: str, obligations: Obligations) -> str:

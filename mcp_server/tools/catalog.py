@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Generic, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
+from mcp_server.masking import MASK
 from mcp_server.tools.faults import InvalidArguments, validated
 from mcp_server.tools.schemas import argument_schema, plain, result_schema
 
@@ -24,8 +25,11 @@ __all__ = [
     "Tool",
     "ToolContext",
     "ToolError",
+    "hidden_with",
 ]
 
+
+_T = TypeVar("_T")
 
 _LONGEST_ERROR = 4000
 LONGEST_CURSOR = 8192
@@ -110,6 +114,8 @@ class ToolContext:
         groups: the caller's roles and groups, for backends that have a lock of their own.
         request_id: joins what the tool writes elsewhere with the audit log.
         max_items: the most items any list of the result may hold, or None.
+        masked: fields and labels whose values the caller may not have. Where they stand under their
+            names they are masked later; what a tool makes of them, it asks `shown` for.
         progress: reports how far a long call is: done, total (or None), a message.
     """
 
@@ -118,7 +124,12 @@ class ToolContext:
     groups: tuple[str, ...] = ()
     request_id: str = ""
     max_items: int | None = None
+    masked: frozenset[str] = frozenset()
     progress: Callable[[float, float | None, str], Awaitable[None]] = _unheard
+
+    def shown(self, value: _T, *names: str) -> _T | str:
+        """Return what has these names as a field or a label, or the mask where one is masked."""
+        return value if self.masked.isdisjoint(names) else MASK
 
     def at_most(self, limit: int) -> int:
         """Return how many items to return when the caller asks for `limit`."""
@@ -145,6 +156,15 @@ ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
 ResultT = TypeVar("ResultT", bound=Result)
 
 
+def hidden_with(names: Set[str], told_by: Mapping[str, Iterable[str]]) -> frozenset[str]:
+    """Return all that has to be masked where the policy masks `names`.
+
+    Args:
+        told_by: of a field or a label, which others tell its value as well.
+    """
+    return frozenset(names).union(*(told_by.get(name, ()) for name in names))
+
+
 def _as_they_are(arguments: ArgumentsT) -> ArgumentsT:
     return arguments
 
@@ -163,13 +183,15 @@ class Tool(Generic[ArgumentsT, ResultT]):
         permission: what the policy asks of the caller, such as `metrics:query`.
         run: does the work; raises ToolError, or InvalidArguments where the server itself finds fault
             with an argument only then.
-        render: the result (as JSON-ready data, after obligations) as a short text for a model; a
-            list needs none, its text is a table.
+        render: the result (as JSON-ready data, after obligations: in the place of any field there may
+            be a mask) as a short text for a model; a list needs none, its text is a table.
         rows: the field of the result that holds the list, where the result is a list; its arguments
             then derive from `ListArguments` and the result from `ListResult`.
         columns: the fields of a row that the table shows.
         widths: the most characters of a cell of a column, where it needs more than others.
         below: lines of a list's text below its table, whatever fields are chosen.
+        told_by: of a field or a label of the result: which others tell its value as well, and are masked
+            with it.
         source: where text in the result comes from, such as `Kubernetes`; it is marked as untrusted.
         read_only, destructive, idempotent: the hints of the MCP specification; they must be true.
         canonical: puts a name in the place of what stands for it, such as the default cluster's, so that
@@ -194,6 +216,7 @@ class Tool(Generic[ArgumentsT, ResultT]):
     columns: tuple[str, ...] = ()
     widths: Mapping[str, int] = field(default_factory=dict)
     below: Callable[[Mapping[str, Any]], Iterable[str]] = _nothing
+    told_by: Mapping[str, Iterable[str]] = field(default_factory=dict)
     destructive: bool = False
     idempotent: bool = True
     canonical: Callable[[ArgumentsT], ArgumentsT] = _as_they_are
@@ -281,6 +304,10 @@ class Tool(Generic[ArgumentsT, ResultT]):
                     f"fields: unknown field {unknown[0][:64]!r}; known fields: {known}"
                 )
         return parsed
+
+    def hidden(self, names: Set[str]) -> frozenset[str]:
+        """Return all fields and labels that are masked where the policy masks `names`."""
+        return hidden_with(names, self.told_by)
 
     def changes(self, arguments: ArgumentsT) -> bool:
         """Tell whether a call with these arguments may change something."""

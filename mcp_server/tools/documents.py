@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
-from mcp_server.tools.catalog import Scope, ToolContext
+from mcp_server.tools.catalog import Scope, ToolContext, hidden_with
 
 __all__ = ["ROWS_BYTES", "Document", "fitting"]
 
@@ -39,6 +39,7 @@ class Document:
         lists: what the document itself lists, such as `namespace`, where `complete` knows that too.
         defaults: values that are meant while those of parameters are not known, in a completion.
         scope: which parameters name the resource that the policy judges.
+        told_by: of a field or a parameter: which others tell its value as well, and are masked with it.
     """
 
     uri: str
@@ -52,6 +53,7 @@ class Document:
     lists: str | None = None
     defaults: Mapping[str, str] = field(default_factory=dict)
     scope: Scope = field(default_factory=Scope)
+    told_by: Mapping[str, Iterable[str]] = field(default_factory=dict)
     mime_type: str = "application/json"
 
     @property
@@ -63,6 +65,10 @@ class Document:
     def parameters(self) -> tuple[str, ...]:
         """The names of the template's parameters; none for a single document."""
         return tuple(_PARAMETER.findall(self.uri))
+
+    def hidden(self, names: Set[str]) -> frozenset[str]:
+        """Return all fields and parameters that are masked where the policy masks `names`."""
+        return hidden_with(names, self.told_by)
 
     def properties(self, parameters: Mapping[str, str]) -> dict[str, str]:
         """Return what the policy may judge of the document: namespace, cluster, asset."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from mcp_server.redaction import REDACTED
 
-__all__ = ["clipped", "table"]
+__all__ = ["clipped", "notes", "table"]
 
 _MAX_CELL = 200
 _GAP = " … "
@@ -27,6 +27,11 @@ def clipped(text: str, most: int) -> str:
     kept = most - len(_GAP)
     tail = kept // 2
     return text[: kept - tail] + _GAP + text[len(text) - tail :]
+
+
+def notes(told: Any) -> list[str]:
+    """Return the notes of a result, or what masks them, as lines of its text."""
+    return [f"note: {each}" for each in (told if isinstance(told, list) else [told])]
 
 
 def table(

@@ -52,7 +52,7 @@ class Workloads(Protocol):
     def default_cluster(self) -> str:
         """The name of the cluster that is meant where none is named."""
 
-    def metrics_cluster(self, cluster: str | None) -> str:
+    def metrics_cluster(self, cluster: str | None, context: ToolContext) -> str:
         """Return what the label `cluster` of a cluster's metrics and alerts says where they have one.
 
         Args:

@@ -39,7 +39,7 @@ class FakeWorkloads:
         self._error = error
         self.asked: tuple[str | None, str, str] | None = None
 
-    def metrics_cluster(self, cluster: str | None) -> str:
+    def metrics_cluster(self, cluster: str | None, _context: ToolContext) -> str:
         """Return what was given for it, or its name."""
         name = cluster or self.default_cluster
         return self._metrics.get(name, name)

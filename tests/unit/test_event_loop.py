@@ -266,7 +266,7 @@ async def test_of_a_large_topology_and_of_large_changes(loop_held: Loop) -> None
 def _kubernetes(**answers: Any) -> Kubernetes:
     settings = KubernetesSettings.model_validate({"clusters": {"main": {"in_cluster": True}}})
     family = Kubernetes(settings)
-    cluster = family._clusters.find(None)
+    cluster = family._clusters.find(None, CONTEXT)
     for name, answer in answers.items():
         setattr(cluster, name, answer)
     return family

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from mcp_server.tools.catalog import ToolContext
 from mcp_server.tools.monitoring.alerts import Alert
 from mcp_server.tools.monitoring.health import (
     Evidence,
@@ -19,6 +20,8 @@ from mcp_server.tools.monitoring.health import (
 )
 from mcp_server.tools.monitoring.prometheus import TimeSeries
 from mcp_server.tools.workloads import ServiceHealth, Workload
+
+CONTEXT = ToolContext(user="alice", tenant="default")
 
 
 def alert(name: str = "A", *, severity: str = "", state: str = "firing", **labels: str) -> Alert:
@@ -75,7 +78,7 @@ def test_workloads_and_endpoints_are_judged(
         endpoints_not_ready=endpoints[1],
     )
 
-    evidence = list(_judged(found, "w"))
+    evidence = list(_judged(found, "w", CONTEXT))
 
     assert [each.verdict for each in evidence] == expected
     assert f"{ready} of {desired} ready" in evidence[0].says
@@ -87,7 +90,7 @@ def test_a_service_that_the_cluster_does_not_have_is_unknown() -> None:
         cluster="c", namespace="n", workloads=[], endpoints_ready=None, endpoints_not_ready=None
     )
 
-    (evidence,) = _judged(found, "w")
+    (evidence,) = _judged(found, "w", CONTEXT)
 
     assert evidence.verdict == "unknown"
     assert "no workload and no Service called w in the namespace n" in evidence.says
@@ -105,11 +108,13 @@ def test_what_was_not_seen_is_evidence_and_no_verdict_of_its_own() -> None:
     )
     nothing = found.model_copy(update={"workloads": []})
 
-    assert [(each.verdict, each.says) for each in _judged(found, "w")] == [
+    assert [(each.verdict, each.says) for each in _judged(found, "w", CONTEXT)] == [
         ("unknown", "not seen: its endpoints: not allowed"),
         ("healthy", "Deployment w: 2 of 2 ready"),
     ]
-    assert [each.says for each in _judged(nothing, "w")] == ["not seen: its endpoints: not allowed"]
+    assert [each.says for each in _judged(nothing, "w", CONTEXT)] == [
+        "not seen: its endpoints: not allowed"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,7 @@ def test_what_was_not_seen_is_evidence_and_no_verdict_of_its_own() -> None:
 def test_scrape_targets_are_judged(values: list[float], expected: str) -> None:
     series = [TimeSeries({"instance": f"i{n}"}, ((1.0, v),), 0) for n, v in enumerate(values)]
 
-    assert _judged_targets(series).verdict == expected
+    assert _judged_targets(series, CONTEXT).verdict == expected
 
 
 @pytest.mark.parametrize(
@@ -135,7 +140,7 @@ def test_scrape_targets_are_judged(values: list[float], expected: str) -> None:
     ],
 )
 def test_alerts_are_judged(alerts: list[Alert], expected: str, said: str) -> None:
-    evidence = _judged_alerts(alerts)
+    evidence = _judged_alerts(alerts, CONTEXT)
 
     assert evidence.verdict == expected
     assert said in evidence.says

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from mcp_server.settings import KubernetesSettings
-from mcp_server.tools.catalog import InvalidArguments, ToolError
+from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
 from mcp_server.tools.cursor import sealed
 from mcp_server.tools.kubernetes import health
 from mcp_server.tools.kubernetes.family import Kubernetes
@@ -57,13 +57,14 @@ def test_the_label_of_a_clusters_metrics_is_its_name_unless_told() -> None:
         KubernetesSettings.model_validate({"clusters": clusters, "default": "b"})
     )
 
-    assert [kubernetes.metrics_cluster(name) for name in ("a", "b", None)] == [
+    context = ToolContext(user="alice", tenant="default")
+    assert [kubernetes.metrics_cluster(name, context) for name in ("a", "b", None)] == [
         "a",
         "prod-b",
         "prod-b",
     ]
     with pytest.raises(InvalidArguments, match="known: a, b"):
-        kubernetes.metrics_cluster("c")
+        kubernetes.metrics_cluster("c", context)
 
 
 def _family() -> Kubernetes:

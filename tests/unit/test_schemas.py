@@ -11,7 +11,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from mcp_server.catalog_document import every_tool
-from mcp_server.policy.obligations import MASK
+from mcp_server.masking import MASK
 from mcp_server.tools.catalog import Arguments, Result, Tool
 from mcp_server.tools.schemas import argument_schema, elsewhere, plain, result_schema
 from tests.integration.results import hold

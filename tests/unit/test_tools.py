@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mcp_server.catalog_document import catalog_document, every_tool
-from mcp_server.policy.obligations import MASK, mask_fields
+from mcp_server.masking import MASK, mask_fields
 from mcp_server.tools.catalog import Arguments, Catalog, InvalidArguments, Result, Tool, ToolContext
 from mcp_server.tools.schemas import argument_schema
 from mcp_server.tools.text import clipped, table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
@@ -43,13 +44,22 @@ class AssetNotFound(ToolError):
         super().__init__(f"the {NAME} has no asset {asset!r}")
 
 
-class AssetChanged(ToolError):
-    """The asset is not in the state that the caller expected; nothing was changed."""
+def _as_it_is(value: object, _name: str) -> object:
+    return value
 
-    def __init__(self, asset: Asset) -> None:
+
+class AssetChanged(ToolError):
+    """The asset is not in the state that the caller expected; nothing was changed.
+
+    Args:
+        shown: returns what a caller may see of a field's value.
+    """
+
+    def __init__(self, asset: Asset, shown: Callable[[object, str], object] = _as_it_is) -> None:
+        changed = f"{asset.last_updated:%Y-%m-%d %H:%M:%S} UTC"
         super().__init__(
-            f"asset {asset.id!r} is not as expected: it is {asset.status} at version "
-            f"{asset.version} (changed {asset.last_updated:%Y-%m-%d %H:%M:%S} UTC); nothing was "
+            f"asset {asset.id!r} is not as expected: it is {shown(asset.status, 'status')} at version "
+            f"{shown(asset.version, 'version')} (changed {shown(changed, 'last_updated')}); nothing was "
             "changed; look at it again and decide anew"
         )
         self.asset = asset

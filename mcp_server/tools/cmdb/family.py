@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from mcp_server.masking import mask_fields
 from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import (
     Arguments,
@@ -19,7 +20,7 @@ from mcp_server.tools.catalog import (
     Tool,
     ToolContext,
 )
-from mcp_server.tools.cmdb.backend import FIND_OUT, NAME, CmdbBackend
+from mcp_server.tools.cmdb.backend import FIND_OUT, NAME, AssetChanged, CmdbBackend
 from mcp_server.tools.cmdb.model import (
     Asset,
     AssetPage,
@@ -48,6 +49,8 @@ _MOST_NODES = 500
 # What the marks around the text and the punctuation of the answer may take.
 _TOPOLOGY_BUDGET_BYTES = RESULT_BUDGET_BYTES - 1024
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+# Relations name the assets of a topology by their ids.
+_TOLD_BY = {"id": ("from", "to"), "nodes": ("edges",)}
 # Every change moves these; what it was about are the other fields.
 _BOOKKEEPING = ("version", "last_updated")
 
@@ -271,6 +274,7 @@ class Cmdb:
                 result=TopologyResult,
                 run=self._get_topology,
                 render=_topology_text,
+                told_by=_TOLD_BY,
                 read_only=True,
                 source=_SOURCE,
             ),
@@ -303,6 +307,7 @@ class Cmdb:
                 source=_SOURCE,
                 rows="changes",
                 columns=("id", "time", "user", "change", "reason"),
+                told_by={"before": ("change",), "after": ("change",)},
             ),
         ]
 
@@ -328,6 +333,7 @@ class Cmdb:
                 source=_SOURCE,
                 complete=self._complete,
                 scope=Scope(asset="id"),
+                told_by=_TOLD_BY,
             ),
         ]
 
@@ -364,18 +370,18 @@ class Cmdb:
         self, arguments: UpdateStatusArguments, context: ToolContext
     ) -> UpdateStatusResult:
         expected = arguments.expected_status
-        done = await self._backend.update_status(
-            context.tenant,
-            arguments.asset_id,
-            StatusChange(
-                status=AssetStatus(arguments.status),
-                reason=arguments.reason,
-                user=context.user,
-                request_id=context.request_id,
-                expected_version=arguments.expected_version,
-                expected_status=None if expected is None else AssetStatus(expected),
-            ),
+        change = StatusChange(
+            status=AssetStatus(arguments.status),
+            reason=arguments.reason,
+            user=context.user,
+            request_id=context.request_id,
+            expected_version=arguments.expected_version,
+            expected_status=None if expected is None else AssetStatus(expected),
         )
+        try:
+            done = await self._backend.update_status(context.tenant, arguments.asset_id, change)
+        except AssetChanged as error:
+            raise AssetChanged(error.asset, context.shown) from error
         return UpdateStatusResult(
             changed=done.change_id is not None,
             before=_row(done.before),
@@ -400,7 +406,7 @@ class Cmdb:
             return _BeforeRecord(query=listed, id=page.items[rows - 1].id).encode()
 
         return ChangeRecordsResult(
-            changes=[_change(record) for record in page.items],
+            changes=[_change(record, context) for record in page.items],
             total=page.total,
             truncated=page.more,
             next_cursor=cursor_after(len(page.items)) if page.more else None,
@@ -538,15 +544,21 @@ def _node(node: Node) -> NodeRow:
 
 def _topology_text(document: Mapping[str, Any]) -> str:
     nodes, edges, total = document["nodes"], document["edges"], document["total"]
-    text = f"```mermaid\n{mermaid(nodes, edges)}\n```"
-    if document["truncated"]:
+    if not isinstance(nodes, list):
+        return f"nodes: {nodes}"
+    drawn = edges if isinstance(edges, list) else []
+    text = f"```mermaid\n{mermaid(nodes, drawn)}\n```"
+    if document["truncated"] is True:
         of = "more than 10000" if total is None else total
         text += f"\nThe nearest {len(nodes)} of {of} assets; {document['more']}."
     return text
 
 
 def _update_text(document: Mapping[str, Any]) -> str:
-    before, after = document["before"], document["after"]
+    before, after = (
+        each if isinstance(each, dict) else dict.fromkeys(AssetRow.model_fields, each)
+        for each in (document["before"], document["after"])
+    )
     if not document["changed"]:
         return f"{after['id']} is {after['status']} already; nothing was changed."
     return (
@@ -555,7 +567,7 @@ def _update_text(document: Mapping[str, Any]) -> str:
     )
 
 
-def _change(record: ChangeRecord) -> ChangeRow:
+def _change(record: ChangeRecord, context: ToolContext) -> ChangeRow:
     before, after = record.before, record.after
     if before is not None and after is not None:
         fields = [name for name in (*before, *after) if before.get(name) != after.get(name)]
@@ -565,12 +577,16 @@ def _change(record: ChangeRecord) -> ChangeRow:
         id=record.id,
         time=record.time,
         user=record.user,
-        change=_what_changed(before, after),
+        change=_what_changed(_masked(before, context), _masked(after, context)),
         reason=record.reason,
         before=before,
         after=after,
         request_id=record.request_id,
     )
+
+
+def _masked(fields: dict[str, Any] | None, context: ToolContext) -> dict[str, Any] | None:
+    return None if fields is None else mask_fields(fields, context.masked)
 
 
 def _what_changed(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:

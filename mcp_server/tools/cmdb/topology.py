@@ -31,25 +31,27 @@ def mermaid(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Mapping[str, Any
 
     Args:
         nodes: with id, name, type and status; one that is not active has a dashed border.
-        edges: with from, to (ids of nodes) and type.
+        edges: with from, to (ids of nodes) and type; where ids are masked, nobody can tell which.
 
     Returns:
         Mermaid source. Texts of the CMDB stand in quoted, escaped labels only, so that they cannot
         add nodes, links or styles.
     """
     keys = {node["id"]: f"n{number}" for number, node in enumerate(nodes)}
+    if len(keys) < len(nodes):
+        keys = {}
     lines = ["flowchart LR"]
-    for node in nodes:
+    for number, node in enumerate(nodes):
         begin, end = _SHAPES.get(node["type"], _BOX)
         title = node["id"] if node["id"] == node["name"] else f"{node['id']}: {node['name']}"
         state = "" if node["status"] == "active" else f" ({node['status']})"
-        lines.append(f'  {keys[node["id"]]}{begin}"{_label(title + state)}"{end}')
+        lines.append(f'  n{number}{begin}"{_label(title + state)}"{end}')
     lines += [
         f'  {keys[edge["from"]]} -->|"{_label(edge["type"])}"| {keys[edge["to"]]}'
         for edge in edges
         if edge["from"] in keys and edge["to"] in keys
     ]
-    resting = [keys[node["id"]] for node in nodes if node["status"] != "active"]
+    resting = [f"n{number}" for number, node in enumerate(nodes) if node["status"] != "active"]
     if resting:
         lines += [
             "  classDef resting stroke-dasharray: 4 4",

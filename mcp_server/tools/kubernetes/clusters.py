@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from mcp_server.settings import KubernetesSettings
-from mcp_server.tools.catalog import Arguments, InvalidArguments
+from mcp_server.tools.catalog import Arguments, InvalidArguments, ToolContext
 from mcp_server.tools.kubernetes.cluster import Cluster
 
 __all__ = ["Clusters"]
@@ -51,11 +51,11 @@ class Clusters:
             return arguments
         return arguments.model_copy(update={"cluster": self.default})
 
-    def metrics_cluster(self, name: str | None) -> str:
+    def metrics_cluster(self, name: str | None, context: ToolContext) -> str:
         """Return the label `cluster` of metrics and alerts of the cluster of that name; see `find`."""
-        return self._metrics[self.find(name).name]
+        return self._metrics[self.find(name, context).name]
 
-    def find(self, name: str | None) -> Cluster:
+    def find(self, name: str | None, context: ToolContext) -> Cluster:
         """Return the cluster of that name; None: the default one.
 
         Raises:
@@ -63,7 +63,6 @@ class Clusters:
         """
         cluster = self._clusters.get(self.default if name is None else name)
         if cluster is None:
-            raise InvalidArguments(
-                f"cluster: there is no cluster of that name; known: {', '.join(self.names)}"
-            )
+            known = context.shown(", ".join(self.names), "cluster", "name")
+            raise InvalidArguments(f"cluster: there is no cluster of that name; known: {known}")
         return cluster

@@ -75,7 +75,7 @@ class EventReader:
     async def _get_events(self, arguments: EventArguments, context: ToolContext) -> Events:
         listed = fingerprint(
             "events",
-            self._clusters.find(arguments.cluster).name,
+            self._clusters.find(arguments.cluster, context).name,
             arguments.place,
             arguments.kind,
             arguments.name,
@@ -84,13 +84,13 @@ class EventReader:
         after = None if arguments.cursor is None else _After.decode(arguments.cursor, listed)
         # The API server lists by name alone: what is newest is known only of all.
         items, all_read = await self._read(arguments, context)
-        with self._clusters.find(arguments.cluster).reading():
+        with self._clusters.find(arguments.cluster, context).reading():
             found = await beside(len(items), _newest_first, items)
             rest = [
                 event for event in found if after is None or event[:2] < (after.time, after.uid)
             ]
             shown = rest[: context.at_most(arguments.limit)]
-            events = await beside(len(shown) * _COST_OF_AN_EVENT, _events, shown)
+            events = await beside(len(shown) * _COST_OF_AN_EVENT, _events, shown, context)
 
         def cursor_after(rows: int) -> str:
             time, uid, _ = shown[rows - 1]
@@ -109,7 +109,7 @@ class EventReader:
         self, arguments: EventArguments, context: ToolContext
     ) -> tuple[list[dict[str, Any]], bool]:
         """Return the events that are read, in the order of their names, and whether these are all."""
-        cluster = self._clusters.find(arguments.cluster)
+        cluster = self._clusters.find(arguments.cluster, context)
         place = f"namespace {arguments.place}" if arguments.place else "all namespaces"
         selected = {
             "involvedObject.kind": arguments.kind,
@@ -137,9 +137,9 @@ class EventReader:
             query["continue"] = token
 
 
-def _events(shown: Iterable[tuple[str, str, dict[str, Any]]]) -> list[Event]:
+def _events(shown: Iterable[tuple[str, str, dict[str, Any]]], context: ToolContext) -> list[Event]:
     now = datetime.now(UTC)
-    return [_event_of(item, time, now) for time, _, item in shown]
+    return [_event_of(item, time, now, context) for time, _, item in shown]
 
 
 def _newest_first(
@@ -180,13 +180,17 @@ def _last_seen(event: Mapping[str, Any]) -> str:
     return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def _event_of(event: Mapping[str, Any], last_seen: str, now: datetime) -> Event:
+def _event_of(
+    event: Mapping[str, Any], last_seen: str, now: datetime, context: ToolContext
+) -> Event:
     about = event["involvedObject"]
+    kind = context.shown(about.get("kind", ""), "kind")
+    name = context.shown(about.get("name", ""), "name")
     return Event(
         age=age(last_seen, now),
         type=event.get("type") or "",
         reason=event.get("reason") or "",
-        object=f"{about.get('kind', '')}/{about.get('name', '')}",
+        object=f"{kind}/{name}",
         namespace=event["metadata"]["namespace"],
         count=(event.get("series") or {}).get("count") or event.get("count") or 1,
         message=clipped(redact_text(event.get("message") or ""), _MAX_MESSAGE),

@@ -55,6 +55,9 @@ _SCALE_ATTEMPTS = 3
 _MOST_AUTOSCALERS = 500
 _POD_PAGE = 500
 _MOST_COUNTED_PODS = 5000
+# What a message about a rollout has numbers of, and what a report of progress tells.
+_COUNTED = ("desired", "updated", "available")
+_TOLD_ON_THE_WAY = ("message", *_COUNTED)
 _REOPEN_S = 0.5
 _MAX_REOPEN_S = 4.0
 
@@ -82,9 +85,9 @@ class Kubernetes:
         """The name of the cluster that is meant where none is named."""
         return self._clusters.default
 
-    def metrics_cluster(self, cluster: str | None) -> str:
+    def metrics_cluster(self, cluster: str | None, context: ToolContext) -> str:
         """Return the label `cluster` of a cluster's metrics; see `mcp_server.tools.workloads`."""
-        return self._clusters.metrics_cluster(cluster)
+        return self._clusters.metrics_cluster(cluster, context)
 
     async def service_health(
         self, context: ToolContext, *, cluster: str | None, namespace: str, service: str
@@ -140,6 +143,7 @@ class Kubernetes:
                 result=Rollout,
                 run=self._get_rollout_status,
                 render=_render_rollout,
+                told_by=dict.fromkeys(_COUNTED, ("message",)),
                 read_only=True,
                 source="Kubernetes",
                 scope=one,
@@ -169,6 +173,7 @@ class Kubernetes:
                 result=Restart,
                 run=self._restart_deployment,
                 render=_render_restart,
+                told_by=dict.fromkeys(_COUNTED, ("message",)),
                 read_only=False,
                 destructive=True,
                 find_out=FIND_OUT,
@@ -192,6 +197,7 @@ class Kubernetes:
                 permission="tools:read",
                 read=self._read_clusters,
                 source="Kubernetes",
+                told_by={"cluster": ("name",)},
             ),
         ]
 
@@ -213,7 +219,7 @@ class Kubernetes:
         rows_of: Callable[[Mapping[str, Any], str | None], list[_RowT]],
     ) -> tuple[list[_RowT], Page]:
         """Return the rows that a caller gets of one page of the API server, and the page."""
-        cluster = self._clusters.find(arguments.cluster)
+        cluster = self._clusters.find(arguments.cluster, context)
         listed = fingerprint(
             what,
             cluster.name,
@@ -250,7 +256,7 @@ class Kubernetes:
     async def _get_rollout_status(
         self, arguments: DeploymentArguments, context: ToolContext
     ) -> Rollout:
-        cluster = self._clusters.find(arguments.cluster)
+        cluster = self._clusters.find(arguments.cluster, context)
         document = await self._deployment(cluster, arguments, context)
         with cluster.reading():
             rollout = rollout_of(document)
@@ -269,7 +275,10 @@ class Kubernetes:
                 accept=TABLE,
             )
             with cluster.reading():
-                states.update(pod.status for pod in pods_of_table(table, arguments.namespace))
+                states.update(
+                    context.shown(pod.status, "status")
+                    for pod in pods_of_table(table, arguments.namespace)
+                )
                 query["continue"] = table["metadata"].get("continue") or ""
             if not query["continue"]:
                 return rollout.model_copy(update={"pods": dict(states)})
@@ -283,7 +292,7 @@ class Kubernetes:
         return await cluster.get(_DEPLOYMENT, _names(arguments), context, what=_what(arguments))
 
     async def _scale_deployment(self, arguments: ScaleArguments, context: ToolContext) -> Scale:
-        cluster = self._clusters.find(arguments.cluster)
+        cluster = self._clusters.find(arguments.cluster, context)
         path, names, what = f"{_DEPLOYMENT}/scale", _names(arguments), _what(arguments)
         warning = await self._autoscaled(cluster, arguments, context)
         expected = arguments.expected_current_replicas
@@ -292,9 +301,8 @@ class Kubernetes:
             with cluster.reading():
                 before = scale["spec"].get("replicas", 0)
             if expected is not None and before != expected:
-                raise ToolError(
-                    f"{what} has {before} replicas, not {expected}; nothing was changed"
-                )
+                now = context.shown(f"{before} replicas, not {expected}", "before")
+                raise ToolError(f"{what} has {now}; nothing was changed")
             # With the resource version that was read: a change in between is refused.
             scale["spec"]["replicas"] = arguments.replicas
             try:
@@ -344,7 +352,8 @@ class Kubernetes:
             # It is a warning: that it is not known must not stop the scaling.
             return f"whether an autoscaler manages it is not known: {error}"
         if names:
-            return f"the autoscaler {names[0]} manages it and may change the number again"
+            name = context.shown(names[0], "name")
+            return f"the autoscaler {name} manages it and may change the number again"
         if more:
             return (
                 f"not known among more than {_MOST_AUTOSCALERS} autoscalers whether one manages it"
@@ -354,7 +363,7 @@ class Kubernetes:
     async def _restart_deployment(
         self, arguments: RestartArguments, context: ToolContext
     ) -> Restart:
-        cluster = self._clusters.find(arguments.cluster)
+        cluster = self._clusters.find(arguments.cluster, context)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         annotations = {"kubectl.kubernetes.io/restartedAt": now}
         document = await cluster.change(
@@ -458,7 +467,10 @@ def _state_of(document: Mapping[str, Any]) -> _State:
 
 
 async def _report(context: ToolContext, state: _State) -> None:
-    await context.progress(state.renewed, state.rollout.desired, state.rollout.message)
+    rollout = state.rollout
+    if not context.masked.isdisjoint(_TOLD_ON_THE_WAY):
+        return
+    await context.progress(state.renewed, rollout.desired, rollout.message)
 
 
 async def _watched(
@@ -509,7 +521,9 @@ def _render_rollout(result: Mapping[str, Any]) -> str:
         f"(desired {result['desired']}, updated {result['updated']}, ready {result['ready']}, "
         f"available {result['available']})"
     )
-    pods = ", ".join(f"{number} {state}" for state, number in result["pods"].items())
+    pods = result["pods"]
+    if isinstance(pods, dict):
+        pods = ", ".join(f"{number} {state}" for state, number in pods.items())
     return f"{text}\npods: {pods}" if pods else text
 
 

@@ -36,7 +36,7 @@ class ServiceReader:
 
         What the cluster does not allow to see, or is too much to look at, is said and not an error.
         """
-        question = _Question(self._clusters.find(cluster), context, namespace, service)
+        question = _Question(self._clusters.find(cluster, context), context, namespace, service)
         selector, endpoints = await question.service()
         workloads = await asyncio.gather(
             *(question.workloads(kind, selector) for kind in _WORKLOAD_OF)

@@ -57,7 +57,7 @@ class LogReader:
         ]
 
     async def _get_pod_logs(self, arguments: LogArguments, context: ToolContext) -> Logs:
-        cluster = self._clusters.find(arguments.cluster)
+        cluster = self._clusters.find(arguments.cluster, context)
         searched = arguments.grep is not None
         asked = _MAX_SEARCHED_LINES if searched else arguments.tail_lines
         shortened = False

@@ -37,11 +37,16 @@ class NamespaceReader:
                 defaults={"cluster": self._clusters.default},
                 source="Kubernetes",
                 scope=Scope(cluster="cluster", cluster_wide=True),
+                # What the document lists, and what its parameter takes, are names of things.
+                told_by={
+                    "name": ("namespace", "cluster"),
+                    "namespace": ("name",),
+                },
             )
         ]
 
     async def _read(self, context: ToolContext, parameters: Mapping[str, str]) -> str:
-        cluster = self._clusters.find(parameters["cluster"])
+        cluster = self._clusters.find(parameters["cluster"], context)
         document = await self._list(cluster, context, context.at_most(_MAX_NAMESPACES))
         with cluster.reading():
             more = bool(document["metadata"].get("continue"))
@@ -72,7 +77,7 @@ class NamespaceReader:
     ) -> list[str]:
         if name == "cluster":
             return [cluster for cluster in self._clusters.names if cluster.startswith(text)]
-        cluster = self._clusters.find(given["cluster"])
+        cluster = self._clusters.find(given["cluster"], context)
         document = await self._list(cluster, context, _MAX_NAMESPACES)
         with cluster.reading():
             names = [item["metadata"]["name"] for item in document["items"]]

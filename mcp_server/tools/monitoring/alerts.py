@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from mcp_server.redaction import redact_labels
 from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import (
     ListArguments,
@@ -32,7 +33,7 @@ from mcp_server.tools.monitoring.alertmanager import Alertmanager, KnownAlert, M
 from mcp_server.tools.monitoring.matchers import MOST_MATCHERS, matchers_of
 from mcp_server.tools.monitoring.prometheus import Prometheus, PrometheusAlert, TimeSeries
 from mcp_server.tools.schemas import plain
-from mcp_server.tools.text import table
+from mcp_server.tools.text import notes, table
 
 __all__ = ["Alert", "Alerts"]
 
@@ -85,7 +86,8 @@ class GetAlertsResult(ListResult):
 
     alerts: list[Alert]
     groups: dict[str, int] | None
-    """How many alerts have each value of the label of `group_by`, on all pages, the most first."""
+    """How many alerts have each value of the label of `group_by`, on all pages, the most first; all that
+    are masked count as one value."""
     notes: tuple[str, ...]
     """What is not known or was left out."""
 
@@ -113,6 +115,11 @@ class Alerts:
                 rows="alerts",
                 columns=("name", "severity", "instance", "state", "active_since", "summary"),
                 below=_counts_and_notes,
+                told_by={
+                    "alertname": ("name",),
+                    "name": ("alertname",),
+                    "alerts": ("groups",),
+                },
             )
         ]
 
@@ -125,10 +132,10 @@ class Alerts:
         alerts, silence = await self.current(matchers)
         if silence is not None and arguments.state in ("silenced", "inhibited"):
             raise silence
-        notes = []
+        told = []
         if silence is not None:
             # What fires is known all the same, and is what matters in an outage; what is quiet is not.
-            notes.append(
+            told.append(
                 f"{silence}. Whether an alert is silenced or inhibited is not known, and alerts that "
                 "Alertmanager got from others are missing."
             )
@@ -142,10 +149,10 @@ class Alerts:
 
         groups = None
         if arguments.group_by is not None:
-            counted = Counter(alert.labels.get(arguments.group_by, "") for alert in found)
+            counted = await beside(len(found), _counted, found, arguments.group_by, context)
             groups = dict(counted.most_common(_MOST_GROUPS))
             if len(counted) > len(groups):
-                notes.append(
+                told.append(
                     f"{len(groups)} of {len(counted)} values of {arguments.group_by} are counted"
                 )
         return GetAlertsResult(
@@ -154,7 +161,7 @@ class Alerts:
             truncated=more,
             next_cursor=cursor_after(len(page)) if more and page else None,
             groups=groups,
-            notes=tuple(notes),
+            notes=tuple(told),
         ).with_cursor(cursor_after)
 
     async def current(self, matchers: list[str]) -> tuple[list[Alert], ToolError | None]:
@@ -360,6 +367,17 @@ def _chosen(
     )
 
 
+def _counted(alerts: Iterable[Alert], label: str, context: ToolContext) -> Counter[str]:
+    """Return how many alerts have each value of a label, as far as the caller may see them."""
+
+    def value(alert: Alert) -> str:
+        # Those that have none are told from those whose value is masked.
+        shown = redact_labels(alert.labels).get(label)
+        return "" if shown is None else context.shown(shown, label, "labels")
+
+    return Counter(map(value, alerts))
+
+
 def _key(alert: Alert) -> tuple[str, str, str]:
     since = alert.active_since.astimezone(UTC).isoformat(timespec="microseconds")
     return since, bounded(alert.name), bounded(str(sorted(alert.labels.items())))
@@ -367,9 +385,8 @@ def _key(alert: Alert) -> tuple[str, str, str]:
 
 def _counts_and_notes(result: Mapping[str, Any]) -> list[str]:
     lines = []
-    if result["groups"] is not None:
-        counts = [
-            {"value": value or "(none)", "alerts": n} for value, n in result["groups"].items()
-        ]
+    groups = result["groups"]
+    if isinstance(groups, dict):
+        counts = [{"value": value or "(none)", "alerts": n} for value, n in groups.items()]
         lines.append(table(counts, ["value", "alerts"]))
-    return [*lines, *(f"note: {each}" for each in result["notes"])]
+    return [*lines, *notes(result["notes"])]

@@ -36,6 +36,8 @@ _LISTED = 200
 _TAG = "enterprise-mcp"
 _COMPLETED = 5000
 _QUERIES_AT_ONCE = 8
+# Grafana's addresses of dashboards.
+_TOLD_BY = {"uid": ("url",), "title": ("url",)}
 # Of the thirty seconds of a call: the rest is for asking Grafana.
 _CHECKED_WITHIN_S = 18.0
 # What Grafana puts in for them depends on who looks; any duration shows whether the query is valid.
@@ -110,6 +112,7 @@ class Dashboards:
                 idempotent=False,
                 find_out=FIND_OUT,
                 source="Grafana",
+                told_by=_TOLD_BY,
                 timeout_s=30.0,
             )
         ]
@@ -125,6 +128,7 @@ class Dashboards:
                 permission="tools:read",
                 read=self._read_list,
                 source="Grafana",
+                told_by=_TOLD_BY,
             ),
             Document(
                 uri="enterprise://monitoring/dashboards/{uid}",
@@ -134,6 +138,7 @@ class Dashboards:
                 permission="tools:read",
                 read=self._read_one,
                 source="Grafana",
+                told_by=_TOLD_BY,
                 complete=self._complete,
             ),
         ]
@@ -152,9 +157,9 @@ class Dashboards:
                 f"{round(given_s, 1):g} s. Give fewer panels, or queries that are cheaper",
                 retryable=True,
             ) from None
-        replaced = await self._replaced(arguments)
-        folder = await self._folder(arguments) if replaced is None else replaced.folder
-        await self._title_is_free(title, folder, replaced)
+        replaced = await self._replaced(arguments, context)
+        folder = await self._folder(arguments, context) if replaced is None else replaced.folder
+        await self._title_is_free(title, folder, replaced, context)
         saved = await self._grafana.save(
             dashboard_model(
                 title,
@@ -197,33 +202,45 @@ class Dashboards:
             raise ToolError("Nothing was saved. Prometheus refused: " + "; ".join(faults))
         return [warning for _, warning in checked if warning]
 
-    async def _replaced(self, arguments: CreateDashboardArguments) -> StoredDashboard | None:
+    async def _replaced(
+        self, arguments: CreateDashboardArguments, context: ToolContext
+    ) -> StoredDashboard | None:
         if arguments.replace_uid is None:
             return None
         stored = await self._grafana.dashboard(arguments.replace_uid)
         if stored is None:
             raise ToolError(f"replace_uid: Grafana has no dashboard {arguments.replace_uid!r}")
         if stored.version != arguments.expected_version:
+            version = context.shown(stored.version, "version")
             raise ToolError(
-                f"expected_version: the dashboard has version {stored.version} and not "
+                f"expected_version: the dashboard has version {version} and not "
                 f"{arguments.expected_version}; someone changed it: read "
                 f"enterprise://monitoring/dashboards/{arguments.replace_uid} and decide again"
             )
         return stored
 
-    async def _folder(self, arguments: CreateDashboardArguments) -> Folder | None:
+    async def _folder(
+        self, arguments: CreateDashboardArguments, context: ToolContext
+    ) -> Folder | None:
         name = arguments.folder or self._settings.folder
-        return None if name is None else await self._grafana.folder(name)
+        return None if name is None else await self._grafana.folder(name, context)
 
     async def _title_is_free(
-        self, title: str, folder: Folder | None, replaced: StoredDashboard | None
+        self,
+        title: str,
+        folder: Folder | None,
+        replaced: StoredDashboard | None,
+        context: ToolContext,
     ) -> None:
         """Check it ourselves: newer Grafana takes a second dashboard of the same title."""
         for taken in await self._grafana.find(title, folder):
             if replaced is None or taken.uid != replaced.uid:
-                where = "at the root" if folder is None else f"in the folder {folder.title!r}"
+                where = "at the root"
+                if folder is not None:
+                    where = f"in the folder {context.shown(folder.title, 'folder')!r}"
+                found = context.shown(f"uid {taken.uid}, {taken.url}", "uid", "url")
                 raise ToolError(
-                    f"title: a dashboard {title!r} exists {where} (uid {taken.uid}, {taken.url}); "
+                    f"title: a dashboard {title!r} exists {where} ({found}); "
                     "choose another title, or replace it with replace_uid and expected_version"
                 )
 
@@ -293,4 +310,7 @@ def _panels(model: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 
 def _render_saved(result: Mapping[str, Any]) -> str:
     saved = f"Saved as {result['uid']}, version {result['version']}: {result['url']}"
-    return "\n".join([saved, *(f"warning: {each}" for each in result["warnings"])])
+    warnings = result["warnings"]
+    if not isinstance(warnings, list):
+        warnings = [warnings]
+    return "\n".join([saved, *(f"warning: {each}" for each in warnings)])

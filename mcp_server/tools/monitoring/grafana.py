@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 
 from mcp_server.settings import GrafanaSettings
 from mcp_server.tools.backend import BackendUnavailable, HttpBackend, OutcomeUnknown, reading
-from mcp_server.tools.catalog import ToolError
+from mcp_server.tools.catalog import ToolContext, ToolError
 
 __all__ = ["FIND_OUT", "Folder", "FoundDashboard", "Grafana", "SavedDashboard", "StoredDashboard"]
 
@@ -98,7 +98,7 @@ class Grafana:
         """Close the connections."""
         await self._http.stop()
 
-    async def folder(self, name: str) -> Folder:
+    async def folder(self, name: str, context: ToolContext) -> Folder:
         """Return the folder whose uid or title is `name`.
 
         Raises:
@@ -116,7 +116,7 @@ class Grafana:
                 f"folder: Grafana shows no folder {name!r}; give the uid or the exact title of one"
             )
         if len(found) > 1:
-            uids = ", ".join(sorted(each.uid for each in found))
+            uids = context.shown(", ".join(sorted(each.uid for each in found)), "uid")
             raise ToolError(f"folder: several folders are called {name!r}; give a uid: {uids}")
         return found[0]
 

@@ -127,11 +127,11 @@ class Health:
     async def _health_check(
         self, arguments: HealthCheckArguments, context: ToolContext
     ) -> HealthCheckResult:
-        cluster = self._label_of(arguments.cluster)
+        cluster = self._label_of(arguments.cluster, context)
         parts = await asyncio.gather(
             self._of_workloads(arguments, context),
-            self._of_targets(arguments, cluster),
-            self._of_alerts(arguments, cluster),
+            self._of_targets(arguments, cluster, context),
+            self._of_alerts(arguments, cluster, context),
         )
         evidence = sorted(
             (each for part in parts for each in part),
@@ -139,14 +139,14 @@ class Health:
         )
         return HealthCheckResult(verdict=worst(evidence), evidence=evidence)
 
-    def _label_of(self, cluster: str | None) -> str | None:
+    def _label_of(self, cluster: str | None, context: ToolContext) -> str | None:
         """Return what the label `cluster` says of it; None: none is connected, nothing looks at it.
 
         Raises:
             InvalidArguments: there is no such cluster.
         """
         if self._workloads is not None:
-            return self._workloads.metrics_cluster(cluster)
+            return self._workloads.metrics_cluster(cluster, context)
         if cluster is not None:
             raise InvalidArguments("cluster: no Kubernetes cluster is connected; leave it out")
         return None
@@ -165,27 +165,26 @@ class Health:
             )
         except ToolError as error:
             return [_unknown("workloads", str(error))]
-        return list(_judged(found, arguments.service))
+        return list(_judged(found, arguments.service, context))
 
     async def _of_targets(
-        self, arguments: HealthCheckArguments, cluster: str | None
+        self, arguments: HealthCheckArguments, cluster: str | None, context: ToolContext
     ) -> list[Evidence]:
         try:
             answer = await self._prometheus.query(_up_of(arguments, cluster))
         except ToolError as error:
             return [_unknown("targets", str(error))]
-        return [_judged_targets(answer.series)]
+        return [_judged_targets(answer.series, context)]
 
     async def _of_alerts(
-        self, arguments: HealthCheckArguments, cluster: str | None
+        self, arguments: HealthCheckArguments, cluster: str | None, context: ToolContext
     ) -> list[Evidence]:
         try:
             alerts, silence = await self._alerts.current([])
         except ToolError as error:
             return [_unknown("alerts", str(error))]
-        evidence = [
-            _judged_alerts([each for each in alerts if _is_about(each, arguments, cluster)])
-        ]
+        about = [each for each in alerts if _is_about(each, arguments, cluster)]
+        evidence = [_judged_alerts(about, context)]
         if silence is not None:
             evidence.append(_unknown("silences", str(silence)))
         return evidence
@@ -195,7 +194,8 @@ def _unknown(source: str, says: str) -> Evidence:
     return Evidence(source=source, verdict="unknown", says=says)
 
 
-def _judged(found: ServiceHealth, service: str) -> Iterator[Evidence]:
+def _judged(found: ServiceHealth, service: str, context: ToolContext) -> Iterator[Evidence]:
+    shown = context.shown
     for unseen in found.unseen:
         yield _unknown("workloads", f"not seen: {unseen}")
     if not found.workloads and found.endpoints_ready is None:
@@ -203,15 +203,19 @@ def _judged(found: ServiceHealth, service: str) -> Iterator[Evidence]:
             return
         yield _unknown(
             "workloads",
-            f"the cluster {found.cluster} has no workload and no Service called {service} "
-            f"in the namespace {found.namespace}",
+            f"the cluster {shown(found.cluster, 'cluster')} has no workload and no Service "
+            f"called {service} in the namespace {found.namespace}",
         )
         return
     for workload in found.workloads:
         verdict = _verdict_of(workload)
-        said = f"{workload.kind} {workload.name}: {workload.ready} of {workload.desired} ready"
+        name = f"{shown(workload.kind, 'kind')} {shown(workload.name, 'name')}"
+        of = f"{shown(workload.ready, 'ready')} of {shown(workload.desired, 'desired')}"
+        said = f"{name}: {of} ready"
         if workload.problem is not None:
-            said += f"; {workload.problem}"
+            # It has the numbers in it, as the message of a rollout has.
+            told = shown(workload.problem, "message", "ready", "desired", "updated", "available")
+            said += f"; {told}"
         yield Evidence(source="workloads", verdict=verdict, says=said)
     if not found.workloads:
         yield _unknown("workloads", f"none behind the Service {service}")
@@ -256,17 +260,18 @@ def _up_of(arguments: HealthCheckArguments, cluster: str | None) -> str:
     return " or ".join(f"up{{{each}}}" for each in chosen)
 
 
-def _judged_targets(series: Sequence[TimeSeries]) -> Evidence:
+def _judged_targets(series: Sequence[TimeSeries], context: ToolContext) -> Evidence:
     down = [each for each in series if not (each.points and each.points[-1][1] == 1)]
     if not series:
         return _unknown("targets", "no scrape target carries the service's name")
     said = f"{len(series) - len(down)} of {len(series)} up"
     if not down:
         return Evidence(source="targets", verdict="healthy", says=said)
+    instances = _named([each.labels.get("instance", "?") for each in down])
     return Evidence(
         source="targets",
         verdict="unhealthy" if len(down) == len(series) else "degraded",
-        says=f"{said}; down: {_named([each.labels.get('instance', '?') for each in down])}",
+        says=f"{said}; down: {context.shown(instances, 'instance', 'labels')}",
     )
 
 
@@ -281,11 +286,12 @@ def _is_about(alert: Alert, arguments: HealthCheckArguments, cluster: str | None
     )
 
 
-def _judged_alerts(alerts: Sequence[Alert]) -> Evidence:
+def _judged_alerts(alerts: Sequence[Alert], context: ToolContext) -> Evidence:
     firing = [each for each in alerts if each.state == "firing"]
     heard = [each for each in firing if each.severity != "info"]
     said = [
-        f"{len(some)} {state}: {_named(sorted({each.name for each in some}))}"
+        f"{len(some)} {state}: "
+        f"{context.shown(_named(sorted({each.name for each in some})), 'name', 'alertname')}"
         for state in ("firing", "pending", "silenced", "inhibited")
         if (some := [each for each in alerts if each.state == state])
     ]
@@ -302,5 +308,7 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _render_health(result: Mapping[str, Any]) -> str:
-    rows = table(result["evidence"], ["source", "verdict", "says"], {"says": _LONGEST_SAYING})
-    return f"verdict: {result['verdict']}\n{rows}"
+    evidence = result["evidence"]
+    if isinstance(evidence, list):
+        evidence = table(evidence, ["source", "verdict", "says"], {"says": _LONGEST_SAYING})
+    return f"verdict: {result['verdict']}\n{evidence}"

@@ -41,7 +41,7 @@ from mcp_server.tools.monitoring.timerange import (
     window,
 )
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
-from mcp_server.tools.text import table
+from mcp_server.tools.text import notes, table
 
 __all__ = ["Metrics"]
 
@@ -163,11 +163,12 @@ class Metrics:
                 result=QueryMetricsResult,
                 run=self._query_metrics,
                 render=_render_series,
-                below=_notes,
+                below=lambda result: notes(result["notes"]),
                 read_only=True,
                 source="Prometheus",
                 rows="series",
                 columns=("labels", "value", "points", "min", "max", "avg"),
+                told_by={"value": ("min", "max", "avg", "samples"), "name": ("__name__",)},
                 # Up to three questions, each with the deadline of Prometheus.
                 timeout_s=30.0,
             ),
@@ -179,11 +180,12 @@ class Metrics:
                 arguments=ListMetricsArguments,
                 result=ListMetricsResult,
                 run=self._list_metrics,
-                below=_notes,
+                below=lambda result: notes(result["notes"]),
                 read_only=True,
                 source="Prometheus",
                 rows="metrics",
                 columns=("name", "type", "unit", "help"),
+                told_by={"__name__": ("name",)},
             ),
         ]
 
@@ -226,7 +228,10 @@ class Metrics:
             truncated=more,
             next_cursor=cursor_after(len(page)) if more and page else None,
             step_s=step_s,
-            notes=(*_warnings(answer, found), *(await self._hints(arguments.query, found))),
+            notes=(
+                *_warnings(answer, found),
+                *(await self._hints(arguments.query, found, context)),
+            ),
         ).with_cursor(cursor_after)
 
     async def _range(self, query: str, asked: Window) -> tuple[float, Answer]:
@@ -264,7 +269,9 @@ class Metrics:
             (int(value) for series in counts.series for _, value in series.points), default=0
         )
 
-    async def _hints(self, query: str, found: Sequence[TimeSeries]) -> list[str]:
+    async def _hints(
+        self, query: str, found: Sequence[TimeSeries], context: ToolContext
+    ) -> list[str]:
         """Return why a query may have found nothing, and what is near, as far as that is soon known.
 
         The query was answered; without a hint the answer is the same.
@@ -273,10 +280,10 @@ class Metrics:
         if not found:
             with contextlib.suppress(TimeoutError, ToolError):
                 async with asyncio.timeout(_HINT_S):
-                    await self._add_hints(query, hints)
+                    await self._add_hints(query, hints, context)
         return hints
 
-    async def _add_hints(self, query: str, hints: list[str]) -> None:
+    async def _add_hints(self, query: str, hints: list[str], context: ToolContext) -> None:
         known = await self._prometheus.metric_names()
         names, there = names_in(query), frozenset(known)
         unknown = [name for name in names if name not in there]
@@ -285,10 +292,16 @@ class Metrics:
         elif not unknown:
             hints.append("no series has these labels in this range, or a comparison left none")
         for name in unknown[:3]:
-            near = await self._near.of(name, known)
+            near = await self._near_of(name, known, context)
             hints.append(
                 f"no metric is called {name}" + (f"; near: {', '.join(near)}" if near else "")
             )
+
+    async def _near_of(self, name: str, known: Sequence[str], context: ToolContext) -> list[str]:
+        """Return names of metrics that are near; none where the policy masks such names."""
+        if not context.masked.isdisjoint(("name", "__name__")):
+            return []
+        return await self._near.of(name, known)
 
     async def _list_metrics(
         self, arguments: ListMetricsArguments, context: ToolContext
@@ -309,7 +322,7 @@ class Metrics:
         def cursor_after(rows: int) -> str:
             return _AfterName(query=listed, name=bounded(page[rows - 1])).encode()
 
-        near = [] if names else await self._near.of(part, known)
+        near = [] if names else await self._near_of(part, known, context)
         return ListMetricsResult(
             metrics=[_metric(name, metadata) for name in page],
             total=len(names),
@@ -399,10 +412,6 @@ def _render_series(result: Mapping[str, Any]) -> str:
     else:
         text = "No series matched the query."
     return text
-
-
-def _notes(result: Mapping[str, Any]) -> list[str]:
-    return [f"note: {each}" for each in result["notes"]]
 
 
 def _short(value: Any) -> Any:
