@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Set
 from functools import lru_cache
 from typing import Any
 
+from mcp_server.redaction import REDACTED
+
 __all__ = ["MASK", "mask_fields", "mask_text"]
 
 MASK = "[masked by policy]"
@@ -93,6 +95,7 @@ def _texts(value: Any) -> Iterator[str]:
 def _any_of(hidden: Iterable[str]) -> re.Pattern[str] | None:
     """Return what finds the values as whole words, and the hosts of addresses; None: there are none."""
     words = {each for each in hidden if _SHORTEST_TOLD <= len(each) <= _LONGEST_TOLD}
+    words.discard(REDACTED)
     words |= {found[1] for each in words if (found := _HOST_AND_PORT.fullmatch(each))}
     if not words:
         return None

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_server.masking import MASK, mask_fields, mask_text
+from mcp_server.redaction import REDACTED
 
 _names = st.sampled_from(["owner", "id", "labels", "note"])
 _values = st.recursive(
@@ -66,9 +67,9 @@ def test_texts_beside_a_masked_value_do_not_tell_it(text: str, shown: str) -> No
     assert given["labels"] == {"instance": MASK, "rack": "r1"}
 
 
-@pytest.mark.parametrize("value", ["a", "ab", 1, 1234, True, None, "x" * 1000, ""])
+@pytest.mark.parametrize("value", ["a", "ab", 1, 1234, True, None, "x" * 1000, "", REDACTED])
 def test_what_is_no_word_of_its_own_is_not_looked_for(value: Any) -> None:
-    text = f"a ab 1 1234 True None {'x' * 1000} of"
+    text = f"a ab 1 1234 True None {'x' * 1000} {REDACTED} of"
 
     assert mask_fields({"id": value, "note": text}, {"id"}) == {"id": MASK, "note": text}
 
