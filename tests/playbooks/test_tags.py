@@ -114,7 +114,7 @@ def test_a_variable_that_nothing_sets_would_be_found() -> None:
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "preflight"])
-@pytest.mark.parametrize("role", [role for role in ROLES if role != "opa"])
+@pytest.mark.parametrize("role", ROLES)
 def test_what_is_checked_before_a_change_is_checked_whichever_verb_is_left_out(
     role: str, verb: str
 ) -> None:
