@@ -399,8 +399,8 @@ async def test_a_dashboard_whose_queries_take_too_long_is_not_said_to_be_saved_p
     (tool,) = Dashboards(settings, grafana, prometheus).tools()
     arguments = tool.parse({"title": "T", "panels": [{"title": "P", "query": "up"}] * 40})
 
-    with pytest.raises(ToolError, match=r"Nothing was saved: .* within 0\.2 s") as late:
-        async with deadline(0.2):
+    with pytest.raises(ToolError, match="Nothing was saved: .* within 2 s") as late:
+        async with deadline(2):
             await tool.run(arguments, Mock())
 
     assert late.value.retryable
