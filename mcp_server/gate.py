@@ -373,7 +373,7 @@ class Gate:
             case InvalidArguments() as error:
                 raise error
             case ToolError() as error:
-                message = mask_text(str(error), masked)
+                message = mask_text(redact_text(str(error)), masked)
                 if source is not None:
                     message = marked(source, message)
                 raise Failed(message, source=source, retryable=error.retryable) from error
@@ -437,7 +437,7 @@ class Gate:
             except ToolError as error:
                 return ToolAnswer(
                     # It may hold what a backend said: words from outside, as a result's are.
-                    marked(tool.source, mask_text(str(error), masked)),
+                    marked(tool.source, mask_text(redact_text(str(error)), masked)),
                     None,
                     tool.source,
                     is_error=True,

@@ -146,6 +146,8 @@ _REPOSITORY = re.compile(
     re.ASCII,
 )
 _LONGEST_REPOSITORY = 255
+# What stands in the place of a value: of ours, and of the policy's (`mcp_server.masking`).
+_MASKED = (REDACTED, "[masked by policy]")
 # What is said of a file or a field whose name is that of a secret: `…/token: permission denied`.
 _SAID_OF_IT = re.compile(
     r"(?:no such (?:file|host|key)|permission denied|operation not permitted|not found|not a directory|"
@@ -395,14 +397,21 @@ def _replacement(match: re.Match[str]) -> str:
 
 
 def _names_no_secret(match: re.Match[str]) -> bool:
-    """Tell whether `token: …` is the end of an image's name with its tag, or an error about it."""
-    kept, value = match["kept"], match["value"]
+    """Tell whether `token: …` is masked, ends the name of an image with its tag, or is an error."""
+    kept = match["kept"]
+    if match.string.startswith(_MASKED, match.start("value")):
+        return True
     if kept[-1] in " \t":
         return ":" in kept and _SAID_OF_IT.match(match.string, match.start("value")) is not None
+    return _tags_an_image(match)
+
+
+def _tags_an_image(match: re.Match[str]) -> bool:
+    kept = match["kept"]
     # Names of images are in lower case.
     if kept[-1] != ":" or kept[-2] in "\"'" or not kept.islower():
         return False
-    tag = _TAG.fullmatch(value)
+    tag = _TAG.fullmatch(match["value"])
     start = match.start()
     name = _REPOSITORY.search(match.string, max(0, start - _LONGEST_REPOSITORY), start)
     if tag is None or name is None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_server.masking import MASK, mask_fields, mask_text
-from mcp_server.redaction import REDACTED
+from mcp_server.redaction import REDACTED, redact_text
 
 _names = st.sampled_from(["owner", "id", "labels", "note"])
 _values = st.recursive(
@@ -95,6 +95,13 @@ def test_a_text_does_not_tell_a_value_under_its_name(text: str, shown: str) -> N
     assert mask_text(text, {"owner", "instance"}) == shown
     assert mask_fields({"note": text}, {"owner", "instance"}) == {"note": shown}
     assert mask_text(text, set()) == text
+
+
+def test_a_mask_is_no_secret_of_its_own() -> None:
+    text = f"password={MASK}, token: {MASK} client_secret={REDACTED}; password: {REDACTED}"
+
+    assert redact_text(text) == text
+    assert redact_text(f"password={MASK[:-1]}") != f"password={MASK[:-1]}"
 
 
 @pytest.mark.parametrize(
