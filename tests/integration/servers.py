@@ -252,6 +252,13 @@ class Server(ABC):
     def pause(self) -> None:
         """Freeze it: connections stay open, nothing answers."""
         self._signal_all(signal.SIGSTOP)
+        assert self._process is not None
+        # A thread that waits for a processor takes the signal when it gets one.
+        until = time.monotonic() + 30
+        while not all(map(_is_frozen, _family(self._process.pid))):
+            if time.monotonic() > until:
+                raise ServerFailed(f"{self} does not freeze")
+            time.sleep(0.01)
 
     def resume(self) -> None:
         """Go on after `pause`."""
@@ -320,6 +327,16 @@ class Server(ABC):
 
     def _log_tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-30:])
+
+
+def _is_frozen(pid: int) -> bool:
+    """Whether no thread of a process runs."""
+    with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+        for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+            # The name before the state may hold anything, parentheses too.
+            if stat.read_text().rpartition(")")[2].split()[0] not in "TZX":
+                return False
+    return True
 
 
 def _send(pid: int, what: signal.Signals) -> None:
