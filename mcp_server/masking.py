@@ -12,12 +12,9 @@ from collections.abc import Iterable, Iterator, Set
 from functools import lru_cache
 from typing import Any
 
-from mcp_server.redaction import REDACTED
+from mcp_server.redaction import MASK, REDACTED
 
 __all__ = ["MASK", "mask_fields", "mask_text"]
-
-MASK = "[masked by policy]"
-"""Stands in the place of a value that the policy masks."""
 
 # Shorter ones are in every other word, longer ones are told nowhere else.
 _SHORTEST_TOLD, _LONGEST_TOLD = 3, 256

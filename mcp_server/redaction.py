@@ -17,6 +17,7 @@ from typing import Any
 __all__ = [
     "ARGUMENTS_LIMIT",
     "CUT_KEY",
+    "MASK",
     "NO_ARGUMENTS",
     "REDACTED",
     "LineRedactor",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 REDACTED = "[redacted]"
+MASK = "[masked by policy]"
+"""Stands in the place of a value that the policy masks (`mcp_server.masking`)."""
 CUT_KEY = "[cut]"
 ARGUMENTS_LIMIT = 16 * 1024
 """Bytes of JSON kept of one call's arguments."""
@@ -146,8 +149,7 @@ _REPOSITORY = re.compile(
     re.ASCII,
 )
 _LONGEST_REPOSITORY = 255
-# What stands in the place of a value: of ours, and of the policy's (`mcp_server.masking`).
-_MASKED = (REDACTED, "[masked by policy]")
+_MASKED = (REDACTED, MASK)
 # What is said of a file or a field whose name is that of a secret: `…/token: permission denied`.
 _SAID_OF_IT = re.compile(
     r"(?:no such (?:file|host|key)|permission denied|operation not permitted|not found|not a directory|"
