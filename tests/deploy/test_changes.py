@@ -72,9 +72,9 @@ def bundles(installation: Installation) -> set[str]:
     return {node.run("sha256sum /var/lib/opa/bundle.tar.gz") for node in nodes}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def published(installation: Installation) -> Iterator[Installation]:
-    """Publish the shipped policies again after the tests of this module that need it."""
+    """Publish the shipped policies again after a test that publishes others."""
     yield installation
     publish(installation)
     installation.forget_counts()

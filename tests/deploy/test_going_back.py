@@ -124,11 +124,12 @@ def _decides(installation: Installation, node: Any) -> tuple[str, ...]:
 
 
 def _runs(installation: Installation, node: Any) -> tuple[str, ...]:
-    """Return what a node runs: release, checksums of configuration and unit, limit in force."""
+    """Return what a node runs: release, configuration, unit, limit in force, credentials it has."""
     assert node in installation.members("mcp_servers")
     return (
         node.run("readlink /opt/mcp_server/current"),
         node.run("sha256sum /etc/mcp_server/config.yaml"),
         node.run("sha256sum /etc/systemd/system/mcp-server.service"),
         node.run("systemctl show -P LimitNOFILE -P NeedDaemonReload mcp-server.service"),
+        node.run("cd /etc/mcp_server && find credentials* -type f | sort | xargs sha256sum"),
     )
