@@ -203,9 +203,7 @@ class TestSettings:
             level = {
                 node.run("grep level: /etc/mcp_server/config.yaml").split()[-1] for node in nodes
             }
-            await to_thread.run_sync(
-                lambda: calm.play("site.yml", "--tags", "mcp_server").require()
-            )
+            await to_thread.run_sync(lambda: calm.play("playbooks/mcp_server.yml").require())
             await traffic.more(20)
 
         assert traffic.faults == []
