@@ -7,6 +7,7 @@ what fault tests need. A missing program is an error that names the Debian packa
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import pwd
@@ -378,11 +379,26 @@ def _family(pid: int) -> list[int]:
     return family
 
 
+def _ports() -> Iterator[int]:
+    """Ports that the kernel gives to nobody by itself: a server that starts again finds its own free.
+
+    Each worker of pytest-xdist has others, and takes them round and round.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw7").removeprefix("gw"))
+    first = 10_000 + worker % 8 * 2_500
+    return itertools.cycle(range(first, first + 2_500))
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nothing uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of 127.0.0.1 that nothing uses now, and that is not given again soon."""
+    for port in itertools.islice(_PORTS, 2_500):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ServerFailed("there is no free port for a server")
 
 
 def program(name: str, package: str, *places: Path) -> str:
