@@ -134,7 +134,8 @@ class TestBackend:
         assert str(settings.api_url) == REST["mcp_server_cmdb_url"]
         assert told["settings"]["key"] == {"file": "/run/credentials/mcp-server.service/cmdb_key"}
         assert (told["key"], told["ca"]) == (REST["mcp_server_cmdb_key"], "certificate")
-        assert "cmdb_key" in told["credentials"]
+        assert told["settings"]["ca"] == "/run/credentials/mcp-server.service/cmdb_ca"
+        assert {"cmdb_ca", "cmdb_key"} <= set(told["credentials"])
 
     @pytest.mark.parametrize(
         "variables",

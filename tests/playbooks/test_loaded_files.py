@@ -20,6 +20,9 @@ class Service:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.settings, self.loaded = folder / "settings", folder / "loaded"
+        self.unit, self.restarts = folder / "unit", folder / "restarts"
+        self.unit.write_text("unit")
+        self.restarts.touch()
 
     def run(self, content: str, *arguments: str, end: str = "") -> tuple[bool, int]:
         """Run the play; return whether it succeeded and how many tasks changed something.
@@ -27,9 +30,20 @@ class Service:
         Args:
             end: `handler` lets the load fail, `before` ends the run before any handler.
         """
-        files = {"name": "Reload it", "files": [str(self.settings)], "directory": str(self.notes)}
+        loads = {"Reload it": [str(self.settings)], "Restart it": [str(self.unit)]}
+        files = {"loads": loads, "directory": str(self.notes)}
         play: list[dict[str, Any]] = [
-            {"enterprise.mcp.loaded_files": files, "notify": "Reload it"},
+            {
+                "enterprise.mcp.loaded_files": files,
+                "register": "looked",
+                "changed_when": False,
+            },
+            {
+                "ansible.builtin.debug": {},
+                "loop": "{{ looked.stale }}",
+                "changed_when": True,
+                "notify": "{{ item }}",
+            },
             {
                 "ansible.builtin.copy": {"content": content, "dest": str(self.settings)},
                 "notify": "Reload it",
@@ -37,13 +51,15 @@ class Service:
             {"ansible.builtin.fail": {}, "when": end == "before"},
         ]
         load = f"test '{end}' != handler && cp {self.settings} {self.loaded}"
+        restart = f"echo >>{self.restarts}"
         handlers: list[dict[str, Any]] = [
+            {"name": "Restart", "ansible.builtin.shell": restart, "listen": "Restart it"},
             {"name": "Load", "ansible.builtin.shell": load, "listen": "Reload it"},
             {
                 "name": "Note",
                 "enterprise.mcp.loaded_files": {**files, "loaded": True},
                 "changed_when": False,
-                "listen": "Reload it",
+                "listen": list(loads),
             },
         ]
         role = self.folder / "roles/service"
@@ -67,6 +83,10 @@ class Service:
     @property
     def in_force(self) -> str:
         return self.loaded.read_text()
+
+    @property
+    def starts(self) -> int:
+        return self.restarts.read_text().count("\n")
 
 
 @pytest.fixture
@@ -125,15 +145,39 @@ def test_files_that_another_changed_are_loaded(service: Service) -> None:
     assert service.run("one") == (True, 3)
 
 
+def test_what_asks_for_a_reload_restarts_nothing(service: Service) -> None:
+    before = service.starts
+    service.run("two", end="before")
+    service.run("two")
+    after_the_settings = service.starts
+    service.unit.write_text("another unit")
+    service.run("two")
+
+    assert (after_the_settings, service.starts) == (before, before + 1)
+
+
+def test_what_is_no_list_of_files_is_refused_by_name(tmp_path: Path) -> None:
+    module = {"enterprise.mcp.loaded_files": {"loads": {"Reload it": "/etc/it.conf"}}}
+
+    done = run_play(tmp_path, [module], inventory={"all": {"hosts": {"a1": {}}, "vars": LOCAL}})
+
+    assert done.returncode != 0
+    assert "loads: Reload it needs a list of files, not '/etc/it.conf'" in done.stdout
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_each_role_looks_first_and_notes_last(role: str) -> None:
-    first = "tasks/install.yml" if role == "opa" else "tasks/configure.yml"
+    first = "tasks/look.yml" if role == "opa" else "tasks/configure.yml"
     parts = ("vars/main.yml", first, "handlers/main.yml")
     variables, tasks, handlers = (
         yaml.safe_load((ROOT / "roles" / role / part).read_text()) for part in parts
     )
-    loads, look, note = variables[f"__{role}_loads"], tasks[0], handlers[-1]
+    loads, note = variables[f"__{role}_loads"], handlers[-1]
+    look, tell = tasks[:2]
 
     assert "loaded" not in look["enterprise.mcp.loaded_files"]
+    assert f"{look['register']}.stale" in tell["loop"]
+    assert tell["changed_when"] is True
+    assert tell["notify"] == "{{ item }}"
     assert note["enterprise.mcp.loaded_files"]["loaded"] is True
     assert set(loads) == set(note["listen"])

@@ -86,9 +86,10 @@ class TestServicesThatExist:
         "loadbalancers": {
             "mcp_server_public_url": "https://mcp.example.com",
             "mcp_server_allowed_peers": ["gateway.lab.internal"],
+            "mcp_server_trusted_proxies": ["192.0.2.9"],
         },
-        "postgres": {"mcp_server_database_host": "db.example.com"},
-        "redis": {"mcp_server_redis": "mcp-server@cache.example.com:6379/0"},
+        "postgres": {"mcp_server_database_host": "postgres.example.com"},
+        "redis": {"mcp_server_redis": "mcp-server@redis.example.com:6379/0"},
         "monitoring": {
             "mcp_server_prometheus_url": "https://prometheus.example.com",
             "node_exporter_allowed_clients": ["prometheus.example.com"],
@@ -103,7 +104,10 @@ class TestServicesThatExist:
     def test_none_of_the_groups_is_needed_then(self, tmp_path: Path) -> None:
         named = {name: value for each in self.INSTEAD.values() for name, value in each.items()}
         inventory = write(tmp_path, self.servers(**named))
-        told = "{{ __mcp_server_settings.counters.url }} {{ __mcp_server_settings.database.host }}"
+        told = (
+            "{{ __mcp_server_settings.counters.url }} {{ __mcp_server_settings.database.host }}"
+            " {{ __mcp_server_settings.listen.trusted_proxies }} <{{ mcp_server_public_ca_file }}>"
+        )
 
         checked = run(inventory, "playbooks/inventory.yml")
         planned = run(inventory, "site.yml", "--list-tasks")
@@ -117,7 +121,10 @@ class TestServicesThatExist:
         assert checked.returncode == 0, checked.stdout
         assert planned.returncode == 0, planned.stdout + planned.stderr
         assert accepted.returncode == 0, accepted.stdout + accepted.stderr
-        assert "rediss://mcp-server@cache.example.com:6379/0 db.example.com" in accepted.stdout
+        assert (
+            "rediss://mcp-server@redis.example.com:6379/0 postgres.example.com ['192.0.2.9'] <>"
+            in " ".join(accepted.stdout.split())
+        )
 
     @pytest.mark.parametrize("group", INSTEAD)
     def test_what_is_not_named_is_asked_for(self, tmp_path: Path, group: str) -> None:

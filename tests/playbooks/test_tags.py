@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.plays import LOCAL, ROOT, ansible_playbook
+from tests.plays import LOCAL, ROOT, ansible_playbook, run_play
 
 VERBS = ("preflight", "install", "configure", "service", "verify")
 ROLES = ("nginx", "node_exporter", "opa", "postgres", "prometheus", "redis", "mcp_server")
@@ -72,8 +72,10 @@ def chosen(task: Task, run: frozenset[str], skip: frozenset[str]) -> bool:
 
 def needed(role: str, text: str) -> set[str]:
     """Return the role's own variables that a text reads as if they were set."""
-    name = rf"\b(__{role}_\w+)[\w.\[\]'() ]*"
-    guarded = set(re.findall(rf"{name}(?:\|\s*default|is (?:not )?defined)", text))
+    name = rf"\b(__{role}_\w+)"
+    # Guarded is what stands right before the word, with the parts of it that are read.
+    guard = r"(?:\.\w+|\[[^\]]*\]|\))*\s*(?:\|\s*default\b|is (?:not )?defined\b)"
+    guarded = set(re.findall(name + guard, text))
     return set(re.findall(name, text)) - guarded
 
 
@@ -108,9 +110,60 @@ def test_a_verb_can_be_left_out(role: str, verb: str) -> None:
 
 
 def test_a_variable_that_nothing_sets_would_be_found() -> None:
-    assert needed(
-        "nginx", "when: __nginx_a | bool and __nginx_b | default(1) and __nginx_c.x is defined"
-    ) == {"__nginx_a"}
+    text = "when: __nginx_a is changed or (__nginx_b).x[0] | default(1) and __nginx_c.x is defined"
+
+    assert needed("nginx", text) == {"__nginx_a"}
+
+
+@pytest.mark.parametrize(
+    ("run", "skip"), [("service", ""), ("all", "install"), ("all", "configure")]
+)
+def test_a_server_is_restarted_only_with_what_the_inventory_says(run: str, skip: str) -> None:
+    """What it was restarted with is remembered by the inventory's values, so they are written."""
+    written = {
+        "prepare | Write the configuration to come",
+        "write | Write the credentials to come",
+        "write | Write the unit",
+    }
+    tasks = list(tasks_of("mcp_server", "main.yml"))
+    there = {
+        task.name for task in tasks if chosen(task, frozenset({run}), frozenset({skip} - {""}))
+    }
+
+    assert written <= there
+    assert "activate | Restart the server" in there
+
+
+@pytest.mark.parametrize(
+    ("arguments", "verbs"),
+    [
+        ((), ["install", "configure", "service"]),
+        (("--tags", "{role}"), ["install", "configure", "service"]),
+        (("--tags", "service,verify"), ["service"]),
+        (("--skip-tags", "install,verify"), ["configure", "service"]),
+        (("--tags", "{role}", "--skip-tags", "service"), ["install", "configure"]),
+        (("--tags", "verify"), []),
+        (("--tags", "preflight"), []),
+    ],
+)
+@pytest.mark.parametrize("role", ["opa", "mcp_server"])
+def test_a_role_knows_which_verbs_of_a_run_may_change_the_host(
+    tmp_path: Path, role: str, arguments: tuple[str, ...], verbs: list[str]
+) -> None:
+    variables = str(ROOT / f"roles/{role}/vars/main.yml")
+    told = {"msg": f"verbs {{{{ __{role}_verbs | sort | join(' ') }}}}."}
+
+    done = run_play(
+        tmp_path,
+        [
+            {"ansible.builtin.include_vars": variables, "tags": ["always"]},
+            {"ansible.builtin.debug": told, "tags": ["always"]},
+        ],
+        *(argument.format(role=role) for argument in arguments),
+        inventory={"all": {"hosts": {"a1": {}}, "vars": LOCAL}},
+    )
+
+    assert f"verbs {' '.join(sorted(verbs))}." in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "preflight"])

@@ -12,20 +12,18 @@ description:
   - A task that writes a file notifies a handler, and forgets it when the run ends before the handler has done its work. The next
     run finds the file as it should be, and the service goes on with what it had.
   - So the handler has a note written of what it made the service load. A run compares the files with the note before it writes
-    anything; C(changed) means that the service has to be told, and notifies the handler.
+    anything, and a task for each name in C(stale) notifies its handler. A loop over this module would not do: Ansible notifies
+    the handlers of all items as soon as one of them is changed.
   - A note that differs is taken away. It comes back with the next load that succeeds, even if the files become again what they were,
     because the service may have been started with others meanwhile.
   - A host that was started anew needs nothing. Its services have loaded what the note tells.
 author: [enterprise-mcp]
 options:
-  name:
-    description: What makes the service load the files, such as the name of the handler.
-    type: str
-    required: true
-  files:
-    description: The files. One that is missing counts as different from one that is there.
-    type: list
-    elements: path
+  loads:
+    description:
+      - "What makes the service load files, such as the name of a handler: the files that it loads then."
+      - A file that is missing counts as different from one that is there.
+    type: dict
     required: true
   loaded:
     description: Notes that the service has loaded the files as they are now, instead of comparing.
@@ -38,26 +36,41 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Look whether nginx has loaded its configuration
+- name: Look whether nginx has loaded what is there
   enterprise.mcp.loaded_files:
-    name: Reload nginx
-    files: [/etc/nginx/nginx.conf]
-  notify: Reload nginx
+    loads:
+      Reload nginx: [/etc/nginx/nginx.conf]
+      Restart nginx: [/etc/systemd/system/nginx.service.d/limits.conf]
+  register: looked
+  changed_when: false
+
+- name: Have nginx load what it has not
+  ansible.builtin.debug:
+    msg: "{{ item }}: it has not loaded what is there."
+  loop: "{{ looked.stale }}"
+  changed_when: true
+  notify: "{{ item }}"
 
 # The last handler
 - name: Note what nginx has loaded
   enterprise.mcp.loaded_files:
-    name: Reload nginx
-    files: [/etc/nginx/nginx.conf]
+    loads:
+      Reload nginx: [/etc/nginx/nginx.conf]
+      Restart nginx: [/etc/systemd/system/nginx.service.d/limits.conf]
     loaded: true
   changed_when: false
-  listen: Reload nginx
+  listen: [Reload nginx, Restart nginx]
 """
 
 RETURN = r"""
-note:
-  description: The file with the note.
-  type: str
+stale:
+  description: The names whose files are not those of the note, sorted.
+  type: list
+  elements: str
+  returned: always
+notes:
+  description: The file with the note of each name.
+  type: dict
   returned: always
 """
 
@@ -96,30 +109,46 @@ def write(note: Path, text: str) -> None:
     new.replace(note)
 
 
+def update(note: Path, files: list[str], *, loaded: bool, check: bool) -> bool:
+    """Compare files with a note, and write or remove it; tell whether they differed."""
+    now, noted = fingerprint(files), read(note)
+    if now != noted and not check:
+        if loaded:
+            write(note, now)
+        elif noted:
+            note.unlink()
+    return now != noted
+
+
 def main() -> None:
     """Run as a module."""
     module = AnsibleModule(
         argument_spec={
-            "name": {"type": "str", "required": True},
-            "files": {"type": "list", "elements": "path", "required": True},
+            "loads": {"type": "dict", "required": True},
             "loaded": {"type": "bool", "default": False},
             "directory": {"type": "path", "default": "/var/lib/enterprise-mcp/loaded"},
         },
         supports_check_mode=True,
     )
     wanted = module.params
-    note = Path(wanted["directory"]) / re.sub(r"\W+", "-", wanted["name"]).lower()
+    for name, files in wanted["loads"].items():
+        if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+            module.fail_json(msg=f"loads: {name} needs a list of files, not {files!r}")
+    directory = Path(wanted["directory"])
+    notes = {name: directory / re.sub(r"\W+", "-", name).lower() for name in wanted["loads"]}
     try:
-        now = fingerprint(wanted["files"])
-        noted = read(note)
-        if now != noted and not module.check_mode:
-            if wanted["loaded"]:
-                write(note, now)
-            elif noted:
-                note.unlink()
+        stale = [
+            name
+            for name, files in sorted(wanted["loads"].items())
+            if update(notes[name], files, loaded=wanted["loaded"], check=module.check_mode)
+        ]
     except OSError as error:
         module.fail_json(msg=f"{error.filename}: {error.strerror}")
-    module.exit_json(changed=now != noted, note=str(note))
+    module.exit_json(
+        changed=bool(stale),
+        stale=stale,
+        notes={name: str(note) for name, note in notes.items()},
+    )
 
 
 if __name__ == "__main__":
