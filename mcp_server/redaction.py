@@ -38,8 +38,12 @@ ARGUMENTS_LIMIT = 16 * 1024
 """Bytes of JSON kept of one call's arguments."""
 
 _DEPTH_LIMIT = 32
-_TEXT_LIMIT = 64 * 1024
-"""Characters of one text that are searched for secrets where size is bounded; the rest is cut."""
+_SEARCH_LIMIT = 64 * 1024
+"""Characters of one call's arguments that are searched for secrets each time; the rest is not shown."""
+_LEAST_SEARCH = 16  # characters that a text counts for at least
+_MOST_ITEMS = _SEARCH_LIMIT // _LEAST_SEARCH
+_LONGEST_SECRET = 1024
+_LONGEST_KEY = 1024
 _SLACK = 128
 """Bytes set aside for the mark of the cut and the one small value that may pass the limit."""
 _CUT_NOTE = "too long or too deep; the rest was not kept"
@@ -143,9 +147,11 @@ _TAG = re.compile(
     r"(?:@sha256:[0-9a-f]{64})?[])>:.]{0,3}",
     re.ASCII,
 )
+# What stands before a tag without a break, read backwards, and how it looks that it is an image's name.
+_BACKWARDS = re.compile(r"[\w./:@~%+-]*", re.ASCII)
 _REPOSITORY = re.compile(
-    r"(?<![\w./:@~%+-])(?P<host>(?:[a-z0-9-]+\.[a-z0-9.-]+(?::[0-9]{1,5})?|[a-z0-9-]+:[0-9]{1,5})/)?"
-    r"(?P<path>(?:[a-z0-9][a-z0-9._-]*/)*)(?P<compound>[a-z0-9][a-z0-9._-]*[._-])?\Z",
+    r"(?P<host>(?:[a-z0-9-]+\.[a-z0-9.-]+(?::[0-9]{1,5})?|[a-z0-9-]+:[0-9]{1,5})/)?"
+    r"(?P<path>(?:[a-z0-9][a-z0-9._-]*/)*)(?P<compound>[a-z0-9][a-z0-9._-]*[._-])?",
     re.ASCII,
 )
 _LONGEST_REPOSITORY = 255
@@ -216,16 +222,21 @@ def without_secrets(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], tuple
     """Return a call's arguments for those who judge them, and where something was taken out.
 
     A text stands there as it runs, or not at all: with a part replaced, whoever writes
-    `password=` before a word would hide the word, and a rule about it would hold.
+    `password=` before a word would hide the word, and a rule about it would hold. Of more text than
+    can be searched in little time, the longest is taken out unseen: so it hides none that is shorter.
 
     Args:
         arguments: JSON-like values.
 
     Returns:
-        A copy in which every value that is or holds a secret is None, and the places of these as
+        A copy in which every value that is or may hold a secret is None, and the places of these as
         JSON Pointers (RFC 6901), such as `/panels/0/query`.
     """
+    longest = _longest_searched(arguments)
     taken: list[str] = []
+
+    def open_text(text: str) -> bool:
+        return len(text) <= longest and redact_text(text) == text
 
     def copy(value: Any, at: str, depth: int) -> Any:
         if depth <= _DEPTH_LIMIT:
@@ -234,11 +245,11 @@ def without_secrets(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], tuple
                     return value
                 case float() if math.isfinite(value):
                     return value
-                case str() if redact_text(value) == value:
+                case str() if open_text(value):
                     return value
-                case Mapping() if all(redact_text(str(key)) == key for key in value):
+                case Mapping() if all(isinstance(key, str) and open_text(key) for key in value):
                     return _open_items(value, at, depth)
-                case list() | tuple():
+                case list() | tuple() if len(value) <= _MOST_ITEMS:
                     return [copy(each, f"{at}/{n}", depth + 1) for n, each in enumerate(value)]
         taken.append(at)
         return None
@@ -255,6 +266,32 @@ def without_secrets(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], tuple
         return kept
 
     return copy(arguments, "", 0) or {}, tuple(taken)
+
+
+def _longest_searched(arguments: Mapping[str, Any]) -> int:
+    """Return the length up to which all texts, keys too, can be searched together.
+
+    What stands in lists that are too long to be judged does not count.
+    """
+    left = _SEARCH_LIMIT
+    for length in sorted(map(len, _texts(arguments))):
+        left -= max(length, _LEAST_SEARCH)
+        if left < 0:
+            return length - 1
+    return _SEARCH_LIMIT
+
+
+def _texts(value: Any, depth: int = 0) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case Mapping() if depth <= _DEPTH_LIMIT:
+            for key, item in value.items():
+                yield str(key)
+                yield from _texts(item, depth + 1)
+        case list() | tuple() if depth <= _DEPTH_LIMIT and len(value) <= _MOST_ITEMS:
+            for item in value:
+                yield from _texts(item, depth + 1)
 
 
 def redact_text(text: str) -> str:
@@ -374,7 +411,12 @@ def _free_name(name: str, taken: Mapping[str, Any]) -> str:
 
 
 def is_secret_key(key: str) -> bool:
-    """Whether a key names a secret, whatever its case and separators (`API-Key`, `dbPassword`)."""
+    """Whether a key names a secret, whatever its case and separators (`API-Key`, `dbPassword`).
+
+    One that is too long for a name is taken for one that does, and not looked at.
+    """
+    if len(key) > _LONGEST_KEY:
+        return True
     letters = _NOT_ALPHANUMERIC.sub("", key).casefold()
     return letters in _SECRET_WORDS or any(part in letters for part in _SECRET_PARTS)
 
@@ -414,9 +456,11 @@ def _tags_an_image(match: re.Match[str]) -> bool:
     if kept[-1] != ":" or kept[-2] in "\"'" or not kept.islower():
         return False
     tag = _TAG.fullmatch(match["value"])
-    start = match.start()
-    name = _REPOSITORY.search(match.string, max(0, start - _LONGEST_REPOSITORY), start)
-    if tag is None or name is None:
+    if tag is None:
+        return False
+    before = _word_before(match)
+    name = _REPOSITORY.fullmatch(before)
+    if name is None or len(before) > _LONGEST_REPOSITORY:
         return False
     if name["host"]:
         return True
@@ -424,6 +468,14 @@ def _tags_an_image(match: re.Match[str]) -> bool:
         return tag["dotted"] is not None or (tag["word"] is not None and bool(name["compound"]))
     # auth-token:1.4.2
     return bool(name["compound"]) and tag["dotted"] is not None and tag["dotted"].count(".") > 1
+
+
+def _word_before(match: re.Match[str]) -> str:
+    """Return what stands before a match without a break, as far as to see that it is no name."""
+    start = match.start()
+    near = match.string[max(0, start - _LONGEST_REPOSITORY - 1) : start]
+    backwards = _BACKWARDS.match(near[::-1])
+    return near[len(near) - (backwards.end() if backwards else 0) :]
 
 
 def _size(text: str) -> int:
@@ -436,6 +488,7 @@ class _Walk:
 
     def __init__(self, limit: int) -> None:
         self._left = limit - _SLACK
+        self._unsearched = _SEARCH_LIMIT
         self._exhausted = False
         self.cut = False
         """Whether anything is missing from the copy."""
@@ -472,11 +525,21 @@ class _Walk:
             case _:
                 return self._text(f"[{type(value).__name__}]")
 
+    def _clean(self, text: str) -> tuple[str, bool]:
+        """Return what of a text can be searched, without secrets, and whether that is all of it."""
+        searched = text[: self._unsearched]
+        whole = len(searched) == len(text)
+        self._unsearched = max(0, self._unsearched - max(len(text), _LEAST_SEARCH))
+        if whole:
+            return redact_text(text), True
+        self.cut = True
+        # A secret that is cut may not look like one.
+        return redact_text(searched)[:-_LONGEST_SECRET], False
+
     def _text(self, text: str) -> str:
-        if len(text) > _TEXT_LIMIT:
-            text = text[:_TEXT_LIMIT]
-            self.cut = True
-        clean = redact_text(text)
+        clean, whole = self._clean(text)
+        if not whole:
+            clean += "…"
         room = self._left
         if self._spend(_size(clean)):
             return clean
@@ -492,8 +555,8 @@ class _Walk:
         self._spend(2)
         kept: dict[str, Any] = {}
         for key, item in value.items():
-            name = redact_text(str(key)[:_TEXT_LIMIT])
-            if self._exhausted or not self._spend(_size(name) + 2):
+            name, whole = self._clean(str(key))
+            if self._exhausted or not whole or not self._spend(_size(name) + 2):
                 self.cut = True
                 break
             if _holds_secret(value, key):

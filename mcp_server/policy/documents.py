@@ -59,7 +59,7 @@ class Action:
     """What is asked for: an MCP method, with the arguments of a call.
 
     Attributes:
-        arguments: each as it runs, or None where it is or holds a secret.
+        arguments: each as it runs, or None where it is or holds a secret, or is too long to be searched.
         withheld: the places of these, as JSON Pointers (RFC 6901).
     """
 

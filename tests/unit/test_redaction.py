@@ -481,6 +481,116 @@ def test_hostile_text_costs_little_time(hostile: str) -> None:
     assert time.process_time() - started < 5
 
 
+def _cost(text: str) -> float:
+    """Return the least time of the processor of three tries, in seconds."""
+    costs = []
+    for _ in range(3):
+        started = time.process_time()
+        redact_text(text)
+        costs.append(time.process_time() - started)
+    return min(costs)
+
+
+@pytest.mark.parametrize("tagged", ["token:1 ", "a-token:1.2.3 ", "token:1,"])
+def test_what_may_be_the_tag_of_an_image_costs_about_what_an_assignment_does(tagged: str) -> None:
+    """It took 25 times as long when each looked back over 255 characters of what stands before."""
+    plain = "token=1 "
+    size = 200_000
+
+    assert _cost(tagged * (size // len(tagged))) < 10 * _cost(plain * (size // len(plain)))
+
+
+@pytest.mark.parametrize(("length", "kept"), [(255, True), (256, False)])
+@pytest.mark.parametrize("before", ["", "image "])
+def test_the_name_of_an_image_has_a_longest_length(before: str, length: int, kept: bool) -> None:
+    text = before + "a" * (length - len("/x-")) + "/x-token:1.2.3"
+
+    assert (redact_text(text) == text) is kept
+
+
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of the texts that are searched for secrets."""
+    lengths: list[int] = []
+
+    def counted(text: str) -> str:
+        lengths.append(len(text))
+        return redact_text(text)
+
+    monkeypatch.setattr("mcp_server.redaction.redact_text", counted)
+    return lengths
+
+
+_LARGE = {
+    "one": {"value": "token:1 " * 100_000},
+    "many": {"matchers": ["token:1 " * 5_000] * 20},
+    "keys": {f"token:1 {number}": "token:1" for number in range(50_000)},
+    "key": {"token:1 " * 100_000: "up"},
+    "list": {"values": ["token:1"] * 50_000},
+    # Each is replaced by less than it was.
+    "shrinking": {"values": ["token=" + "a" * 10_000] * 50},
+    "names of values": {"labels": {"name": "a" * 500_000, "value": 1, "VALUE": 2}},
+}
+
+
+@pytest.mark.parametrize("arguments", _LARGE.values(), ids=_LARGE)
+def test_large_arguments_are_searched_up_to_a_limit(
+    arguments: dict[str, Any], searched: list[int]
+) -> None:
+    limit = 64 * 1024
+
+    judged, withheld = without_secrets(arguments)
+    assert withheld
+    assert len(json.dumps(judged)) <= limit
+    assert sum(searched) <= limit
+
+    searched.clear()
+    stored = redact_arguments(arguments).json
+    assert len(stored.encode()) <= ARGUMENTS_LIMIT
+    assert sum(searched) <= limit
+
+
+def test_a_large_argument_is_withheld_and_hides_none_that_is_shorter() -> None:
+    large = "a" * 70_000
+
+    judged, withheld = without_secrets(
+        {"first": large, "namespace": "prod", "panels": [{"query": large}, "up"], "replicas": 3}
+    )
+
+    assert judged == {
+        "first": None,
+        "namespace": "prod",
+        "panels": [{"query": None}, "up"],
+        "replicas": 3,
+    }
+    assert withheld == ("/first", "/panels/0/query")
+
+
+def test_of_texts_that_are_too_much_together_the_longest_are_withheld() -> None:
+    texts = ["a" * 30_000, "b" * 30_001, "c" * 5_000, "d" * 30_001]
+
+    judged, withheld = without_secrets({"texts": texts})
+
+    assert judged == {"texts": [texts[0], None, texts[2], None]}
+    assert withheld == ("/texts/1", "/texts/3")
+
+
+def test_more_items_than_can_be_searched_are_withheld_as_a_list() -> None:
+    judged = without_secrets({"values": [""] * 5_000, "replicas": 3})
+
+    assert judged == ({"values": None, "replicas": 3}, ("/values",))
+
+
+def test_a_secret_at_the_end_of_what_is_searched_is_not_kept() -> None:
+    key = "-----BEGIN PRIVATE KEY-----" + "a" * 65_000 + "-----END PRIVATE KEY-----"
+    cut = key + " postgresql://app:" + "s" * 700 + "@db"
+
+    stored = redact_arguments({"text": cut}).json
+
+    assert "sss" not in stored
+    assert CUT_KEY in json.loads(stored)
+
+
 def test_keys_of_a_result_that_look_like_secrets_are_masked_and_stay_distinct() -> None:
     first, second = "ghp_" + "a" * 24, "ghp_" + "b" * 24
 
