@@ -533,11 +533,9 @@ class Gate:
         self._observe(passage, "invalid_arguments")
 
     def _enter(self, caller: Caller, call: Call) -> _Passage:
+        started = time.perf_counter()
         return _Passage(
-            caller=caller,
-            call=call,
-            question=self._question(caller, call),
-            started=time.perf_counter(),
+            caller=caller, call=call, question=self._question(caller, call), started=started
         )
 
     def _question(self, caller: Caller, call: Call) -> DecisionInput:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
@@ -233,6 +234,42 @@ async def test_no_word_of_an_argument_is_hidden_from_a_rule_behind_a_secret(
         await gate.call_tool(alice, "k8s_scale_deployment", {**asked, "note": note})
 
     assert [effect for _, effect, _ in await rows(owner)][-1] == "deny"
+
+
+async def test_an_argument_too_long_to_be_searched_is_withheld_decided_and_recorded(
+    bench: Bench, owner: asyncpg.Connection
+) -> None:
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        return ScaleResult(replicas=arguments.replicas)
+
+    # The rule about notes cannot judge what it does not see.
+    asked = {"namespace": "development", "replicas": 2, "note": "token:1 " * 100_000}
+    with pytest.raises(Refused):
+        await bench.gate(scale_tool(run)).call_tool(caller(), "k8s_scale_deployment", asked)
+
+    row = await owner.fetchrow(
+        "SELECT effect, outcome, length(arguments::text) AS size, judged FROM audit.events"
+    )
+    assert (row["effect"], row["outcome"]) == ("deny", "unavailable")
+    assert row["size"] <= 17 * 1024
+    assert json.loads(row["judged"])["withheld"] == ["/note", "/password"]
+
+
+async def test_the_duration_of_a_call_begins_before_its_arguments_are_searched(
+    bench: Bench, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+        time.sleep(0.5)
+        return dict(arguments), ()
+
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        return ScaleResult(replicas=arguments.replicas)
+
+    monkeypatch.setattr("mcp_server.gate.without_secrets", slow)
+    asked = {"namespace": "development", "replicas": 2}
+    await bench.gate(scale_tool(run)).call_tool(caller(), "k8s_scale_deployment", asked)
+
+    assert await owner.fetchval("SELECT min(duration_ms) FROM audit.events") >= 500
 
 
 @pytest.mark.parametrize("namespace", ["staging", "production"])
