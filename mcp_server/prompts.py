@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mcp_server.gate import Answer, Call, Caller, Gate, Refused, tool_context
 from mcp_server.masking import mask_fields
 from mcp_server.policy import Obligations, Resource
-from mcp_server.resources import COMPLETION_TIMEOUT_S, Completion, Resources
+from mcp_server.resources import COMPLETION_TIMEOUT_S, Completion, Resources, completion_fault
 from mcp_server.tools.catalog import Catalog, InvalidArguments
 from mcp_server.tools.cmdb.family import AssetId, ServiceName, TimeRange
 from mcp_server.tools.faults import validated
@@ -253,6 +253,9 @@ class Prompts:
         )
 
         async def work(_: Obligations) -> Completion:
+            fault = completion_fault(argument, text, given)
+            if fault is not None:
+                raise InvalidArguments(fault)
             choices = None if prompt is None else prompt.choices(argument)
             if choices is None:
                 known = ", ".join(prompt.arguments.model_fields) if prompt else ""

@@ -17,11 +17,13 @@ from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 
 __all__ = [
     "COMPLETION_TIMEOUT_S",
+    "LONGEST_COMPLETED",
     "MAX_COMPLETIONS",
     "Completion",
     "OwnDocument",
     "Reading",
     "Resources",
+    "completion_fault",
 ]
 
 MAX_COMPLETIONS = 100
@@ -30,6 +32,8 @@ MAX_COMPLETIONS = 100
 COMPLETION_TIMEOUT_S = 5.0
 """How long a completion may take, in seconds."""
 _MAX_URI = 2048
+LONGEST_COMPLETED = 1024
+"""Characters of a name or a value in the request for a completion at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,13 @@ class Completion:
         )
         more = len(found) > MAX_COMPLETIONS
         return cls(found[:MAX_COMPLETIONS], None if more else len(found), more)
+
+
+def completion_fault(argument: str, text: str, given: Mapping[str, str]) -> str | None:
+    """Return what is wrong with the request for a completion where a text of it is too long."""
+    if max(map(len, (argument, text, *given.values()))) <= LONGEST_COMPLETED:
+        return None
+    return f"a completion takes names and values of at most {LONGEST_COMPLETED} characters"
 
 
 class Resources:
@@ -154,6 +165,10 @@ class Resources:
             Failed: the backend could not be asked.
         """
         document = next((known for known in self if known.uri == uri), None)
+        fault = completion_fault(parameter, text, given)
+        if fault is not None:
+            # The policy needs not see what is refused.
+            given = {}
         if document is not None:
             given = {**document.defaults, **given}
         call = Call(
@@ -168,6 +183,8 @@ class Resources:
         )
 
         async def work(obligations: Obligations) -> Completion:
+            if fault is not None:
+                raise InvalidArguments(fault)
             if document is None or parameter not in (*document.parameters, document.lists):
                 known = ", ".join(document.parameters) if document else ""
                 raise InvalidArguments(

@@ -8,7 +8,7 @@ from typing import Any
 
 from mcp_server.catalog_document import every_document, every_prompt, every_tool
 from mcp_server.prompts import Prompt
-from mcp_server.resources import MAX_COMPLETIONS
+from mcp_server.resources import LONGEST_COMPLETED, MAX_COMPLETIONS
 from mcp_server.tools.catalog import Tool
 from mcp_server.tools.documents import Document
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
@@ -36,7 +36,8 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
 - The deadline of a tool is its longest: `policies/config/obligations` may shorten it. Each system
   that is asked gets what is left of it, so that an error names the one that did not answer.
 - `tools/list`, `resources/list`, `resources/templates/list` and `prompts/list` come in pages of
-  {PAGE_SIZE}; a completion has at most {MAX_COMPLETIONS} values.
+  {PAGE_SIZE}; a completion has at most {MAX_COMPLETIONS} values, and takes texts of at most
+  {LONGEST_COMPLETED} characters.
 - Over REST: `POST /tools/{{name}}/execute` runs a tool, with the arguments as a JSON object;
   `GET /tools` and `GET /resources` list what the caller may see, in one page. Reading a resource,
   prompts and completions are for MCP only. None of the three takes query parameters: they get 400.
@@ -198,9 +199,9 @@ def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     if "maxItems" in schema:
         least = schema.get("minItems")
         words += (
-            f", at most {schema['maxItems']}"
+            f", at most {schema['maxItems']} items"
             if least is None
-            else f", {least} to {schema['maxItems']}"
+            else f", {least} to {schema['maxItems']} items"
         )
     if "pattern" in schema:
         words += f", like `{schema['pattern']}`"

@@ -348,6 +348,66 @@ class TestCompletion:
             ("enterprise://cmdb/assets/{id}", "allow", "ok", "id", "db"),
         ]
 
+    @pytest.mark.parametrize(
+        ("value", "given", "roles", "code", "effect", "outcome"),
+        [
+            ("token:1 " * 60_000, {}, ["mcp:viewer"], INVALID_PARAMS, "allow", "invalid_arguments"),
+            (
+                "",
+                {"id": "x" * 90_000},
+                ["mcp:viewer"],
+                INVALID_PARAMS,
+                "allow",
+                "invalid_arguments",
+            ),
+            ("token:1 " * 60_000, {}, [], None, "deny", "denied"),
+        ],
+        ids=["value", "other value", "no role"],
+    )
+    @pytest.mark.parametrize(
+        ("ref", "argument"),
+        [
+            ({"type": "ref/prompt", "name": "triage_alert"}, "alert"),
+            ({"type": "ref/resource", "uri": "enterprise://cmdb/assets/{id}"}, "id"),
+        ],
+        ids=["prompt", "resource"],
+    )
+    async def test_a_text_that_is_too_long_to_complete_is_decided_recorded_and_refused(
+        self,
+        node: McpNode,
+        node_owner: asyncpg.Connection,
+        ref: dict[str, str],
+        argument: str,
+        value: str,
+        given: dict[str, str],
+        roles: list[str],
+        code: int | None,
+        effect: str,
+        outcome: str,
+    ) -> None:
+        since = await node_owner.fetchval("SELECT now()")
+        params = {
+            "ref": ref,
+            "argument": {"name": argument, "value": value},
+            "context": {"arguments": given},
+        }
+
+        async with node.http(node.token(roles=roles)) as http:
+            answer = await LegacyClient(http).request("completion/complete", params)
+
+        if code is not None:
+            assert answer["error"]["code"] == code
+            assert "at most 1024 characters" in answer["error"]["message"]
+        row = await node_owner.fetchrow(
+            "SELECT effect, outcome, length(arguments::text) AS size, judged FROM audit.events"
+            " WHERE method = 'completion/complete' AND time >= $1",
+            since,
+        )
+        assert (row["effect"], row["outcome"]) == (effect, outcome)
+        assert row["size"] <= 17 * 1024
+        assert len(row["judged"]) <= 9 * 1024
+        assert json.loads(row["judged"])["withheld"] == (["/value"] if value else [])
+
     async def test_completing_charges_no_limit(
         self, legacy: LegacyClient, redis_server: RedisServer
     ) -> None:

@@ -30,7 +30,7 @@ from mcp_server.tools.catalog import (
 )
 from mcp_server.tools.cursor import LONGEST_KEY, Cursor, bounded, fingerprint_of
 from mcp_server.tools.monitoring.alertmanager import Alertmanager, KnownAlert, MatchersRefused
-from mcp_server.tools.monitoring.matchers import MOST_MATCHERS, matchers_of
+from mcp_server.tools.monitoring.matchers import LONGEST_MATCHER, MOST_MATCHERS, matchers_of
 from mcp_server.tools.monitoring.prometheus import Prometheus, PrometheusAlert, TimeSeries
 from mcp_server.tools.schemas import plain
 from mcp_server.tools.text import notes, table
@@ -49,7 +49,8 @@ class GetAlertsArguments(ListArguments):
     severity: Annotated[Severity | None, plain("Only alerts of this severity")] = None
     state: Annotated[State | None, Field(description="Default: all but pending")] = None
     matchers: Annotated[
-        list[str] | None, Field(max_length=MOST_MATCHERS, description='job="x"; also != =~ !~')
+        list[Annotated[str, Field(max_length=LONGEST_MATCHER)]] | None,
+        Field(max_length=MOST_MATCHERS, description='job="x"; also != =~ !~'),
     ] = None
     group_by: Annotated[
         str | None, Field(max_length=256, description="Also count by this label")

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from mcp_server.tools.faults import InvalidArguments
 from mcp_server.tools.text import clipped
 
-__all__ = ["MOST_MATCHERS", "matchers_of"]
+__all__ = ["LONGEST_MATCHER", "MOST_MATCHERS", "matchers_of"]
 
 _MATCHER = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(=~|!~|!=|=)\s*(.*?)\s*", re.DOTALL)
 MOST_MATCHERS = 20
+LONGEST_MATCHER = 1024
 _MOST_SHOWN = 200
 
 
