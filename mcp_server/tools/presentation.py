@@ -21,6 +21,8 @@ RESULT_BUDGET_BYTES = 64 * 1024
 
 # What a row costs of what `beside` counts.
 _COST_OF_A_ROW = 10
+# So many bytes of a result that is no list cost one of it.
+_COST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,11 @@ async def presented(
     oblige: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> Presented:
     """Return what the caller gets; see `present`."""
-    rows = 0 if tool.rows is None else len(getattr(result, tool.rows))
-    return await beside(rows * _COST_OF_A_ROW, present, tool, arguments, result, oblige=oblige)
+    if tool.rows is None:
+        cost = len(result.model_dump_json()) // _COST_BYTES
+    else:
+        cost = len(getattr(result, tool.rows)) * _COST_OF_A_ROW
+    return await beside(cost, present, tool, arguments, result, oblige=oblige)
 
 
 def present(

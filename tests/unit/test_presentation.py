@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from typing import Any
 
 import jsonschema
@@ -22,7 +23,7 @@ from mcp_server.tools.catalog import (
     ToolContext,
     ToolError,
 )
-from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, present
+from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, present, presented
 from mcp_server.tools.text import table
 
 
@@ -55,6 +56,26 @@ LIST: Tool[Any, Any] = Tool(
     source="the test",
     rows="rows",
     columns=("name",),
+)
+
+
+class Text(Result):
+    """No list."""
+
+    text: str
+
+
+TEXT: Tool[Any, Any] = Tool(
+    name="test:text",
+    title="",
+    description="",
+    permission="p",
+    arguments=Arguments,
+    result=Text,
+    run=_never,
+    read_only=True,
+    source="the test",
+    render=lambda result: str(result["text"]),
 )
 
 
@@ -253,3 +274,29 @@ def test_a_declaration_without_a_text_is_refused() -> None:
             read_only=True,
             source="the test",
         )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("tool", "result", "beside"),
+    [
+        (TEXT, Text(text="up"), False),
+        (TEXT, Text(text="token:1 " * 1_500), True),
+        (LIST, page(Row(name="a")), False),
+        (LIST, page(*(Row(name=str(number)) for number in range(100))), True),
+    ],
+    ids=["short text", "long text", "short list", "long list"],
+)
+async def test_a_large_result_is_presented_beside_the_event_loop(
+    tool: Tool[Any, Any], result: Result, beside: bool
+) -> None:
+    threads: set[int] = set()
+
+    def oblige(document: dict[str, Any]) -> dict[str, Any]:
+        threads.add(threading.get_ident())
+        return document
+
+    await presented(tool, tool.arguments(), result, oblige=oblige)
+
+    assert threads != set()
+    assert (threading.get_ident() not in threads) is beside
