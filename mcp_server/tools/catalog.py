@@ -10,6 +10,7 @@ from typing import Annotated, Any, Generic, Self, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from mcp_server.masking import MASK
+from mcp_server.redaction import redact_text
 from mcp_server.tools.faults import InvalidArguments, validated
 from mcp_server.tools.schemas import argument_schema, plain, result_schema
 
@@ -90,11 +91,14 @@ class ListResult(Result):
 class ToolError(Exception):
     """The tool could not do its work; the message is for the caller (and for a model to act on).
 
-    It may repeat what a backend said, so it is cut at 4,000 characters. `retryable` tells that the same
-    call may work a little later.
+    It may repeat what a backend said, so it is cut at 4,000 characters, without secrets then: of one
+    that is cut, the rest would not be known as such. `retryable` tells that the same call may work a
+    little later.
     """
 
     def __init__(self, message: str, *, retryable: bool = False) -> None:
+        if len(message) > _LONGEST_ERROR:
+            message = redact_text(message)
         cut = len(message) > _LONGEST_ERROR
         super().__init__(message[:_LONGEST_ERROR] + "…" if cut else message)
         self.retryable = retryable

@@ -100,6 +100,22 @@ async def test_a_refusal_says_who_can_do_what_about_it(
     assert caught.value.retryable == retryable
 
 
+async def test_a_reason_is_cut_without_the_secret_that_the_cut_goes_through(
+    rest: Rest, tools: Tools
+) -> None:
+    said = (
+        "x" * 180 + " postgresql://app:S3cretPassw0rdLong@db.example.com/shop is away " + "y" * 200
+    )
+    body = {"error": {"code": "some_code", "message": said}}
+    answer_instead(rest, lambda: web.json_response(body, status=409))
+
+    with pytest.raises(ToolError) as caught:
+        await tools.call("query_assets")
+
+    assert "S3c" not in str(caught.value)
+    assert len(str(caught.value)) < 260
+
+
 @pytest.mark.parametrize("status", [500, 503])
 @EVERY_CALL
 async def test_a_server_error_is_an_outage_and_leaves_a_change_unknown(

@@ -14,7 +14,15 @@ import yaml
 
 from mcp_server.catalog_document import catalog_document, every_tool
 from mcp_server.masking import MASK, mask_fields
-from mcp_server.tools.catalog import Arguments, Catalog, InvalidArguments, Result, Tool, ToolContext
+from mcp_server.tools.catalog import (
+    Arguments,
+    Catalog,
+    InvalidArguments,
+    Result,
+    Tool,
+    ToolContext,
+    ToolError,
+)
 from mcp_server.tools.schemas import argument_schema
 from mcp_server.tools.text import clipped, table
 
@@ -204,3 +212,21 @@ def test_fields_are_masked_at_any_depth() -> None:
         "list": [{"token": MASK, "kept": 3}],
         "kept": {"token": MASK},
     }
+
+
+def test_a_long_error_is_cut_without_the_secret_that_the_cut_goes_through() -> None:
+    url = "postgresql://app:S3cretPassw0rdLong@db.example.com/shop"
+    before = "x" * (4_000 - len("postgresql://app:S3cret"))
+
+    message = str(ToolError(f"{before} {url} " + "y" * 4_000))
+
+    assert "S3c" not in message
+    assert len(message) == 4_001
+    assert message.endswith("…")
+
+
+def test_a_matcher_that_is_too_long_is_refused_with_the_limit() -> None:
+    tool = next(each for each in every_tool() if each.name == "monitoring:get_alerts")
+
+    with pytest.raises(InvalidArguments, match=r"^matchers.1: .* at most 1024 characters$"):
+        tool.parse({"matchers": ['job="api"', "token:1 " * 200]})

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mcp_server.redaction import redact_text
 from mcp_server.settings import CmdbSettings
 from mcp_server.tools.backend import HttpBackend, OutcomeUnknown
 from mcp_server.tools.catalog import ToolError
@@ -28,6 +29,7 @@ from mcp_server.tools.cmdb.model import (
     StatusChanged,
     Topology,
 )
+from mcp_server.tools.text import clipped
 
 __all__ = ["RestCmdb"]
 
@@ -264,7 +266,9 @@ def _message(body: Any) -> str:
         text = body["error"]["message"]
     except (KeyError, TypeError):
         text = None
-    return text[:_MESSAGE_LIMIT] if isinstance(text, str) and text else "it gives no reason"
+    if not (isinstance(text, str) and text):
+        return "it gives no reason"
+    return clipped(redact_text(text), _MESSAGE_LIMIT)
 
 
 def _require(holds: bool, otherwise: str) -> None:
