@@ -379,14 +379,20 @@ def _family(pid: int) -> list[int]:
     return family
 
 
+_PORTS_OF_A_WORKER = 2_500
+
+
 def _ports() -> Iterator[int]:
     """Ports that the kernel gives to nobody by itself: a server that starts again finds its own free.
 
     Each worker of pytest-xdist has others, and takes them round and round.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw7").removeprefix("gw"))
-    first = 10_000 + worker % 8 * 2_500
-    return itertools.cycle(range(first, first + 2_500))
+    first = 10_000 + worker % 8 * _PORTS_OF_A_WORKER
+    # Another run beside this one began elsewhere.
+    begin = os.getpid() * 61 % _PORTS_OF_A_WORKER
+    numbers = itertools.count(begin)
+    return (first + number % _PORTS_OF_A_WORKER for number in numbers)
 
 
 _PORTS = _ports()
@@ -394,7 +400,7 @@ _PORTS = _ports()
 
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nothing uses now, and that is not given again soon."""
-    for port in itertools.islice(_PORTS, 2_500):
+    for port in itertools.islice(_PORTS, _PORTS_OF_A_WORKER):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
