@@ -12,13 +12,14 @@ import dataclasses
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Generic, Literal, TypeVar
 
+from anyio import CancelScope
 from mcp_types.methods import SPEC_CLIENT_METHODS
 
 from mcp_server import telemetry
@@ -238,6 +239,7 @@ class _Passage:
     reasons: tuple[Reason, ...] = ()
     revision: str = ""
     begun: bool = False
+    unrecordable: bool = False  # its intent was refused: it was not made and has no outcome
 
 
 class Gate:
@@ -287,6 +289,8 @@ class Gate:
             work: gets the obligations of the decision and does what was asked.
             outcome_of: the audit's word for a result.
 
+        Whatever cancels it: what was charged and not admitted is given back, the outcome is recorded.
+
         Raises:
             Refused: denied; Limited: a rate limit is used up; NodeUnavailable: OPA does not answer.
             OutcomeNotRecorded: a change was tried, and the audit log went away meanwhile.
@@ -300,10 +304,10 @@ class Gate:
         try:
             decision, quota = await self._permit(passage)
             obligations = decision.combined
-            if call.changes:
-                await self._record_intent(passage)
-            passage.begun = True
             try:
+                if call.changes:
+                    await self._record_intent(passage)
+                passage.begun = True
                 async with self._deadlines.within(_shorter(call.timeout_s, obligations.timeout_s)):
                     value = await work(obligations)
                 outcome = outcome_of(value)
@@ -316,10 +320,14 @@ class Gate:
             except Refused:
                 raise
             except Exception as error:
-                raise self.failed(caller, call.method, error, begun=True) from error
+                raise self.failed(caller, call.method, error, begun=passage.begun) from error
             finally:
-                await self._record_outcome(passage, outcome)
+                if not passage.unrecordable:
+                    await self._record_outcome(passage, outcome)
             return Answer(value, quota)
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
         except Refused as refusal:
             outcome = _OUTCOMES.get(type(refusal), "denied")
             raise
@@ -574,6 +582,12 @@ class Gate:
             except CountersUnavailable as error:
                 telemetry.log.warning("counters_unavailable", error=str(error))
                 return await self._decide_uncounted(passage), ()
+            except asyncio.CancelledError:
+                # Whether Redis was charged is not known. To give back takes this call's own entries away
+                # and is nothing where there are none. Only a charge that reaches Redis after it, on
+                # another connection, stays until its window ends.
+                await self._give_back(entry, decision.charges)
+                raise
             admitted = False
             try:
                 admission = await self._policy.admit(passage.question, counts)
@@ -598,6 +612,11 @@ class Gate:
             raise
         except Refused:
             await self._record_refusal(passage, "denied")
+            raise
+        except asyncio.CancelledError:
+            # Not let through, whatever was decided of it so far.
+            passage.effect = "deny"
+            await self._record_refusal(passage, "cancelled")
             raise
 
     async def _decide(self, passage: _Passage) -> Decision:
@@ -627,7 +646,7 @@ class Gate:
 
     async def _give_back(self, entry: str, charges: Sequence[Charge]) -> None:
         try:
-            await self._counters.give_back(entry, charges)
+            await _to_its_end(self._counters.give_back(entry, charges))
         except CountersUnavailable as error:
             telemetry.log.warning("charge_not_given_back", error=str(error))
 
@@ -638,6 +657,7 @@ class Gate:
             if _allowed_unrecorded(passage):
                 self._go_on_unrecorded(passage, error)
                 return
+            passage.unrecordable = True
             telemetry.log.error("audit_unavailable", error=str(error))
             raise Refused(
                 [_own_reason("audit_unavailable", _NOT_RECORDED)], retryable=True
@@ -645,13 +665,14 @@ class Gate:
 
     async def _record_outcome(self, passage: _Passage, outcome: str) -> None:
         try:
-            # Shielded: a cancelled request that ran has its row all the same.
-            await asyncio.shield(self._audit.commit(self._record(passage, Phase.OUTCOME, outcome)))
+            await _to_its_end(self._audit.commit(self._record(passage, Phase.OUTCOME, outcome)))
         except AuditUnavailable as error:
             if _allowed_unrecorded(passage):
                 self._go_on_unrecorded(passage, error)
                 return
             telemetry.log.error("audit_unavailable", error=str(error))
+            if outcome == "cancelled":
+                return  # nobody waits to be told, and the cancellation has to go on
             if passage.call.changes:
                 raise OutcomeNotRecorded(
                     [
@@ -769,6 +790,21 @@ def tool_context(
         await progress(done, total, redact_text(message))
 
     return dataclasses.replace(context, progress=report)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await what has to be done although the call is cancelled; it must have a deadline of its own.
+
+    For a client that went away the SDK cancels every wait, not one: a `finally` is no shelter.
+    """
+    task = asyncio.current_task()
+    with CancelScope(shield=True):
+        if task is not None and task.cancelling():
+            # In a task that was cancelled, a deadline is no TimeoutError before Python 3.11.4, so
+            # this needs one of its own.
+            await asyncio.shield(work)
+        else:
+            await work
 
 
 def _judged(question: DecisionInput) -> RedactedArguments:

@@ -9,10 +9,11 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import anyio
 import asyncpg
 import pytest
 import structlog
@@ -544,6 +545,147 @@ async def test_a_cancelled_call_has_its_row(bench: Bench, owner: asyncpg.Connect
 
     assert (await rows(owner))[-1] == ("outcome", "allow", "cancelled")
     assert gate.inflight == 0
+
+
+async def three(_: ScaleArguments, __: ToolContext) -> ScaleResult:
+    return ScaleResult(replicas=3)
+
+
+async def scale(gate: Gate, who: Caller | None = None) -> None:
+    await gate.call_tool(
+        who or caller(), "k8s_scale_deployment", {"namespace": "staging", "replicas": 3}
+    )
+
+
+async def cut_off(
+    call: Callable[[], Coroutine[Any, Any, None]],
+    reached: asyncio.Event,
+    frozen: contextlib.AbstractContextManager[None] | None = None,
+) -> None:
+    """Make a call and cancel it there as the SDK does when its client is gone: each of its waits.
+
+    Args:
+        frozen: what is frozen until it is cancelled.
+    """
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            with frozen or contextlib.nullcontext():
+                group.start_soon(call)
+                await reached.wait()
+                await asyncio.sleep(0.2)  # what is sent is on its way
+                group.cancel_scope.cancel()
+
+
+def noticed(patch: pytest.MonkeyPatch, part: object, name: str) -> asyncio.Event:
+    """Return what is set when this method of a part is called, which does what it did."""
+    reached = asyncio.Event()
+    method = getattr(part, name)
+
+    async def notice(*arguments: Any) -> Any:
+        reached.set()
+        return await method(*arguments)
+
+    patch.setattr(part, name, notice)
+    return reached
+
+
+class TestClientThatGoesAway:
+    @pytest.mark.parametrize("step", ["decide", "admit"])
+    async def test_while_the_policy_is_asked_nothing_stays_charged(
+        self,
+        bench: Bench,
+        owner: asyncpg.Connection,
+        redis_server: RedisServer,
+        monkeypatch: pytest.MonkeyPatch,
+        step: str,
+    ) -> None:
+        gate = bench.gate(scale_tool(three))
+        reached = asyncio.Event()
+
+        async def never(*_: object) -> None:
+            reached.set()
+            await asyncio.sleep(60)
+
+        monkeypatch.setattr(bench.policy, step, never)
+        await cut_off(lambda: scale(gate), reached)
+
+        assert redis_server.cli("zcard", "mcp:window:global") == "0"
+        assert redis_server.cli("zcard", "mcp:window:user:default:olga") == "0"
+        assert await rows(owner) == [("outcome", "deny", "cancelled")]
+        assert gate.inflight == 0
+
+    async def test_between_the_charge_and_its_answer_nothing_stays_charged(
+        self,
+        bench: Bench,
+        owner: asyncpg.Connection,
+        redis_server: RedisServer,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        gate = bench.gate(scale_tool(three))
+        await scale(gate)  # Redis knows the scripts from here on
+        redis_server.cli("config", "resetstat")
+
+        reached = noticed(monkeypatch, bench.counters, "charge")
+        await cut_off(lambda: scale(gate), reached, redis_server.paused())
+
+        assert "cmdstat_zadd:calls=3," in redis_server.cli("info", "commandstats")
+        assert redis_server.cli("zcard", "mcp:window:global") == "1"
+        assert (await rows(owner))[2:] == [("outcome", "deny", "cancelled")]
+
+    async def test_while_the_intent_is_written_the_outcome_follows_and_nothing_is_done(
+        self,
+        bench: Bench,
+        owner: asyncpg.Connection,
+        postgres: PostgresServer,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        ran: list[int] = []
+
+        async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+            ran.append(arguments.replicas)
+            return ScaleResult(replicas=arguments.replicas)
+
+        gate = bench.gate(scale_tool(run))
+        reached = noticed(monkeypatch, bench.audit, "commit")
+        with structlog.testing.capture_logs() as logs:
+            await cut_off(lambda: scale(gate), reached, postgres.paused())
+
+        assert await rows(owner) == [("intent", "allow", None), ("outcome", "allow", "cancelled")]
+        assert ran == []
+        assert [each["outcome"] for each in logs if each["event"] == "request"] == ["cancelled"]
+
+    async def test_while_the_work_is_done_the_outcome_follows(
+        self, bench: Bench, owner: asyncpg.Connection
+    ) -> None:
+        reached = asyncio.Event()
+
+        async def run(_: ScaleArguments, __: ToolContext) -> ScaleResult:
+            reached.set()
+            await asyncio.sleep(60)
+            raise AssertionError
+
+        gate = bench.gate(scale_tool(run, timeout_s=30))
+        await cut_off(lambda: scale(gate), reached)
+
+        assert await rows(owner) == [("intent", "allow", None), ("outcome", "allow", "cancelled")]
+
+    async def test_an_outcome_that_cannot_be_written_then_is_logged_and_it_stays_cancelled(
+        self, bench: Bench, postgres: PostgresServer
+    ) -> None:
+        reached = asyncio.Event()
+
+        async def run(_: ScaleArguments, __: ToolContext) -> ScaleResult:
+            frozen.enter_context(postgres.paused())
+            reached.set()
+            await asyncio.sleep(60)
+            raise AssertionError
+
+        gate = bench.gate(scale_tool(run, timeout_s=30))
+        with contextlib.ExitStack() as frozen, structlog.testing.capture_logs() as logs:
+            await cut_off(lambda: scale(gate), reached)
+
+        assert "audit_unavailable" in {each["event"] for each in logs}
+        assert [each["outcome"] for each in logs if each["event"] == "request"] == ["cancelled"]
 
 
 async def crash(_: ScaleArguments, __: ToolContext) -> ScaleResult:
