@@ -117,7 +117,7 @@ class Database:
             yield connection
         except _NO_SCHEMA as error:
             raise DatabaseUnavailable(
-                f"{_place(self._settings)} lacks a table this version needs ({error}); "
+                f"{_place(self._settings)} lacks a table or a column that this version needs ({error}); "
                 "run `mcpctl db upgrade`"
             ) from error
         except _UNAVAILABLE as error:

@@ -122,7 +122,9 @@ class AuditStore:
         while not self._stopping:
             try:
                 async with self._database.connection() as connection:
-                    await connection.execute("SELECT FROM audit.events LIMIT 0")
+                    # The statement of the records, with no rows: it tells a missing column, a missing
+                    # right and a database that takes no writes.
+                    await connection.execute(_INSERT, *([] for _ in COLUMNS))
                     # Told at once when PostgreSQL goes away, not by the next record.
                     connection.add_termination_listener(self._on_termination)
                     self._up = True
@@ -135,7 +137,12 @@ class AuditStore:
                             connection.remove_termination_listener(self._on_termination)
             except DatabaseUnavailable as error:
                 self._close(str(error))
-            except asyncpg.PostgresError as error:  # a missing grant, a full disk
+            except asyncpg.InsufficientPrivilegeError as error:
+                self._close(
+                    f"PostgreSQL refuses audit records: {error}; grant the server's role USAGE on the "
+                    "schema audit and INSERT on audit.events"
+                )
+            except asyncpg.PostgresError as error:  # a full disk, a standby
                 self._close(f"PostgreSQL refuses audit records: {error}")
             finally:
                 self._up = False

@@ -200,6 +200,43 @@ async def test_without_a_schema_the_store_says_what_to_run(
     await database.stop()
 
 
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (
+            "DROP VIEW audit.questions; ALTER TABLE audit.events DROP COLUMN judged",
+            "lacks a table or a column .* run `mcpctl db upgrade`",
+        ),
+        ("REVOKE INSERT ON audit.events FROM mcp_server", "grant .* INSERT on audit.events"),
+        ("REVOKE USAGE ON SCHEMA audit FROM mcp_server", "grant .* USAGE on the schema audit"),
+    ],
+    ids=["before migration 0003", "no right to insert", "no right to the schema"],
+)
+async def test_a_log_that_takes_no_records_is_never_healthy_and_says_what_to_do(
+    owner: asyncpg.Connection, database: Database, damage: str, told: str
+) -> None:
+    await owner.execute(damage)
+    store = AuditStore(database)
+    await store.start()
+
+    assert not store.healthy
+    with pytest.raises(AuditUnavailable, match=told):
+        await store.commit(_record())
+    await store.stop()
+
+
+async def test_a_database_that_takes_no_writes_is_not_healthy(
+    owner: asyncpg.Connection, database: Database
+) -> None:
+    name = await owner.fetchval("SELECT current_database()")
+    await owner.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    store = AuditStore(database)
+    await store.start()
+
+    assert not store.healthy
+    await store.stop()
+
+
 async def test_a_stop_of_postgresql_is_noticed_without_any_record(
     store: AuditStore, postgres: PostgresServer
 ) -> None:
