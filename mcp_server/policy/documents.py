@@ -39,6 +39,11 @@ __all__ = [
 
 PROTOCOL_VERSION = 1
 
+# A user and a tenant have up to 256 characters each (identity/jwt.py), and the policy encodes them: one
+# of 4 bytes is %xx%xx%xx%xx. That is 2 * 256 * 12 = 6144; the rest is for the words between and the name
+# of a tool or permission. Redis takes keys of up to 512 MiB.
+_MAX_KEY_LENGTH = 8192
+
 StoreState = Literal["up", "down"]
 
 
@@ -166,7 +171,7 @@ class Charge(_Answer):
     """A rate limit that applies: `cost` is added to the window `key` of `window_s` seconds."""
 
     id: str
-    key: Annotated[str, Field(min_length=1, max_length=1024)]
+    key: Annotated[str, Field(min_length=1, max_length=_MAX_KEY_LENGTH)]
     limit: Annotated[int, Field(gt=0)]
     window_s: Annotated[int, Field(gt=0)]
     cost: Annotated[int, Field(gt=0, le=1000)]

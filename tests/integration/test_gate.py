@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import anyio
 import asyncpg
+import jwt
 import pytest
 import structlog
 import yaml
@@ -22,7 +23,7 @@ import yaml
 from mcp_server.audit.store import AuditStore
 from mcp_server.database import Database
 from mcp_server.gate import Caller, Gate, InternalError, Limited, OutcomeNotRecorded, Refused
-from mcp_server.identity import Subject
+from mcp_server.identity import JwtVerifier, Subject
 from mcp_server.policy import Counters, PolicyEngine
 from mcp_server.policy.documents import (
     Action,
@@ -33,6 +34,7 @@ from mcp_server.policy.documents import (
     SubjectDocument,
 )
 from mcp_server.redaction import REDACTED
+from mcp_server.settings import JwtSettings, Secret
 from mcp_server.tools.catalog import (
     Arguments,
     Catalog,
@@ -686,6 +688,32 @@ class TestClientThatGoesAway:
 
         assert "audit_unavailable" in {each["event"] for each in logs}
         assert [each["outcome"] for each in logs if each["event"] == "request"] == ["cancelled"]
+
+
+async def test_the_longest_user_and_tenant_of_any_script_are_counted(
+    bench: Bench, redis_server: RedisServer
+) -> None:
+    secret = "s" * 32
+    settings = JwtSettings(secret=Secret(file=Path("given")), issuer="i", audience="a")
+    now = int(time.time())
+    claims = {
+        "iss": "i",
+        "aud": "a",
+        "iat": now,
+        "exp": now + 60,
+        "sub": "𠀀" * 256,
+        "tenant": "𠀁" * 256,
+        "roles": ["mcp:operator"],
+    }
+    token = jwt.PyJWS().encode(
+        json.dumps(claims, ensure_ascii=False).encode(), secret, algorithm="HS256"
+    )
+    who = dataclasses.replace(caller(), subject=JwtVerifier(settings, secret).verify(token))
+
+    await scale(bench.gate(scale_tool(three)), who)
+
+    user, tenant = "%F0%A0%80%80" * 256, "%F0%A0%80%81" * 256
+    assert redis_server.cli("zcard", f"mcp:window:user:{tenant}:{user}") == "1"
 
 
 async def crash(_: ScaleArguments, __: ToolContext) -> ScaleResult:
