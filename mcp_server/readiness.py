@@ -59,6 +59,7 @@ class Monitor:
         self._audit = audit
         self._on_new_revision = on_new_revision
         self._task: asyncio.Task[None] | None = None
+        self._revision = ""  # the latest that was seen: a look that failed sees none
         self.latest = Readiness()
 
     async def start(self) -> None:
@@ -82,10 +83,11 @@ class Monitor:
         telemetry.READY.set(self.latest.ready)
         if self.latest.ready != before.ready:
             telemetry.log.info("readiness", **self.latest.document())
-        if revision and revision != before.revision:
+        if revision and revision != self._revision:
+            known, self._revision = self._revision, revision
             telemetry.publish_revision(revision)
             telemetry.log.info("policy_revision", revision=revision)
-            if before.revision:
+            if known:
                 await self._on_new_revision()
         return self.latest
 

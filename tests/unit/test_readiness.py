@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mcp_server import readiness
+from mcp_server.policy import PolicyUnavailable
 from mcp_server.policy.documents import Canary
 from mcp_server.readiness import Monitor
 
@@ -21,11 +22,12 @@ class _Parts:
 
     def __init__(self) -> None:
         self.fault: Exception | None = None
+        self.revision = "r1"
 
     async def canary(self) -> Canary:
         if self.fault is not None:
             raise self.fault
-        return Canary(version=1, allow_ok=True, deny_ok=True, revision="r1")
+        return Canary(version=1, allow_ok=True, deny_ok=True, revision=self.revision)
 
     async def probe(self) -> bool:
         return True
@@ -57,3 +59,25 @@ async def test_a_look_that_fails_unexpectedly_is_not_ready_and_not_the_last(
         await monitor.stop()
 
     assert seen == [True, False, True]
+
+
+async def test_a_revision_that_came_while_the_policy_was_away_is_told_once() -> None:
+    parts: Any = _Parts()
+    away = PolicyUnavailable("away")
+    told: list[str] = []
+
+    async def tell() -> None:
+        told.append(parts.revision)
+
+    monitor = Monitor(policy=parts, counters=parts, audit=parts, on_new_revision=tell)
+    for parts.revision, parts.fault in (
+        ("r1", None),
+        ("r1", away),
+        ("r1", None),  # back with the same
+        ("r2", away),
+        ("r2", None),
+        ("r2", None),
+    ):
+        await monitor.look()
+
+    assert told == ["r2"]
