@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 from purgatory import AsyncCircuitBreakerFactory
-from purgatory.domain.model import OpenedState
+from purgatory.domain.model import HALF_OPENED, OpenedState
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from mcp_server.settings import Secret, TlsSettings
@@ -189,7 +189,8 @@ class Guard:
     """Keeps one backend's trouble from becoming ours.
 
     After five failures in a row the circuit opens: for 15 seconds calls are refused at once, then
-    one is let through to see whether the backend is back.
+    one is let through to see whether the backend is back. Until it ends the others are refused; where
+    it tells nothing, because its caller went away, the next one is let through.
 
     Only so many calls are made at once; others wait a second for a place, and are refused then. That
     there is none tells of us and not of the backend.
@@ -210,6 +211,7 @@ class Guard:
         self._open_s = open_s
         self._at_once = at_once
         self._places = asyncio.Semaphore(at_once)
+        self._is_tried = False
         self._circuits = AsyncCircuitBreakerFactory(
             default_threshold=_FAILURES_TO_OPEN,
             default_ttl=open_s,
@@ -313,13 +315,25 @@ class Guard:
         """
         try:
             async with AsyncExitStack() as stack:
-                await stack.enter_async_context(await self._circuits.get_breaker(self.name))
+                breaker = await self._circuits.get_breaker(self.name)
+                await stack.enter_async_context(breaker)
+                # The library lets everybody through then.
+                tries = breaker.context.state == HALF_OPENED
+                if tries and self._is_tried:
+                    stack.pop_all()
+                    raise _CircuitOpen(
+                        self.name, "the last calls failed; one is trying whether it is back"
+                    )
+                self._is_tried |= tries
                 try:
                     yield
                 except (asyncio.CancelledError, _OutOfTime):
                     # Neither a success nor a failure of the backend.
                     stack.pop_all()
                     raise
+                finally:
+                    if tries:
+                        self._is_tried = False
         except OpenedState as circuit:
             circuit.__traceback__ = None  # the library raises one object again and again
             wait_s = max(1, math.ceil(circuit.opened_at + self._open_s - time.time()))

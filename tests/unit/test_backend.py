@@ -305,3 +305,95 @@ async def test_what_is_not_the_backends_fault_does_not_open_the_circuit(
             await guard.call(raising, retry=False)
 
     assert await guard.call(raising, retry=False) == "answer"
+
+
+class TestTheTrial:
+    """The one call that finds out whether the backend is back, once the circuit was open long enough."""
+
+    @pytest.fixture
+    async def guard(self) -> Guard:
+        guard = Guard("B", timeout_s=5, open_s=0.05)
+        await open_circuit(guard)
+        await asyncio.sleep(0.06)
+        return guard
+
+    async def test_it_alone_asks_and_the_others_are_refused_until_it_ends(
+        self, guard: Guard
+    ) -> None:
+        trial = Trial()
+        begun = asyncio.create_task(guard.call(trial, retry=True))
+        await trial.begun.wait()
+        asked = Asked()
+
+        others = await asyncio.gather(
+            *(guard.call(asked, retry=False) for _ in range(29)), return_exceptions=True
+        )
+
+        for error in others:
+            assert isinstance(error, BackendUnavailable)
+            assert error.retryable
+            assert str(error).endswith("the last calls failed; one is trying whether it is back")
+        assert asked.times == 0
+        trial.answers.set_result("answer")
+        assert await begun == "answer"
+        await asyncio.gather(*(guard.call(asked, retry=False) for _ in range(29)))
+        assert asked.times == 29
+
+    async def test_of_many_that_begin_at_once_one_asks(self, guard: Guard) -> None:
+        asked = Asked()
+
+        async def slowly() -> str:
+            await asyncio.sleep(0.01)
+            return await asked()
+
+        heard = await asyncio.gather(
+            *(guard.call(slowly, retry=True) for _ in range(30)), return_exceptions=True
+        )
+
+        assert asked.times == 1
+        assert heard.count("answer") == 1
+
+    async def test_where_it_fails_the_circuit_opens_again_and_another_follows(
+        self, guard: Guard
+    ) -> None:
+        with pytest.raises(OutcomeUnknown):
+            await guard.call(Asked(lost()), retry=False)
+        with pytest.raises(BackendUnavailable, match="tried again in"):
+            await guard.call(Asked(), retry=True)
+        await asyncio.sleep(0.06)
+
+        assert await guard.call(Asked(), retry=True) == "answer"
+
+    async def test_where_it_is_cancelled_the_next_call_is_one(self, guard: Guard) -> None:
+        trial, next_one = Trial(), Trial()
+        gone = asyncio.create_task(guard.call(trial, retry=True))
+        await trial.begun.wait()
+        gone.cancel()
+        await asyncio.wait([gone])
+        begun = asyncio.create_task(guard.call(next_one, retry=True))
+        await next_one.begun.wait()
+
+        with pytest.raises(BackendUnavailable, match="one is trying"):
+            await guard.call(Asked(), retry=True)
+        next_one.answers.set_result("answer")
+        assert await begun == "answer"
+        assert await guard.call(Asked(), retry=True) == "answer"
+
+    async def test_where_it_had_no_time_the_next_call_is_one(self, guard: Guard) -> None:
+        with pytest.raises(ToolError, match="no time left"):
+            async with deadline(0.3):
+                await guard.call(forever, retry=True)
+
+        assert await guard.call(Asked(), retry=True) == "answer"
+
+
+class Trial:
+    """A call that lasts until it is told the answer."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.answers: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def __call__(self) -> str:
+        self.begun.set()
+        return await self.answers
