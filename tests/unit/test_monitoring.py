@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -17,15 +17,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mcp_server.settings import AccessSettings, GrafanaSettings, MonitoringSettings, Secret
+from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import InvalidArguments, ToolError
 from mcp_server.tools.deadline import deadline
 from mcp_server.tools.monitoring.alertmanager import KnownAlert
-from mcp_server.tools.monitoring.alerts import GetAlertsArguments, _joined, _Known
+from mcp_server.tools.monitoring.alerts import Alerts, GetAlertsArguments, _joined, _Known
 from mcp_server.tools.monitoring.dashboards import Dashboards
 from mcp_server.tools.monitoring.matchers import MOST_MATCHERS, matchers_of
 from mcp_server.tools.monitoring.metrics import _largest_first, _row, _short
 from mcp_server.tools.monitoring.names import NearNames, names_in, near_names
 from mcp_server.tools.monitoring.prometheus import (
+    Prometheus,
     PrometheusAlert,
     QueryRefused,
     QueryTooExpensive,
@@ -404,3 +406,63 @@ async def test_a_dashboard_whose_queries_take_too_long_is_not_said_to_be_saved_p
             await tool.run(arguments, Mock())
 
     assert late.value.retryable
+
+
+class Outage:
+    """A Prometheus of which the third question fails; the others wait for it."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.waiting = 0
+
+    async def query(self, _: str) -> None:
+        self.asked += 1
+        if self.asked == 3:
+            await asyncio.sleep(0.01)
+            raise BackendUnavailable("Prometheus", "it answered HTTP 503")
+        self.waiting += 1
+        try:
+            await asyncio.sleep(0.02)
+        finally:
+            self.waiting -= 1
+
+
+@pytest.mark.anyio
+async def test_nothing_is_asked_for_a_dashboard_after_the_answer() -> None:
+    prometheus = Outage()
+    settings = GrafanaSettings(
+        url="http://127.0.0.1", token=Secret(file=Path("unread")), datasource_uid="p"
+    )
+    (tool,) = Dashboards(settings, Mock(spec=[]), cast("Prometheus", prometheus)).tools()
+    arguments = tool.parse({"title": "T", "panels": ["up"] * 40})
+
+    with pytest.raises(BackendUnavailable, match="HTTP 503"):
+        await tool.run(arguments, Mock())
+
+    assert prometheus.waiting == 0
+    asked = prometheus.asked
+    await asyncio.sleep(0.1)
+    assert prometheus.asked == asked
+
+
+@pytest.mark.anyio
+async def test_alertmanager_is_not_asked_after_prometheus_failed() -> None:
+    given_up = asyncio.Event()
+
+    async def fails(*_: object) -> None:
+        await asyncio.sleep(0)
+        raise BackendUnavailable("Prometheus", "it answered HTTP 503")
+
+    async def waits() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            given_up.set()
+
+    prometheus = Mock(alerts=waits, query=fails)
+    alerts = Alerts(prometheus, Mock(alerts=waits))
+
+    with pytest.raises(BackendUnavailable, match="HTTP 503"):
+        await alerts.current(['job="x"'])
+
+    assert given_up.is_set()

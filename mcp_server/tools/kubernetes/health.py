@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from mcp_server.tools.catalog import ToolContext
 from mcp_server.tools.kubernetes.cluster import Cluster, NotAllowed, NotFound
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.reading import rollout_of
+from mcp_server.tools.together import together
 from mcp_server.tools.workloads import ServiceHealth, Workload
 
 __all__ = ["ServiceReader", "workload_of"]
@@ -38,9 +38,7 @@ class ServiceReader:
         """
         question = _Question(self._clusters.find(cluster, context), context, namespace, service)
         selector, endpoints = await question.service()
-        workloads = await asyncio.gather(
-            *(question.workloads(kind, selector) for kind in _WORKLOAD_OF)
-        )
+        workloads = await together(*(question.workloads(kind, selector) for kind in _WORKLOAD_OF))
         ready, not_ready = (None, None) if endpoints is None else endpoints
         return ServiceHealth(
             cluster=question.cluster.name,

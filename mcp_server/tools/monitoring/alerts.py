@@ -9,7 +9,6 @@ where relabeling changes a value does an alert stand twice, as Prometheus and as
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from mcp_server.tools.monitoring.matchers import LONGEST_MATCHER, MOST_MATCHERS,
 from mcp_server.tools.monitoring.prometheus import Prometheus, PrometheusAlert, TimeSeries
 from mcp_server.tools.schemas import plain
 from mcp_server.tools.text import notes, table
+from mcp_server.tools.together import together
 
 __all__ = ["Alert", "Alerts"]
 
@@ -171,9 +171,7 @@ class Alerts:
         Raises:
             ToolError: a matcher is not valid, or Prometheus does not tell its alerts.
         """
-        raised, (known, silence) = await asyncio.gather(
-            self._raised(matchers), self._known(matchers)
-        )
+        raised, (known, silence) = await together(self._raised(matchers), self._known(matchers))
         size = len(raised) + (len(known.everything) if known else 0)
         return await beside(size, _joined, raised, known), silence
 
@@ -185,7 +183,7 @@ class Alerts:
         """
         if not matchers:
             return await self._prometheus.alerts()
-        alerts, answer = await asyncio.gather(
+        alerts, answer = await together(
             self._prometheus.alerts(),
             self._prometheus.query(f"ALERTS{{{', '.join(matchers)}}}"),
         )

@@ -26,6 +26,7 @@ from mcp_server.tools.monitoring.grafana import (
 from mcp_server.tools.monitoring.panels import Panel, dashboard_model
 from mcp_server.tools.monitoring.prometheus import Prometheus, QueryRefused
 from mcp_server.tools.schemas import plain
+from mcp_server.tools.together import together
 
 __all__ = ["Dashboards"]
 
@@ -194,7 +195,7 @@ class Dashboards:
                 return f"{which}: its result is a {answer.kind}; a panel shows vectors", None
             return None, None if answer.series else f"{which} has no data now"
 
-        checked = await asyncio.gather(
+        checked = await together(
             *(fault_or_warning(number, panel) for number, panel in enumerate(panels, start=1))
         )
         faults = [fault for fault, _ in checked if fault]

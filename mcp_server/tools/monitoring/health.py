@@ -7,7 +7,6 @@ every source was asked, answered, and found nothing wrong; what could not be ask
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from mcp_server.tools.monitoring.alerts import Alert, Alerts
 from mcp_server.tools.monitoring.prometheus import Prometheus, TimeSeries
 from mcp_server.tools.schemas import plain
 from mcp_server.tools.text import table
+from mcp_server.tools.together import together
 from mcp_server.tools.workloads import NAMESPACE, ServiceHealth, Workload, Workloads
 
 __all__ = ["NAMING_LABELS", "Evidence", "Health", "worst"]
@@ -128,7 +128,7 @@ class Health:
         self, arguments: HealthCheckArguments, context: ToolContext
     ) -> HealthCheckResult:
         cluster = self._label_of(arguments.cluster, context)
-        parts = await asyncio.gather(
+        parts = await together(
             self._of_workloads(arguments, context),
             self._of_targets(arguments, cluster, context),
             self._of_alerts(arguments, cluster, context),

@@ -42,6 +42,7 @@ from mcp_server.tools.monitoring.timerange import (
 )
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 from mcp_server.tools.text import notes, table
+from mcp_server.tools.together import together
 
 __all__ = ["Metrics"]
 
@@ -310,7 +311,7 @@ class Metrics:
         after = (
             None if arguments.cursor is None else _AfterName.decode(arguments.cursor, listed).name
         )
-        known, metadata = await asyncio.gather(
+        known, metadata = await together(
             self._prometheus.metric_names(), self._prometheus.metadata()
         )
         part = (arguments.contains or "").lower()
