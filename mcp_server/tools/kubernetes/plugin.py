@@ -91,13 +91,15 @@ async def _run(command: list[str], environment: dict[str, str]) -> bytes:
         )
     except OSError as error:
         raise PluginFailed(f"{command[0]} cannot be started: {error.strerror}") from None
+    printed = None
     try:
         async with asyncio.timeout(_DEADLINE_S):
             printed, said = await process.communicate()
     except TimeoutError:
         raise PluginFailed(f"{command[0]} did not end within {_DEADLINE_S:g} s") from None
     finally:
-        if process.returncode is None:
+        if printed is None:
+            # It may have ended, and what it started may hold its output.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
