@@ -32,9 +32,8 @@ __all__ = [
 ]
 
 _MAX_NAME = 128
-# Of what a tool lists, so many rows are looked at for names: 2,000.
+# Of what a tool lists, so many rows are looked at for names: one page, since each reads everything.
 _LISTED = 500
-_MOST_PAGES = 4
 
 
 class PromptArguments(BaseModel):
@@ -296,14 +295,13 @@ class Prompts:
         if tool is None or tool.rows is None:
             return Completion.of(())
         rows = tool.rows
-        asked = {**source.arguments(known), "limit": _LISTED}
         try:
-            first = tool.parse(asked)
+            arguments = tool.parse({**source.arguments(known), "limit": _LISTED})
         except InvalidArguments:
             return Completion.of(())
         call = Call(
             "completion/complete",
-            Resource("tool", tool.name, tool.properties(first)),
+            Resource("tool", tool.name, tool.properties(arguments)),
             arguments={"argument": argument, "value": text},
             tool=tool.name,
             timeout_s=COMPLETION_TIMEOUT_S,
@@ -313,15 +311,14 @@ class Prompts:
             masked = tool.hidden(obligations.redact)
             context = tool_context(caller, dataclasses.replace(obligations, redact=masked))
             found: set[str] = set()
-            page = await tool.run(first, context)
-            for number in range(1, _MOST_PAGES + 1):
-                for row in getattr(page, rows):
-                    shown = mask_fields(row.model_dump(mode="json"), masked)
-                    found.update(source.names(shown))
-                if page.next_cursor is None or number == _MOST_PAGES:
-                    break
-                page = await tool.run(tool.parse({**asked, "cursor": page.next_cursor}), context)
-            return Completion.of(name for name in sorted(found) if name.startswith(text))
+            page = await tool.run(arguments, context)
+            for row in getattr(page, rows):
+                shown = mask_fields(row.model_dump(mode="json"), masked)
+                found.update(source.names(shown))
+            return Completion.of(
+                (name for name in sorted(found) if name.startswith(text)),
+                all_seen=not page.truncated,
+            )
 
         return (await gate.perform_or_fail(caller, call, work, source=tool.source)).value
 

@@ -71,18 +71,21 @@ class Completion:
     has_more: bool
 
     @classmethod
-    def of(cls, values: Iterable[str]) -> Completion:
+    def of(cls, values: Iterable[str], *, all_seen: bool = True) -> Completion:
         """Return the first values, and whether these are all.
 
         One that looks like a secret is none of the things that have names, and one that the policy
         masks has none to tell: they are left out.
+
+        Args:
+            all_seen: whether there was nothing more to look at for values.
         """
         found = tuple(
             value
             for value in dict.fromkeys(values)
             if value != MASK and redact_text(value) == value
         )
-        more = len(found) > MAX_COMPLETIONS
+        more = len(found) > MAX_COMPLETIONS or not all_seen
         return cls(found[:MAX_COMPLETIONS], None if more else len(found), more)
 
 

@@ -83,3 +83,9 @@ def test_a_completion_holds_at_most_a_hundred_values(
 
     assert len(found.values) == min(count, 100)
     assert (found.total, found.has_more) == (total, has_more)
+
+
+def test_a_completion_from_a_part_of_what_there_is_says_so() -> None:
+    found = Completion.of(["a"], all_seen=False)
+
+    assert (found.values, found.total, found.has_more) == (("a",), None, True)

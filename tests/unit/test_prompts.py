@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from mcp_server.catalog_document import every_tool
+from mcp_server.gate import Answer, Call, Caller, Gate
+from mcp_server.policy import Obligations
 from mcp_server.prompts import PROMPTS, Prompts
-from mcp_server.tools.catalog import Arguments, Catalog, InvalidArguments, Result, Tool, ToolContext
+from mcp_server.tools.catalog import (
+    Arguments,
+    Catalog,
+    InvalidArguments,
+    ListArguments,
+    ListResult,
+    Result,
+    Tool,
+    ToolContext,
+)
 from mcp_server.transports.mcp import instructions
 
 TRIAGE = next(prompt for prompt in PROMPTS if prompt.name == "triage_alert")
@@ -133,6 +148,59 @@ def test_an_argument_with_choices_completes_to_them() -> None:
     assert TRIAGE.choices("severity") == ("critical", "warning", "info")
     assert TRIAGE.choices("alert") == ()
     assert TRIAGE.choices("unknown") is None
+
+
+class Row(BaseModel):
+    """One row."""
+
+    name: str
+    labels: dict[str, str] = {}
+
+
+class Rows(ListResult):
+    """A page of names."""
+
+    alerts: list[Row]
+
+
+class OpenGate:
+    """Lets every call through, and keeps what was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Call] = []
+
+    async def perform_or_fail(
+        self, _: Caller, call: Call, work: Callable[[Obligations], Awaitable[Any]], **__: Any
+    ) -> Answer[Any]:
+        self.asked.append(call)
+        return Answer(await work(Obligations()), ())
+
+
+@pytest.mark.anyio
+async def test_a_completion_reads_one_page_and_says_that_there_is_more() -> None:
+    pages = []
+
+    async def run(arguments: ListArguments, _: ToolContext) -> Rows:
+        pages.append(arguments.cursor)
+        return Rows(
+            alerts=[Row(name="DiskFull"), Row(name="Slow")],
+            total=5000,
+            truncated=True,
+            next_cursor="more",
+        )
+
+    listing = dataclasses.replace(
+        tool("monitoring:get_alerts"), arguments=ListArguments, result=Rows, rows="alerts", run=run
+    )
+    gate, caller = OpenGate(), Mock(subject=Mock(roles=(), groups=()))
+
+    found = await Prompts(PROMPTS, Catalog([listing])).complete(
+        cast("Gate", gate), caller, "triage_alert", "alert", "Di", given={}, resources=Mock()
+    )
+
+    assert pages == [None]
+    assert (found.values, found.total, found.has_more) == (("DiskFull",), None, True)
+    assert [call.resource.id for call in gate.asked] == ["triage_alert", "monitoring:get_alerts"]
 
 
 def test_every_prompt_is_described_with_every_argument() -> None:
