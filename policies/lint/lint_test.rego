@@ -112,7 +112,7 @@ test_a_limit_that_is_not_a_positive_integer_is_named if {
 test_an_unknown_key_is_named_with_the_accepted_ones if {
 	_found(
 		_replace("/limits/tennant", {}),
-		"policies/config/limits/data.yaml", "limits", "property tennant is not allowed; accepted are global, tenant, tool, user",
+		"policies/config/limits/data.yaml", "limits", "property tennant is not allowed; accepted are global, method, tenant, tool, user",
 	)
 	_found(
 		_replace("/limits/user/limt", 1),
@@ -158,6 +158,13 @@ test_a_limit_of_an_unknown_tool_is_refused if {
 	_found(
 		_replace("/limits/tool/k8s:sacle", {"limit": 1, "window_s": 1, "per": "user"}),
 		"policies/config/limits/data.yaml", "limits.tool.k8s:sacle", "limits nothing: there is no such tool or permission; accepted are cmdb:get_change_records, ",
+	)
+}
+
+test_calls_have_no_limit_that_takes_the_place_of_all_others if {
+	_found(
+		_replace("/limits/method/tools~1call", {"limit": 1, "window_s": 1}),
+		"policies/config/limits/data.yaml", "limits.method", "property tools/call is not allowed; accepted are completion/complete",
 	)
 }
 

@@ -408,14 +408,23 @@ class TestCompletion:
         assert len(row["judged"]) <= 9 * 1024
         assert json.loads(row["judged"])["withheld"] == (["/value"] if value else [])
 
-    async def test_completing_charges_no_limit(
-        self, legacy: LegacyClient, redis_server: RedisServer
+    async def test_completing_has_a_limit_of_its_own_and_uses_up_no_calls(
+        self, node: McpNode, redis_server: RedisServer
     ) -> None:
-        await legacy.request(
-            "completion/complete", self._of_prompt("triage_alert", "alert", "Always")
-        )
+        redis_server.cli("flushall")
+        typed = self._of_prompt("triage_alert", "severity", "w")
+        async with node.http(node.token()) as http:
+            client = LegacyClient(http)
+            for _ in range(120):
+                answer = await client.request("completion/complete", typed)
+                assert answer["result"]["completion"]["values"] == ["warning"]
+            (window,) = redis_server.cli("keys", "mcp:window:*").split()
+            refused = await client.request("completion/complete", typed)
+            called = await client.call("monitoring_list_metrics", {})
 
-        assert redis_server.cli("keys", "mcp:window:*") == ""
+        assert "method:completion/complete:user:" in window
+        assert "the limit of 120 calls in 60 seconds is used up" in refused["error"]["message"]
+        assert not called["result"].get("isError"), called
 
     async def test_names_are_not_completed_while_their_backend_is_away(
         self, alerting_node: McpNode, alerting: Prometheus

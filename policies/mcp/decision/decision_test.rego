@@ -147,7 +147,7 @@ test_names_are_completed_from_what_a_tool_lists_where_it_may_be_called if {
 	request := fixtures.but(fixtures.request(_viewer, "completion/complete"), of_pods)
 	answer := _decide(request)
 	answer.effect == "allow"
-	answer.charges == []
+	[charge.id | some charge in answer.charges] == ["method:completion/complete"]
 	elsewhere := {"resource": {"properties": {"namespace": "production"}}}
 	_codes(fixtures.but(request, elsewhere)) == {"namespace_not_available"}
 }

@@ -11,12 +11,17 @@ import data.mcp.reasons
 
 # METADATA
 # title: The windows this call is charged to
-# description: None while the counters are down, because nothing can be counted then.
+# description: >-
+#   None while the counters are down, because nothing can be counted then. A method with a limit of its own is charged to
+#   nothing else: what is typed for a completion uses up no calls.
+charges := [_of_method] if _counting
+
 charges := array.concat(for_all, [charge |
 	input.resource.type == "tool"
 	some charge in for_tool(input.resource.id, access.entry)
 ]) if {
 	_counting
+	not data.config.limits.method[input.action.name]
 }
 
 charges := [] if not _counting
@@ -48,6 +53,16 @@ for_tool(id, entry) := [charge |
 		"cost": 1,
 	}
 ]
+
+_of_method := {
+	"id": concat(":", ["method", input.action.name]),
+	"key": concat(":", ["method", input.action.name, "user", _tenant, _user]),
+	"limit": limit.limit,
+	"window_s": limit.window_s,
+	"cost": 1,
+} if {
+	limit := data.config.limits.method[input.action.name]
+}
 
 _counting if {
 	methods.method.charged == true

@@ -23,6 +23,33 @@ test_a_tool_is_charged_by_its_permission_or_its_name if {
 	_ids(fixtures.call(_admin, "monitoring:create_dashboard", {})) == ["global", "user", "tool:monitoring:create_dashboard"]
 }
 
+_typed(tenant, id, kind, thing) := fixtures.but(fixtures.request(_admin, "completion/complete"), {
+	"subject": {"id": id, "properties": {"tenant": tenant}},
+	"resource": {"type": kind, "id": thing},
+})
+
+test_a_completion_is_charged_to_its_own_limit_and_uses_up_no_calls if {
+	_ids(_typed("default", "alice", "prompt", "triage_alert")) == ["method:completion/complete"]
+	_ids(_typed("default", "alice", "tool", "k8s:scale_deployment")) == ["method:completion/complete"]
+}
+
+test_completions_are_counted_for_each_user if {
+	charges := limits.charges with input as _typed("a:b", "x y", "prompt", "triage_alert") with data.config as fixtures.config
+	charges == [{
+		"id": "method:completion/complete",
+		"key": "method:completion/complete:user:a%3Ab:x+y",
+		"limit": 120,
+		"window_s": 60,
+		"cost": 1,
+	}]
+}
+
+test_a_method_without_a_limit_of_its_own_is_charged_as_a_call if {
+	config := json.remove(fixtures.config, ["limits/method"])
+	charges := limits.charges with input as _typed("default", "alice", "prompt", "triage_alert") with data.config as config
+	[charge.id | some charge in charges] == ["global", "user"]
+}
+
 test_listing_is_not_charged if _ids(fixtures.request(_admin, "tools/list")) == []
 
 test_nothing_is_charged_while_the_counters_are_down if {
