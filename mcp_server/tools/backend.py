@@ -189,8 +189,8 @@ class Guard:
     """Keeps one backend's trouble from becoming ours.
 
     After five failures in a row the circuit opens: for 15 seconds calls are refused at once, then
-    one is let through to see whether the backend is back. Until it ends the others are refused; where
-    it tells nothing, because its caller went away, the next one is let through.
+    one is let through to see whether the backend is back. The others wait for what it finds; where it
+    tells nothing, because its caller went away, the next one is let through.
 
     Only so many calls are made at once; others wait a second for a place, and are refused then. That
     there is none tells of us and not of the backend.
@@ -211,7 +211,8 @@ class Guard:
         self._open_s = open_s
         self._at_once = at_once
         self._places = asyncio.Semaphore(at_once)
-        self._is_tried = False
+        self._trial_over = asyncio.Event()
+        self._trial_over.set()
         self._circuits = AsyncCircuitBreakerFactory(
             default_threshold=_FAILURES_TO_OPEN,
             default_ttl=open_s,
@@ -268,10 +269,10 @@ class Guard:
             ToolError: there is no place, or the work that asks has no time left. A change was not sent.
         """
         if lasting:
-            return await self._guarded(ask, retry=retry, find_out=find_out)
+            return await self._guarded(ask, retry=retry, find_out=find_out, alone=False)
         await self._take_a_place()
         try:
-            return await self._guarded(ask, retry=retry, find_out=find_out)
+            return await self._guarded(ask, retry=retry, find_out=find_out, alone=True)
         finally:
             self._places.release()
 
@@ -282,10 +283,13 @@ class Guard:
         except TimeoutError:
             raise _Busy(self.name, self._at_once) from None
 
-    async def _guarded(self, ask: Callable[[], Awaitable[_T]], *, retry: bool, find_out: str) -> _T:
-        given_s = self.given_s if retry else self.fair_s()
+    async def _guarded(
+        self, ask: Callable[[], Awaitable[_T]], *, retry: bool, find_out: str, alone: bool
+    ) -> _T:
+        given_s = self.given_s
         try:
-            async with self.passing():
+            async with self.passing(alone=alone):
+                given_s = self.given_s if retry else self.fair_s()
                 try:
                     return await self._attempt(
                         ask, attempts=_READ_ATTEMPTS if retry else 1, given_s=given_s
@@ -306,40 +310,56 @@ class Guard:
             raise BackendUnavailable(self.name, _why(error, given_s)) from error
 
     @asynccontextmanager
-    async def passing(self) -> AsyncIterator[None]:
+    async def passing(self, *, alone: bool = True) -> AsyncIterator[None]:
         """Let a block ask that has deadlines and errors of its own, unless the circuit is open.
+
+        Args:
+            alone: where it is not known whether the backend is back, one such block asks at a time. One
+                that lasts on purpose asks beside them.
 
         Raises:
             BackendUnavailable: the circuit is open. The block counts as failed where it raises one, or
                 another error that tells of the backend.
         """
+        tries = False
         try:
             async with AsyncExitStack() as stack:
-                breaker = await self._circuits.get_breaker(self.name)
-                await stack.enter_async_context(breaker)
-                # The library lets everybody through then.
-                tries = breaker.context.state == HALF_OPENED
-                if tries and self._is_tried:
-                    stack.pop_all()
-                    raise _CircuitOpen(
-                        self.name, "the last calls failed; one is trying whether it is back"
-                    )
-                self._is_tried |= tries
+                tries = await self._enter(stack, alone=alone)
                 try:
                     yield
                 except (asyncio.CancelledError, _OutOfTime):
                     # Neither a success nor a failure of the backend.
                     stack.pop_all()
                     raise
-                finally:
-                    if tries:
-                        self._is_tried = False
         except OpenedState as circuit:
             circuit.__traceback__ = None  # the library raises one object again and again
             wait_s = max(1, math.ceil(circuit.opened_at + self._open_s - time.time()))
             raise _CircuitOpen(
                 self.name, f"the last calls failed; tried again in {wait_s} s"
             ) from None
+        finally:
+            if tries:
+                self._trial_over.set()
+
+    async def _enter(self, stack: AsyncExitStack, *, alone: bool) -> bool:
+        """Enter the circuit; tell whether this is the call that tries whether the backend is back."""
+        breaker = await self._circuits.get_breaker(self.name)
+        while True:
+            await stack.enter_async_context(breaker)
+            # The library lets everybody through then.
+            if breaker.context.state != HALF_OPENED or not alone:
+                return False
+            if self._trial_over.is_set():
+                self._trial_over.clear()
+                return True
+            stack.pop_all()
+            try:
+                async with asyncio.timeout(self.given_s):
+                    await self._trial_over.wait()
+            except TimeoutError:
+                raise _CircuitOpen(
+                    self.name, "the last calls failed; one is trying whether it is back"
+                ) from None
 
     def _is_fair(self, given_s: float) -> bool:
         return given_s >= min(self._timeout_s, _FAIR_S)

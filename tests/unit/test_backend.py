@@ -20,6 +20,7 @@ from mcp_server.tools.backend import (
 )
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.deadline import deadline, within
+from mcp_server.tools.together import together
 
 pytestmark = pytest.mark.anyio
 
@@ -317,41 +318,69 @@ class TestTheTrial:
         await asyncio.sleep(0.06)
         return guard
 
-    async def test_it_alone_asks_and_the_others_are_refused_until_it_ends(
+    async def test_it_alone_asks_and_the_others_wait_for_what_it_finds(self, guard: Guard) -> None:
+        trial, asked = Trial(), Asked()
+        begun = asyncio.create_task(guard.call(trial, retry=True))
+        await trial.begun.wait()
+        others = [asyncio.create_task(guard.call(asked, retry=False)) for _ in range(29)]
+        await asyncio.sleep(0.05)
+        meanwhile = asked.times
+
+        trial.answers.set_result("answer")
+
+        assert await begun == "answer"
+        assert await asyncio.gather(*others) == ["answer"] * 29
+        assert (meanwhile, asked.times) == (0, 29)
+
+    async def test_where_it_fails_the_others_are_refused_unasked(self, guard: Guard) -> None:
+        trial, asked = Trial(), Asked()
+        begun = asyncio.create_task(guard.call(trial, retry=False))
+        await trial.begun.wait()
+        others = [asyncio.create_task(guard.call(asked, retry=True)) for _ in range(29)]
+        await asyncio.sleep(0.01)
+
+        trial.answers.set_exception(lost())
+
+        with pytest.raises(OutcomeUnknown):
+            await begun
+        for error in await asyncio.gather(*others, return_exceptions=True):
+            assert isinstance(error, BackendUnavailable)
+            assert "tried again in" in str(error)
+        assert asked.times == 0
+
+    async def test_one_that_does_not_end_in_time_is_not_waited_for_longer(
         self, guard: Guard
     ) -> None:
         trial = Trial()
         begun = asyncio.create_task(guard.call(trial, retry=True))
         await trial.begun.wait()
-        asked = Asked()
 
-        others = await asyncio.gather(
-            *(guard.call(asked, retry=False) for _ in range(29)), return_exceptions=True
-        )
+        with pytest.raises(BackendUnavailable, match="one is trying whether it is back"):
+            async with deadline(0.3):
+                await guard.call(Asked(), retry=True)
 
-        for error in others:
-            assert isinstance(error, BackendUnavailable)
-            assert error.retryable
-            assert str(error).endswith("the last calls failed; one is trying whether it is back")
-        assert asked.times == 0
         trial.answers.set_result("answer")
         assert await begun == "answer"
-        await asyncio.gather(*(guard.call(asked, retry=False) for _ in range(29)))
-        assert asked.times == 29
 
-    async def test_of_many_that_begin_at_once_one_asks(self, guard: Guard) -> None:
-        asked = Asked()
+    async def test_questions_of_one_call_find_out_together(self, guard: Guard) -> None:
+        """The first tries; were the second refused, the first would be given up, and so for ever."""
 
         async def slowly() -> str:
-            await asyncio.sleep(0.01)
-            return await asked()
+            await asyncio.sleep(0.05)
+            return "answer"
 
-        heard = await asyncio.gather(
-            *(guard.call(slowly, retry=True) for _ in range(30)), return_exceptions=True
-        )
+        heard = await together(guard.call(slowly, retry=True), guard.call(slowly, retry=True))
 
-        assert asked.times == 1
-        assert heard.count("answer") == 1
+        assert heard == ("answer", "answer")
+
+    async def test_what_lasts_on_purpose_keeps_nobody_waiting(self, guard: Guard) -> None:
+        trial = Trial()
+        begun = asyncio.create_task(guard.call(trial, retry=True, lasting=True))
+        await trial.begun.wait()
+
+        assert await guard.call(Asked(), retry=True) == "answer"
+        trial.answers.set_result("answer")
+        assert await begun == "answer"
 
     async def test_where_it_fails_the_circuit_opens_again_and_another_follows(
         self, guard: Guard
@@ -373,11 +402,13 @@ class TestTheTrial:
         begun = asyncio.create_task(guard.call(next_one, retry=True))
         await next_one.begun.wait()
 
-        with pytest.raises(BackendUnavailable, match="one is trying"):
-            await guard.call(Asked(), retry=True)
+        asked = Asked()
+        other = asyncio.create_task(guard.call(asked, retry=True))
+        await asyncio.sleep(0.01)
+        meanwhile = asked.times
         next_one.answers.set_result("answer")
-        assert await begun == "answer"
-        assert await guard.call(Asked(), retry=True) == "answer"
+
+        assert (await begun, await other, meanwhile) == ("answer", "answer", 0)
 
     async def test_where_it_had_no_time_the_next_call_is_one(self, guard: Guard) -> None:
         with pytest.raises(ToolError, match="no time left"):
