@@ -43,7 +43,7 @@ from mcp_server.policy.documents import (
     SubjectDocument,
     Visible,
 )
-from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable
+from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable, PolicyUndecided
 from mcp_server.redaction import (
     RedactedArguments,
     redact_arguments,
@@ -89,6 +89,13 @@ _ABSENT = Reason(
     message="there is no such tool, resource or prompt, or it is not available to you",
     rule="",
     solution="list what is available to you; ask an administrator for a role if something is missing",
+)
+# In the words of the policy itself, where its data is broken.
+_UNDECIDED = Reason(
+    code="undecided",
+    message="the policy could not decide",
+    rule="",
+    solution="ask an administrator to look at the policy's rules: one failed on this call",
 )
 _NO_COUNTERS = "rate limits cannot be counted at the moment; the call was not made, try again"
 
@@ -476,13 +483,13 @@ class Gate:
         """Return what could be allowed to the caller with some arguments.
 
         Raises:
-            NodeUnavailable: OPA does not answer.
+            NodeUnavailable: OPA does not answer; Refused: a rule failed.
         """
         call = Call(method=method, resource=Resource("server", self._node))
         try:
             return await self._policy.visible(self._question(caller, call))
         except PolicyUnavailable as error:
-            raise self._unavailable(error) from error
+            raise self._without_an_answer(error) from error
 
     async def standing(self, caller: Caller, call: Call) -> Standing:
         """Return where the caller stands: what it may do, and what is left of its limits.
@@ -491,7 +498,7 @@ class Gate:
 
         Raises:
             NodeUnavailable: OPA does not answer.
-            Refused: the counters cannot be read.
+            Refused: the counters cannot be read, or a rule failed.
         """
         question = self._question(caller, call)
         try:
@@ -501,7 +508,7 @@ class Gate:
             counts = await self._counters.peek(standing.charges)
             return await self._policy.standing(question, counts)
         except PolicyUnavailable as error:
-            raise self._unavailable(error) from error
+            raise self._without_an_answer(error) from error
         except CountersUnavailable as error:
             telemetry.log.warning("counters_unavailable", error=str(error))
             raise Refused(
@@ -603,9 +610,9 @@ class Gate:
                 raise Refused(admission.reasons, revision=admission.revision)
             return decision, tuple(admission.quota)
         except PolicyUnavailable as error:
-            refusal = self._unavailable(error)
+            refusal = self._without_an_answer(error)
             passage.effect, passage.reasons = "deny", refusal.reasons
-            await self._record_refusal(passage, "unavailable")
+            await self._record_refusal(passage, _OUTCOMES.get(type(refusal), "denied"))
             raise refusal from error
         except Limited:
             await self._record_refusal(passage, "limited")
@@ -743,7 +750,11 @@ class Gate:
         )
         return InternalError(caller.request_id, begun=begun)
 
-    def _unavailable(self, error: PolicyUnavailable) -> NodeUnavailable:
+    def _without_an_answer(self, error: PolicyUnavailable) -> Refused:
+        """Return the refusal; other nodes are asked only where they could answer otherwise."""
+        if isinstance(error, PolicyUndecided):
+            telemetry.log.error("policy_undecided", error=str(error))
+            return Refused([_UNDECIDED])
         telemetry.log.error("policy_unavailable", error=str(error))
         return NodeUnavailable(
             [_own_reason("policy_unavailable", _NODE_CANNOT_DECIDE)], retryable=True

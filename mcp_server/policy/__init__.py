@@ -16,7 +16,7 @@ from mcp_server.policy.documents import (
     Standing,
     Visible,
 )
-from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable
+from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable, PolicyUndecided
 
 __all__ = [
     "Action",
@@ -31,6 +31,7 @@ __all__ = [
     "Obligations",
     "PolicyEngine",
     "PolicyUnavailable",
+    "PolicyUndecided",
     "Quota",
     "Reason",
     "Resource",

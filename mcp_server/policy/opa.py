@@ -25,18 +25,27 @@ from mcp_server.policy.documents import (
 )
 from mcp_server.settings import PolicySettings
 
-__all__ = ["PolicyEngine", "PolicyUnavailable"]
+__all__ = ["PolicyEngine", "PolicyUnavailable", "PolicyUndecided"]
 
 _PACKAGE = "mcp.decision"
 # Without this a built-in that fails (a CIDR check on a malformed address) is undefined and passes on.
 _STRICT = {"strict-builtin-errors": "true"}
 _VISIBLE_CACHE_SIZE = 1024
+_LONGEST_FAULT = 500  # characters of what OPA says of a rule that failed
 
 _AnswerT = TypeVar("_AnswerT", Decision, Admission, Visible, Standing, Canary)
 
 
 class PolicyUnavailable(Exception):
     """OPA gave no usable answer; the request is denied. The message is for the log, not the client."""
+
+
+class PolicyUndecided(PolicyUnavailable):
+    """A rule failed on this question. Another node has the same rules, and fails as well."""
+
+
+class _RuleFailed(Exception):
+    """OPA's own words about a query that it could not evaluate."""
 
 
 class _SocketClient(AsyncOpaClient):  # type: ignore[misc] # the package ships no type information
@@ -52,7 +61,30 @@ class _SocketClient(AsyncOpaClient):  # type: ignore[misc] # the package ships n
             connector=self._connector,
             timeout=aiohttp.ClientTimeout(total=self.timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
+            raise_for_status=_look_for_a_fault,
         )
+
+
+async def _look_for_a_fault(response: aiohttp.ClientResponse) -> None:
+    """Keep what OPA says of a rule that failed; the library looks at the status alone.
+
+    Raises:
+        _RuleFailed: OPA answered, and could not evaluate the query for its input.
+    """
+    if response.status != 500:
+        return
+    said = await response.json()
+    faults = said.get("errors") if isinstance(said, dict) else None
+    if isinstance(faults, list) and faults:
+        raise _RuleFailed("; ".join(map(_fault, faults))[:_LONGEST_FAULT])
+
+
+def _fault(error: Any) -> str:
+    if not isinstance(error, dict):
+        return str(error)
+    location = error.get("location")
+    at = f"{location.get('file')}:{location.get('row')}: " if isinstance(location, dict) else ""
+    return f"{at}{error.get('message')}"
 
 
 class PolicyEngine:
@@ -68,6 +100,10 @@ class PolicyEngine:
         self._batches = Batches(self._query, self._query_batch)
         self._visible: OrderedDict[tuple[str, str], Visible] = OrderedDict()
         self.revision = ""
+        # From the start: of a series that begins with its first fault, no rate tells it.
+        for entry in ("decide", "admit", "visible", "standing", "canary"):
+            for effect in ("unavailable", "undecided"):
+                telemetry.DECISIONS.labels(entry, effect)
 
     async def start(self) -> None:
         """Open the connection pool (nothing is sent yet)."""
@@ -82,6 +118,7 @@ class PolicyEngine:
 
         Raises:
             PolicyUnavailable: no answer in time, or one that is not of the protocol.
+            PolicyUndecided: a rule failed on this question.
         """
         decision = await self._ask("decide", question.document(), Decision)
         telemetry.DECISIONS.labels("decide", decision.effect).inc()
@@ -169,6 +206,9 @@ class PolicyEngine:
                 body = await self._batches.ask(entry, document)
         except TimeoutError:
             raise _unavailable(entry, f"no answer within {self._timeout_s} s") from None
+        except _RuleFailed as failed:
+            telemetry.DECISIONS.labels(entry, "undecided").inc()
+            raise PolicyUndecided(f"OPA {entry}: {failed}") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _unavailable(entry, f"{type(error).__name__}: {error}") from error
         finally:

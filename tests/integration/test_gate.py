@@ -841,6 +841,18 @@ deny contains reasons.because(rego.metadata.chain(), []) if {
 	_available
 	input.action.properties.arguments.replicas > 50
 }
+
+# METADATA
+# title: A rule with a mistake
+# custom:
+#   code: unlucky
+#   message: not so many
+#   solution: ask for more
+deny contains reasons.because(rego.metadata.chain(), []) if {
+	_available
+	input.action.properties.arguments.replicas == 13
+	startswith(input.action.properties.arguments.replicas, "1")
+}
 """
 
 
@@ -887,6 +899,24 @@ class TestPoliciesOfAnAuthor:
         with pytest.raises(Refused) as refused:
             await gate.call_tool(caller(), "k8s_scale_deployment", arguments)
         assert [reason.code for reason in refused.value.reasons] == [code]
+
+    async def test_a_rule_that_fails_denies_that_call_and_is_no_outage(
+        self, gate: Gate, owner: asyncpg.Connection
+    ) -> None:
+        async def call(replicas: int) -> Any:
+            arguments = {"namespace": "staging", "replicas": replicas}
+            return await gate.call_tool(caller(), "k8s_scale_deployment", arguments)
+
+        # Some of them in one query.
+        found = await asyncio.gather(call(13), call(3), call(13), return_exceptions=True)
+
+        for refused in (found[0], found[2]):
+            assert type(refused) is Refused
+            assert [reason.code for reason in refused.reasons] == ["undecided"]
+            assert not refused.retryable
+        assert not isinstance(found[1], BaseException)
+        refused_rows = [row for row in await rows(owner) if row[1] == "deny"]
+        assert refused_rows == [("outcome", "deny", "denied")] * 2
 
     async def test_everyone_of_a_tenant_uses_up_its_limit_and_that_of_no_other(
         self, gate: Gate
