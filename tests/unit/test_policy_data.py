@@ -5,23 +5,16 @@ A change of policies/config that is meant belongs in the tables below as well.
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
-import sys
-import tarfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mcp_server.catalog_document import every_tool
 from mcp_server.policy.documents import (
@@ -31,26 +24,17 @@ from mcp_server.policy.documents import (
     Resource,
     SubjectDocument,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.policy_command import ROOT, copied_tree, load_policy, run_policy, write_example
 
 
 @pytest.fixture(scope="module", name="policy")
 def _policy() -> ModuleType:
-    loader = importlib.machinery.SourceFileLoader(
-        "policy_command", str(ROOT / "scripts" / "policy")
-    )
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    return load_policy()
 
 
 @pytest.fixture(name="tree")
 def _tree(policy: ModuleType, tmp_path: Path) -> Any:
-    shutil.copytree(ROOT / "policies", tmp_path / "policies")
-    return policy.Tree(tmp_path / "policies", policy.opa_binary(None))
+    return copied_tree(policy, tmp_path)
 
 
 def evaluate(tree: Any, query: str, document: Any, *options: str) -> Any:
@@ -59,23 +43,6 @@ def evaluate(tree: Any, query: str, document: Any, *options: str) -> Any:
     file.write_text(json.dumps(document))
     arguments = ("--format", "json", "--ignore", "capabilities.json", "--data", "policies")
     return json.loads(tree.must(query, "eval", *arguments, "--input", str(file), *options, query))
-
-
-def write_example(folder: Path) -> str:
-    """Write the files of the documentation's new package, not yet joined; return the page."""
-    page = (ROOT / "docs" / "policy-authoring.md").read_text()
-    files = re.findall(r"`(policies/[^`]+)`:\n\n```\w+\n(.*?)```", page, re.DOTALL)
-    assert len(files) == 4
-    for name, text in files:
-        (folder.parent / name).parent.mkdir(exist_ok=True)
-        (folder.parent / name).write_text(text)
-    return page
-
-
-def run_policy(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run scripts/policy in `folder`, as a reader of the documentation does."""
-    command = [sys.executable, str(ROOT / "scripts" / "policy"), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def shipped(area: str) -> Any:
@@ -402,84 +369,6 @@ class TestRefusals:
             tree.sing()
 
 
-class TestFolder:
-    """The folder of policies has any name; beside it may stand another one named `policies`."""
-
-    @pytest.fixture(name="acme")
-    def _acme(self, tmp_path: Path) -> Path:
-        return Path(shutil.copytree(ROOT / "policies", tmp_path / "own" / "acme-policies"))
-
-    @pytest.fixture(params=["alone", "beside good policies"])
-    def broken(self, request: pytest.FixtureRequest, acme: Path) -> Path:
-        """Policies named otherwise, in which everything is wrong."""
-        if request.param != "alone":
-            shutil.copytree(acme, acme.parent / "policies")
-        with (acme / "mcp" / "tenants" / "tenants.rego").open("a") as rules:
-            rules.write("ok  if input.subject.properties.tenent\n")
-        (acme / "config" / "network" / "data.yaml").write_text("allow: [10.0.0.0/33]\n")
-        (acme / "mcp" / "tenants" / "data.yaml").write_text("{}\n")
-        return acme
-
-    @pytest.mark.parametrize(
-        ("check", "said"),
-        [
-            ("check_places", "acme-policies/mcp/tenants/data.yaml: data stands in acme-policies/"),
-            ("check_types", " acme-policies/mcp/tenants/tenants.rego:"),
-            ("check_format", "opa fmt --write acme-policies`:\nacme-policies/mcp/tenants/ten"),
-            ("lint", "\nacme-policies/config/network/data.yaml: network.allow.0: "),
-            ("test", "acme-policies/mcp/tenants/tenants.rego:"),
-        ],
-    )
-    def test_what_is_checked_is_the_folder_that_is_given(
-        self, policy: ModuleType, broken: Path, check: str, said: str
-    ) -> None:
-        with (
-            pytest.raises(policy.Refused, match=re.escape(said)),
-            policy.tree_with(broken, {}, policy.opa_binary(None)) as tree,
-        ):
-            getattr(tree, check)()
-
-    def test_overrides_are_merged_into_the_folder_that_is_given(
-        self, policy: ModuleType, acme: Path
-    ) -> None:
-        overrides = {"network": {"allow": ["10.0.0.0/33"]}}
-        with (
-            pytest.raises(
-                policy.Refused, match=r"acme-policies/config/network/data\.yaml with opa_policy"
-            ),
-            policy.tree_with(acme, overrides, policy.opa_binary(None)) as tree,
-        ):
-            tree.lint()
-
-    def test_a_folder_that_is_not_there_is_named(self, policy: ModuleType, tmp_path: Path) -> None:
-        with (
-            pytest.raises(policy.Refused, match=r"There is no folder .*/absent\."),
-            policy.tree_with(tmp_path / "absent", {}, policy.opa_binary(None)),
-        ):
-            pass
-
-    def test_its_policies_are_the_ones_that_are_packed(self, acme: Path, tmp_path: Path) -> None:
-        shutil.copytree(acme, acme.parent / "policies")
-        limits = acme / "config" / "limits" / "data.yaml"
-        limits.write_text(limits.read_text().replace("limit: 1000", "limit: 4321"))
-        key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-        )
-        (tmp_path / "key.pem").write_bytes(key)
-
-        done = run_policy(
-            tmp_path,
-            *("--policies", "own/acme-policies", "build", "--out", "made"),
-            *("--signing-key", "key.pem", "--key-id", "k"),
-        )
-
-        assert done.returncode == 0, done.stderr
-        with tarfile.open(tmp_path / "made" / "bundle.tar.gz") as bundle:
-            data = bundle.extractfile("/data.json")
-            assert data is not None
-            assert json.load(data)["config"]["limits"]["global"]["limit"] == 4321
-
-
 class TestRevision:
     def test_a_tree_outside_of_git_is_named_after_its_content(
         self, policy: ModuleType, tree: Any
@@ -539,22 +428,6 @@ class TestBatch:
         told = evaluate(tree, query, document, "--profile", "--profile-limit", "0")
         evaluated = sum(expression["num_eval"] for expression in told["profile"])
         return told["result"][0]["expressions"][0]["value"], evaluated
-
-
-def test_the_package_of_the_documentation_fits(
-    policy: ModuleType, tree: Any, tmp_path: Path
-) -> None:
-    page = write_example(tree.folder)
-    (changes,) = re.findall(r"```diff\n(.*?)```", page, re.DOTALL)
-    subprocess.run(["git", "apply"], cwd=tmp_path, input=changes, text=True, check=True)
-    said: list[str] = []
-
-    policy.full_check(tree, said.append)
-
-    before = sum(
-        text.read_text().count("\ntest_") for text in (ROOT / "policies").rglob("*_test.rego")
-    )
-    assert said == [f"{before + 3} tests of the policies passed; coverage 100%"]
 
 
 class TestKeptBundles:
