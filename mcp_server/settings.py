@@ -141,7 +141,7 @@ class ListenSettings(_ListenerSettings):
 
 
 class TelemetrySettings(_ListenerSettings):
-    """The listener that Prometheus scrapes (`/metrics` only)."""
+    """The listener that Prometheus scrapes (`/metrics`) and `mcpctl probe` asks (`/status`)."""
 
     port: Port = 9464
 
