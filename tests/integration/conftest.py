@@ -111,10 +111,10 @@ def prometheus(workspace: Path, alertmanager: Alertmanager) -> Iterator[Promethe
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(workspace: Path, authority: Authority) -> Iterator[Cluster]:
-    """A Kubernetes cluster with one simulated node."""
-    with Cluster(workspace / "kubernetes", authority) as running:
+    """A Kubernetes cluster with one simulated node, and with what the tests of one file put into it."""
+    with Cluster(workspace / f"kubernetes{next(_numbers)}", authority) as running:
         yield running
 
 

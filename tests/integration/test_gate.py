@@ -141,6 +141,7 @@ async def bench(
     audit = AuditStore(database)
     await policy.start()
     await audit.start()
+    await until_up(audit)
     await counters.probe()
     yield Bench(policy, counters, audit)
     await audit.stop()
@@ -160,11 +161,20 @@ async def rows(owner: asyncpg.Connection) -> list[tuple[str, str, str | None]]:
 
 async def until_down(audit: AuditStore) -> None:
     """Wait until the store knows that PostgreSQL is away."""
+    await _until(audit, healthy=False)
+
+
+async def until_up(audit: AuditStore) -> None:
+    """Wait until the store knows that PostgreSQL is there: it may need more than one look."""
+    await _until(audit, healthy=True)
+
+
+async def _until(audit: AuditStore, *, healthy: bool) -> None:
     for _ in range(200):
-        if not audit.healthy:
+        if audit.healthy == healthy:
             return
         await asyncio.sleep(0.05)
-    raise AssertionError("the audit store still believes in PostgreSQL")
+    raise AssertionError(f"the audit store stays {'closed' if healthy else 'open'}")
 
 
 async def test_the_intent_is_committed_before_the_change_is_made(
