@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,11 @@ from mcp_server.catalog_document import every_tool
 from mcp_server.masking import MASK
 from mcp_server.tools.catalog import Arguments, Result, Tool
 from mcp_server.tools.schemas import argument_schema, elsewhere, plain, result_schema
+from mcp_server.transports.mcp import instructions
 from tests.integration.results import hold
+
+TOLD_ONCE = {"all_namespaces", "cluster", "cursor", "fields", "limit", "namespace"}
+"""Arguments of many tools, which the instructions of the server describe."""
 
 
 class Panel(Arguments):
@@ -300,9 +305,15 @@ def test_what_a_list_of_tools_does_not_describe_is_known_by_its_name() -> None:
         if not argument.keys() & {"description", "examples"}
     }
 
-    told_once = {"all_namespaces", "cluster", "cursor", "fields", "limit", "namespace"}
-    assert undescribed - told_once == {
+    assert undescribed - TOLD_ONCE == {
         *("asset_id", "asset_type", "deployment", "environment", "max_nodes", "name_prefix"),
         *("panels", "panels[].title", "panels[].type", "pod_name", "reason", "replicas"),
         *("severity", "status", "title", "type"),
     }
+
+
+@pytest.mark.parametrize("argument", sorted(TOLD_ONCE))
+def test_the_instructions_tell_of_arguments_that_no_tool_describes(argument: str) -> None:
+    told = instructions(["k8s", "monitoring", "cmdb"])
+
+    assert re.search(rf"\b{argument}\b", told)

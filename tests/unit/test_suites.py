@@ -111,6 +111,17 @@ def test_what_passed_is_only_counted(suites: ModuleType, report: Path) -> None:
     assert lines[-2:] == ["a step" + " " * 26 + "1       0        0        1", "1 passed, 0 failed"]
 
 
+def test_what_tests_measured_is_told_before_the_count(suites: ModuleType, report: Path) -> None:
+    measured = '<properties><property name="pods" value="5 ms"/></properties>'
+    report.write_text(
+        f'<testsuite tests="1"><testcase name="test_it">{measured}</testcase></testsuite>'
+    )
+
+    lines = end_of(suites, report, status=0, report=True)
+
+    assert lines[-3:] == ["pods: 5 ms", "", "1 passed, 0 failed"]
+
+
 def test_a_test_suite_without_a_test_has_failed(suites: ModuleType, report: Path) -> None:
     lines = end_of(suites, report, status=0, output="collected 0 items", report=True)
 
