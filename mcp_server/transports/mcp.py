@@ -123,7 +123,7 @@ class McpDoor:
 
     async def _decide(self, ctx: _Context, call_next: CallNext) -> HandlerResult:
         """Ask for every method; the handlers of those that name a thing ask themselves, with more."""
-        # A notification has no handler here, so there is nothing to permit.
+        # A notification has no handler here, so there is nothing to permit (docs/policy-authoring.md).
         if ctx.request_id is None or ctx.method in _HANDLERS_ASK:
             return await call_next(ctx)
         method = ctx.method if ctx.method in SPEC_CLIENT_METHODS else ctx.method[:_MAX_METHOD]
