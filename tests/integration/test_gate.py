@@ -263,7 +263,7 @@ async def test_an_argument_too_long_to_be_searched_is_withheld_decided_and_recor
     row = await owner.fetchrow(
         "SELECT effect, outcome, length(arguments::text) AS size, judged FROM audit.events"
     )
-    assert (row["effect"], row["outcome"]) == ("deny", "unavailable")
+    assert (row["effect"], row["outcome"]) == ("deny", "denied")
     assert row["size"] <= 17 * 1024
     assert json.loads(row["judged"])["withheld"] == ["/note", "/password"]
 
