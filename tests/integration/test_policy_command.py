@@ -18,17 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.policy_command import ROOT, copied_tree, load_policy, run_policy, write_example
-
-
-@pytest.fixture(scope="module", name="policy")
-def _policy() -> ModuleType:
-    return load_policy()
-
-
-@pytest.fixture(name="tree")
-def _tree(policy: ModuleType, tmp_path: Path) -> Any:
-    return copied_tree(policy, tmp_path)
+from tests.policy_command import ROOT, run_policy, write_example
 
 
 class TestFolder:

@@ -65,18 +65,23 @@ class Text(Result):
     text: str
 
 
-TEXT: Tool[Any, Any] = Tool(
-    name="test:text",
-    title="",
-    description="",
-    permission="p",
-    arguments=Arguments,
-    result=Text,
-    run=_never,
-    read_only=True,
-    source="the test",
-    render=lambda result: str(result["text"]),
-)
+def tool_of_one(result: type[Result], field: str) -> Tool[Any, Any]:
+    """Return a tool whose result is no list, told by one field of it."""
+    return Tool(
+        name="test:one",
+        title="",
+        description="",
+        permission="p",
+        arguments=Arguments,
+        result=result,
+        run=_never,
+        read_only=True,
+        source="the test",
+        render=lambda shown: str(shown[field]),
+    )
+
+
+TEXT = tool_of_one(Text, "text")
 
 
 def page(*rows: Row, total: int | None = None) -> Rows:
@@ -243,18 +248,7 @@ def test_one_row_above_the_budget_is_an_error_that_names_the_fields() -> None:
 
 
 def test_what_is_no_list_and_too_large_is_an_error() -> None:
-    tool: Tool[Any, Any] = Tool(
-        name="test:one",
-        title="",
-        description="",
-        permission="p",
-        arguments=Arguments,
-        result=Row,
-        run=_never,
-        read_only=True,
-        source="the test",
-        render=lambda row: str(row["name"]),
-    )
+    tool = tool_of_one(Row, "name")
 
     assert present(tool, Arguments(), Row(name="fine")).text.splitlines()[1] == "fine"
     with pytest.raises(ToolError, match="larger than 64 KiB"):
