@@ -33,6 +33,9 @@ def clone(tmp_path: Path) -> Path:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
     programs = tmp_path / ".venv/bin"
     programs.mkdir(parents=True)
+    (tmp_path / ".venv/lib/python3.11/site-packages/ansible_mitogen/plugins/strategy").mkdir(
+        parents=True
+    )
     for name in ("mcpctl", "ansible-inventory"):
         (programs / name).symlink_to(Path(sys.executable).with_name(name))
     return tmp_path
