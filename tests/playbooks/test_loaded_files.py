@@ -11,7 +11,7 @@ import yaml
 
 from tests.plays import LOCAL, ROOT, run_play
 
-ROLES = ["mcp_server", "nginx", "node_exporter", "opa", "postgres", "prometheus", "redis"]
+ROLES = ["base", "mcp_server", "nginx", "node_exporter", "opa", "postgres", "prometheus", "redis"]
 
 
 class Service:
