@@ -376,7 +376,11 @@ def _alerts_of(known: Mapping[str, str]) -> dict[str, Any]:
     severity, alert = known.get("severity"), known.get("alert")
     return {
         **({} if severity is None else {"severity": severity}),
-        **({} if alert is None else {"matchers": [f"alertname={json.dumps(alert)}"]}),
+        **(
+            {}
+            if alert is None
+            else {"matchers": [f"alertname={json.dumps(alert, ensure_ascii=False)}"]}
+        ),
     }
 
 

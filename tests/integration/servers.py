@@ -836,6 +836,15 @@ class Alertmanager(Server):
         )
         urllib.request.urlopen(request, timeout=5).close()
 
+    def post(self, **labels: str) -> None:
+        """Raise an alert as another sender than Prometheus does."""
+        request = urllib.request.Request(
+            f"{self.url}/api/v2/alerts",
+            json.dumps([{"labels": labels}]).encode(),
+            {"Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(request, timeout=5).close()
+
     def alerts(self) -> list[str]:
         """Return the names of the alerts, silenced ones included."""
         with urllib.request.urlopen(f"{self.url}/api/v2/alerts", timeout=5) as answer:

@@ -47,7 +47,7 @@ JUDGED_BY_THE_TOOL: list[tuple[str, dict[str, Any], str]] = [
     ("monitoring_query_metrics", {"query": "up", "cursor": "garbage"}, "cursor: this is not a"),
     ("monitoring_query_metrics", {"query": "up", "instant": True, "start": "1"}, "start: an inst"),
     ("monitoring_list_metrics", {"cursor": "garbage"}, "cursor: this is not a cursor"),
-    ("monitoring_get_alerts", {"matchers": ["a b"]}, "matchers: 'a b' is not a label, one of"),
+    ("monitoring_get_alerts", {"matchers": ["a b"]}, "matchers: 'a b', character 3 ('b'): "),
     (
         "monitoring_health_check",
         {"service": "a", "namespace": "development", "cluster": "nope"},

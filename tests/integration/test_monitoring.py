@@ -47,10 +47,12 @@ def _rule(name: str, *, severity: str = "warning", hold: str = "0s", **labels: s
     }
 
 
+# A label's value that needs escapes in a matcher.
+PATH = 'C:\\new\t"x"\n \\té'
 RULES = [
     _rule("Loud", severity="critical", instance="a:1"),
     _rule("Loud", severity="critical", instance="b:1"),
-    _rule("Quiet"),
+    _rule("Quiet", path=PATH),
     _rule("Consequence"),
     _rule("Waiting", hold="1h"),
     _rule("Relabeled", replica="r1"),
@@ -352,6 +354,11 @@ class TestAlerts:
                 {"Relabeled"},
             ),
             ({"matchers": ["job=nobody"]}, set()),
+            ({"matchers": ["job='shop'", "instance=`a:1`"]}, {"Loud"}),
+            (
+                {"matchers": ['{severity="warning", instance!~"b.*", alertname=~`.*Relabeled`}']},
+                {"Relabeled", "QuietRelabeled"},
+            ),
         ],
     )
     async def test_alerts_are_chosen(
@@ -379,6 +386,29 @@ class TestAlerts:
         self, client: LegacyClient
     ) -> None:
         assert "refused" in await refusal(client, "get_alerts", matchers=["job=~("])
+
+    async def test_no_alert_is_found_for_what_is_no_matcher(self, client: LegacyClient) -> None:
+        told = await refusal(client, "get_alerts", matchers=["severity=critical", 'job=="shop"'])
+
+        assert told.startswith(
+            """Invalid arguments: matchers: 'job=="shop"', character 5 ('='): expected a value"""
+        )
+
+    async def test_both_systems_read_a_value_as_it_was_meant(
+        self, workspace: Path, own_prometheus: Prometheus
+    ) -> None:
+        written = r"""path='C:\\new\t"x"\n \\t\xc3\xa9'"""
+        alertmanager = Alertmanager(workspace / "matchers-alertmanager")
+        alertmanager.start()
+        try:
+            alertmanager.post(alertname="OfAnother", path=PATH)
+            found = await run(
+                "get_alerts", own_prometheus.url, alertmanager.url, matchers=[written]
+            )
+        finally:
+            alertmanager.stop()
+
+        assert {each.name for each in found.alerts} == {"OfAnother", "Quiet"}
 
 
 class TestHealth:

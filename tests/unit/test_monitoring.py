@@ -99,21 +99,75 @@ def test_the_chosen_step_holds_the_points_and_ends_at_the_end(span_s: int, most:
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        (
-            ['job="x"', " a != b ", "c=~d.*", 'e!~"f|g"'],
-            ['job="x"', 'a!="b"', 'c=~"d.*"', 'e!~"f|g"'],
-        ),
-        (['job=x"} or vector(1)'], ['job="x\\"} or vector(1)"']),
+        ("job=api", ['job="api"']),
+        (" a != b ", ['a!="b"']),
+        ("c=~db-.*", ['c=~"db-.*"']),
+        ("d=~(", ['d=~"("']),
+        ('e!~"f|g"', ['e!~"f|g"']),
+        ('f=""', ['f=""']),
+        # The three kinds of quotes.
+        ("job='api'", ['job="api"']),
+        ("job=`api`", ['job="api"']),
+        (r"""a='"hi" \'no\''""", [r"""a="\"hi\" 'no'" """.strip()]),
+        (r"""a="\"hi\" 'no'" """, [r"""a="\"hi\" 'no'" """.strip()]),
+        (r"a=`\d+\`", [r'a="\\d+\\"']),
+        ("a=`two\nlines`", [r'a="two\nlines"']),
+        (r'a="\x41\101\u00e9\U0001F600\xc3\xa9"', ['a="AAé😀é"']),
+        (r'a="\a\b\f\n\r\t\v\\"', ['a="\a\b\f\\n\r\t\v\\\\"']),
+        # Names of labels that are not plain.
+        ('{"my.label"="x"}', ['"my.label"="x"']),
+        ("my.label=x", ['"my.label"="x"']),
+        ("'größe'=`1`", ['"größe"="1"']),
+        ('"job"="x"', ['job="x"']),
+        # Several, as in a selector.
+        ('{job="a", severity!=info,}', ['job="a"', 'severity!="info"']),
+        ("job=a,b=c", ['job="a"', 'b="c"']),
     ],
 )
-def test_matchers_are_quoted_again(asked: list[str], expected: list[str]) -> None:
-    assert matchers_of(asked) == expected
+def test_matchers_are_read_as_prometheus_and_alertmanager_read_them(
+    asked: str, expected: list[str]
+) -> None:
+    assert matchers_of([asked]) == expected
 
 
-@pytest.mark.parametrize("asked", [["job"], ["1a=b"], ['a="b'], ["a-b=c"]])
-def test_what_is_no_matcher_is_refused(asked: list[str]) -> None:
-    with pytest.raises(InvalidArguments, match="matchers: "):
-        matchers_of(asked)
+@pytest.mark.parametrize(
+    ("asked", "place", "says"),
+    [
+        ("", "1 (the end)", "expected the name of a label"),
+        ("{}", "2 ('}')", "expected the name of a label"),
+        ("=b", "1 ('=')", "expected the name of a label"),
+        ('""=b', "3 ('=')", "the name of the label is empty"),
+        ("job", "4 (the end)", "expected one of = != =~ !~"),
+        ("a b", "3 ('b')", "expected one of = != =~ !~"),
+        ('{"up"}', "6 ('}')", "expected one of = != =~ !~"),
+        ("a=", "3 (the end)", 'expected a value (an empty one is "")'),
+        ('job=="api"', "5 ('=')", 'expected a value (an empty one is "")'),
+        ("a=~=b", "4 ('=')", 'expected a value (an empty one is "")'),
+        ('a="b', "3 ('\"')", "a quote that is not closed"),
+        ("a=b'c", '4 ("\'")', "expected a comma or the end"),
+        ("a=High CPU", "8 ('C')", "expected a comma or the end"),
+        ('a=x"} or vector(1)', "4 ('\"')", "expected a comma or the end"),
+        ("{a=b", "5 (the end)", "expected a comma or }"),
+        ("{a=b} c", "7 ('c')", "expected the end"),
+        ("a=b}", "4 ('}')", "expected a comma or the end"),
+        ('a="b\nc"', "3 ('\"')", "a quote that is not closed"),
+        (r'a = "\z"', "5 ('\"')", "an escape that Go does not have"),
+        (r"""a="\'\"""", "3 ('\"')", "a quote that is not closed"),
+        (r"""a="\'" """, "3 ('\"')", "an escape that Go does not have"),
+        (r'a="\xff"', "3 ('\"')", "bytes that are not UTF-8"),
+        (r'a="\ud83d\ude00"', "3 ('\"')", "an escape that Go does not have"),
+        (r'a="\U00110000"', "3 ('\"')", "an escape that Go does not have"),
+        (r'a="\777"', "3 ('\"')", "an escape that Go does not have"),
+        (r'a="\x4"', "3 ('\"')", "an escape that Go does not have"),
+    ],
+)
+def test_what_is_no_matcher_is_refused_with_the_place(asked: str, place: str, says: str) -> None:
+    with pytest.raises(InvalidArguments) as refused:
+        matchers_of(["job=api", asked])
+
+    assert f"character {place}: " in str(refused.value)
+    assert says in str(refused.value)
+    assert str(refused.value).startswith("matchers: ")
 
 
 def test_a_long_matcher_that_is_none_is_told_in_few_words() -> None:

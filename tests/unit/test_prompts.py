@@ -125,7 +125,11 @@ def test_what_a_prompt_takes_its_tool_takes(
         return
 
     known = {name: text for name, text in REQUIRED.items() if name in meant.arguments.model_fields}
-    sent = [f"alertname={json.dumps(value)}"] if of_tool[1] == "matchers" else value
+    sent = (
+        [f"alertname={json.dumps(value, ensure_ascii=False)}"]
+        if of_tool[1] == "matchers"
+        else value
+    )
     meant.parse({**known, of_tool[1]: sent})
 
 

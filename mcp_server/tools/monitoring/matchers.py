@@ -1,49 +1,140 @@
-"""Label matchers, as Prometheus and Alertmanager write them."""
+"""Label matchers, as Prometheus and Alertmanager write them.
+
+The syntax is Alertmanager's with UTF-8 label names
+(https://prometheus.io/docs/alerting/latest/configuration/#matcher); quotes are the three of Prometheus
+(https://prometheus.io/docs/prometheus/latest/querying/basics/#string-literals).
+"""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mcp_server.tools.faults import InvalidArguments
 from mcp_server.tools.text import clipped
 
 __all__ = ["LONGEST_MATCHER", "MOST_MATCHERS", "matchers_of"]
 
-_MATCHER = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(=~|!~|!=|=)\s*(.*?)\s*", re.DOTALL)
 MOST_MATCHERS = 20
 LONGEST_MATCHER = 1024
 _MOST_SHOWN = 200
+
+_BLANKS = re.compile(r"\s*")
+_OPEN, _CLOSE, _COMMA, _END = map(re.compile, (r"\{", r"\}", ",", r"\Z"))
+_OPERATOR = re.compile(r"=~|!~|!=|=")
+# In quotes, or of other characters than those that have a meaning.
+_WORD = re.compile(r"""(["'])(?:(?!\1)[^\\\n]|\\.)*\1|`[^`]*`|[^\s{}!=~,\\"'`]+""")
+_QUOTES = ("'", '"', "`")
+# Of Go: \x and octal numbers are bytes of UTF-8, \u and \U are code points.
+_ESCAPE = re.compile(rb"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|[0-7]{3}|.)")
+_LETTERS = dict(zip(b"abfnrtv\\", b"\a\b\f\n\r\t\v\\", strict=True))
+# PromQL takes any other name in quotes only.
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def matchers_of(asked: Sequence[str]) -> list[str]:
     """Return matchers in the form that both systems read: `label op "value"`.
 
     Args:
-        asked: matchers such as `job=~"api.*"`, with or without quotes.
+        asked: texts with one matcher each, such as `job=~"api.*"`, or with several, such as
+            `{job="api", "service.name"!="web"}`.
 
     Raises:
-        InvalidArguments: one is none.
+        InvalidArguments: a text is something else, or there are more than 20 matchers.
     """
-    return [_normal(matcher) for matcher in asked]
+    found = [matcher for text in asked for matcher in _Reader(text).matchers()]
+    if len(found) > MOST_MATCHERS:
+        raise InvalidArguments(f"matchers: {len(found)} matchers; at most {MOST_MATCHERS}")
+    return found
 
 
-def _normal(matcher: str) -> str:
-    shown = repr(clipped(matcher, _MOST_SHOWN))
-    match = _MATCHER.fullmatch(matcher)
-    if match is None:
-        raise InvalidArguments(
-            f"matchers: {shown} is not a label, one of = != =~ !~, and a value, such as "
-            'job="api" or instance=~"db-.*"'
-        )
-    label, operator, value = match.groups()
-    if value.startswith('"'):
+class _Reader:
+    """Reads one text from its beginning to its end."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+
+    def matchers(self) -> Iterator[str]:
+        """Yield the matchers of the text, at least one.
+
+        Raises:
+            InvalidArguments: the text is something else.
+        """
+        last, last_in_words = (_CLOSE, "}") if self._next(_OPEN) else (_END, "the end")
+        while True:
+            name = self._word("the name of a label")
+            if not name:
+                raise self._fault("the name of the label is empty")
+            operator = self._next(_OPERATOR)
+            if operator is None:
+                raise self._fault("expected one of = != =~ !~")
+            value = self._word('a value (an empty one is "")')
+            label = name if _PLAIN_NAME.fullmatch(name) else _quoted(name)
+            yield f"{label}{operator}{_quoted(value)}"
+            comma = self._next(_COMMA)
+            if self._next(last) is not None:
+                break
+            if comma is None:
+                raise self._fault(f"expected a comma or {last_in_words}")
+        if self._next(_END) is None:
+            raise self._fault("expected the end")
+
+    def _next(self, pattern: re.Pattern[str]) -> str | None:
+        """Return what matches behind blanks and go on behind it; None: nothing does."""
+        blanks = _BLANKS.match(self._text, self._at)
+        self._at = blanks.end() if blanks else self._at
+        match = pattern.match(self._text, self._at)
+        if match is None:
+            return None
+        self._at = match.end()
+        return match[0]
+
+    def _word(self, expected: str) -> str:
+        word = self._next(_WORD)
+        if word is None:
+            unclosed = self._text[self._at : self._at + 1] in _QUOTES
+            raise self._fault("a quote that is not closed" if unclosed else f"expected {expected}")
         try:
-            value = json.loads(value)
-        except ValueError:
-            raise InvalidArguments(
-                f"matchers: the quotes or escapes of {shown} are not right"
-            ) from None
-    # The escapes of JSON are read alike by Go, in which both systems are written.
-    return f"{label}{operator}{json.dumps(value, ensure_ascii=False)}"
+            return _unquoted(word) if word[0] in _QUOTES else word
+        except ValueError as error:
+            self._at -= len(word)
+            raise self._fault(str(error)) from None
+
+    def _fault(self, says: str) -> InvalidArguments:
+        found = repr(self._text[self._at]) if self._at < len(self._text) else "the end"
+        return InvalidArguments(
+            f"matchers: {clipped(self._text, _MOST_SHOWN)!r}, character {self._at + 1} ({found}): "
+            f'{says}; a matcher is such as job="api" or "service.name"=~"db-.*"'
+        )
+
+
+def _unquoted(word: str) -> str:
+    """Return what a text in quotes means.
+
+    Raises:
+        ValueError: an escape is none of Go, or the bytes that escapes give are not UTF-8.
+    """
+    quote, inner = word[0], word[1:-1]
+    if quote == "`":
+        return inner
+
+    def meaning(escape: re.Match[bytes]) -> bytes:
+        code = escape[0][1:]
+        if len(code) > 1:
+            if code[0] in b"uU":
+                return chr(int(code[1:], 16)).encode()
+            return bytes([int(code[1:], 16) if code[0] in b"x" else int(code, 8)])
+        if code == quote.encode():
+            return code
+        return bytes([_LETTERS[code[0]]])
+
+    try:
+        return _ESCAPE.sub(meaning, inner.encode()).decode()
+    except (LookupError, ValueError):
+        raise ValueError("an escape that Go does not have, or bytes that are not UTF-8") from None
+
+
+def _quoted(text: str) -> str:
+    # No more escapes than needed: Alertmanager's older parser, which it still asks, reads no others.
+    return '"' + text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") + '"'
