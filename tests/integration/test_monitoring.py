@@ -219,6 +219,38 @@ class TestQueries:
         assert samples[0] == [PAST, 1.0]
         assert samples[-1] == [PAST + 240, 5.0]
 
+    @pytest.mark.parametrize("time_range", [None, "1m"])
+    async def test_infinities_and_nan_have_the_spelling_of_prometheus(
+        self, client: LegacyClient, time_range: str | None
+    ) -> None:
+        query = " or ".join(
+            f'label_replace(vector({number}), "n", "{number}", "", "")'
+            for number in ("Inf", "-Inf", "NaN", 1)
+        )
+        how = {"instant": True} if time_range is None else {"time_range": time_range}
+
+        # The answer is held against the published schema as well.
+        answer = await client.call(
+            "monitoring_query_metrics", {"query": query, "samples": True, **how}
+        )
+
+        found = answer["result"]["structuredContent"]
+        told = {
+            each["labels"]["n"]: (each["value"], each["min"], each["max"], each["avg"])
+            for each in found["series"]
+        }
+        assert told == {
+            "Inf": ("+Inf",) * 4,
+            "1": (1.0,) * 4,
+            "-Inf": ("-Inf",) * 4,
+            "NaN": ("NaN",) * 4,
+        }
+        assert [sample[1] for sample in found["series"][-1]["samples"]][-1] == "NaN"
+        lines = answer["result"]["content"][0]["text"].splitlines()
+        assert [line.split(" | ")[1] for line in lines if line.startswith("n=")] == [
+            *("+Inf", "1", "-Inf", "NaN")
+        ]
+
     async def test_a_week_has_at_most_500_points(self, client: LegacyClient) -> None:
         found = await ask(client, "query_metrics", query="vector(1)", time_range="7d")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ from mcp_server.tools.monitoring.prometheus import (
     _answer,
     _of_one_request,
 )
-from mcp_server.tools.monitoring.timerange import Window, evaluation, window
+from mcp_server.tools.monitoring.timerange import Window, evaluation, instant, window
 
 NOW = 1_800_000_000.0
 
@@ -82,6 +83,20 @@ def test_a_window_that_cannot_be_asked_for_is_explained(
 ) -> None:
     with pytest.raises(InvalidArguments, match=re.escape(said)):
         window(time_range, start, end, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "1769860800",
+        "2026-01-31T12:00:00Z",
+        "2026-01-31t12:00:00z",
+        "2026-01-31 12:00:00z",
+        "2026-01-31t13:30:00.000+01:30",
+    ],
+)
+def test_a_time_is_rfc_3339_in_any_case_or_unix_seconds(when: str) -> None:
+    assert instant("start", when) == 1769860800
 
 
 @pytest.mark.parametrize("span_s", [1, 5, 300, 499, 500, 501, 3600, 86400, 92 * 86400, 366 * 86400])
@@ -377,6 +392,32 @@ def test_a_native_histogram_is_counted_and_has_no_value() -> None:
 
     assert answer.notes == ("w", "i")
     assert (row.value, row.points, row.min, row.samples) == (None, 2, None, [])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((1.0, 3.0), (3.0, 1.0, 3.0, 2.0)),
+        ((math.nan, 1.0, 3.0), (3.0, 1.0, 3.0, 2.0)),
+        ((1.0, math.nan), ("NaN", 1.0, 1.0, 1.0)),
+        ((math.nan,), ("NaN", "NaN", "NaN", "NaN")),
+        ((1.0, math.inf), ("+Inf", 1.0, "+Inf", "+Inf")),
+        ((1.0, -math.inf), ("-Inf", "-Inf", 1.0, "-Inf")),
+        ((math.inf, -math.inf, 0.0), (0.0, "-Inf", "+Inf", "NaN")),
+        ((1.7e308, 1.7e308), (1.7e308, 1.7e308, 1.7e308, 1.7e308)),
+    ],
+)
+def test_infinities_and_nan_are_told_apart(
+    values: tuple[float, ...], expected: tuple[Any, ...]
+) -> None:
+    row = _row(TimeSeries({}, tuple(enumerate(values)), 0), samples=True)
+
+    assert (row.value, row.min, row.max, row.avg) == expected
+    assert row.samples is not None
+    spelled = [float(sample[1]) for sample in row.samples]
+    assert spelled == pytest.approx(values, nan_ok=True)
+    # What a client reads is JSON.
+    assert json.loads(row.model_dump_json(), parse_constant=pytest.fail)["value"] == expected[0]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -31,7 +31,6 @@ from mcp_server.tools.monitoring.prometheus import (
     QueryRefused,
     QueryTooExpensive,
     TimeSeries,
-    finite,
 )
 from mcp_server.tools.monitoring.timerange import (
     MAX_POINTS,
@@ -89,18 +88,22 @@ class _Place(Cursor):
     after: Annotated[int, Field(ge=0, lt=2**31)]
 
 
+# JSON has no numbers for these (RFC 8259, section 6): they are spelled as Prometheus does.
+Number = float | Literal["+Inf", "-Inf", "NaN"]
+
+
 class Series(Result):
-    """One time series."""
+    """One time series; `min`, `max` and `avg` pass over NaN where there are other values."""
 
     labels: dict[str, str]
-    value: float | None
-    """The latest value; None where it is NaN, infinite or a native histogram."""
+    value: Number | None
+    """The latest value; None where it is a native histogram."""
     points: int
     """How many points the range holds."""
-    min: float | None
-    max: float | None
-    avg: float | None
-    samples: list[list[float | None]] | None = None
+    min: Number | None
+    max: Number | None
+    avg: Number | None
+    samples: list[list[Number]] | None = None
     """Unix seconds and value of each point, where asked for."""
 
 
@@ -362,16 +365,29 @@ def _rows(found: Iterable[TimeSeries], page: slice, *, samples: bool) -> list[Se
 
 
 def _row(series: TimeSeries, *, samples: bool) -> Series:
-    values = [value for _, value in series.points if math.isfinite(value)]
+    values = [value for _, value in series.points]
+    known = [value for value in values if not math.isnan(value)] or values
     return Series(
         labels=dict(series.labels),
-        value=finite(series.points[-1][1]) if series.points else None,
+        value=_number(values[-1]) if values else None,
         points=len(series.points) + series.histograms,
-        min=min(values, default=None),
-        max=max(values, default=None),
-        avg=finite(math.fsum(value / len(values) for value in values)) if values else None,
-        samples=[[when, finite(value)] for when, value in series.points] if samples else None,
+        min=_number(min(known)) if known else None,
+        max=_number(max(known)) if known else None,
+        avg=_number(_mean(known)) if known else None,
+        samples=[[when, _number(value)] for when, value in series.points] if samples else None,
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    # Exact for finite values, and an error for both infinities together, the sum of which is NaN.
+    add = math.fsum if all(map(math.isfinite, values)) else sum
+    return add(value / len(values) for value in values)
+
+
+def _number(value: float) -> Number:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
 
 
 def _warnings(answer: Answer, found: Sequence[TimeSeries]) -> tuple[str, ...]:

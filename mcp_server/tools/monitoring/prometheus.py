@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import math
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,6 @@ __all__ = [
     "QueryRefused",
     "QueryTooExpensive",
     "TimeSeries",
-    "finite",
 ]
 
 _KEPT_S = 60.0
@@ -357,8 +355,3 @@ def _series(found: Mapping[str, Any]) -> TimeSeries:
         points=tuple((float(when), float(value)) for when, value in points),
         histograms=len(histograms),
     )
-
-
-def finite(value: float) -> float | None:
-    """Return a value as JSON can hold it: None for NaN and the infinities."""
-    return value if math.isfinite(value) else None

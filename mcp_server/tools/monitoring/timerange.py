@@ -72,7 +72,8 @@ def instant(name: str, when: str) -> float:
         time_s = float(when)
     except ValueError:
         try:
-            moment = datetime.fromisoformat(when)
+            # Its letters may be small (RFC 3339, section 5.6), which Python does not read.
+            moment = datetime.fromisoformat(when.upper())
         except ValueError:
             moment = None
         if moment is None or moment.tzinfo is None:
