@@ -195,6 +195,9 @@ async def test_an_answer_of_more_than_32_mib_is_cut_off(rest: Rest, tools: Tools
         ({"version": 0}, "items.0.version: Input should be greater than or equal to 1"),
         ({"last_updated": "2026-11-01T00:00:00"}, "items.0.last_updated: "),
         ({"ip_address": "nowhere"}, "items.0.ip_address: "),
+        ({"ip_address": True}, "items.0.ip_address: must be text with an IPv4 or IPv6 address"),
+        ({"ip_address": 1}, "items.0.ip_address: must be text with an IPv4 or IPv6 address"),
+        ({"last_updated": "1700000000"}, "items.0.last_updated: must be text with an RFC 3339"),
         ({"id": None}, "items.0.id: Input should be a valid string"),
     ],
 )

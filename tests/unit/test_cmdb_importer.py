@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from mcp_server.tools.cmdb.importer import (
     report_text,
 )
 from mcp_server.tools.cmdb.model import AssetStatus, AssetType, Environment
+
+_NO_ADDRESSES: list[object] = [True, False, 0, 1, 2**100, 1.5, [1], "fe80::1%eth0"]
+_NO_TIMES: list[object] = [True, 1, 1.5, 1700000000, "1700000000", "2026", "soon", []]
 
 
 def _row(**changes: Any) -> dict[str, Any]:
@@ -100,6 +104,26 @@ class TestJson:
             (_row(type="router"), "('a'): type: Input should be 'server', 'database' or"),
             (_row(environment="production"), "('a'): environment: Input should be 'prod'"),
             (_row(ip_address="10.0.0.256"), "('a'): ip_address: value is not a valid"),
+            *(
+                (
+                    _row(ip_address=value),
+                    "('a'): ip_address: must be text with an IPv4 or IPv6 addr",
+                )
+                for value in _NO_ADDRESSES
+            ),
+            *(
+                (
+                    _row(last_updated=value),
+                    "('a'): last_updated: must be text with an RFC 3339 time",
+                )
+                for value in _NO_TIMES
+            ),
+            *(
+                (_row(**{field: value}), f"('a'): {field}: Input should be ")
+                for field in ("name", "type", "environment", "status", "owner", "attributes")
+                for value in (True, 1)
+            ),
+            (_row(tenant=True), "('a'): tenant: Input should be a valid string"),
             (_row(name=""), "('a'): name: String should have at least 1 character"),
             (_row(colour="red"), "('a'): colour: unknown field; known are attributes, environ"),
             (_row(last_updated="2026-01-01T00:00:00"), "('a'): last_updated: Input should have"),
@@ -118,6 +142,18 @@ class TestJson:
 
         assert _faults(caught)[0].startswith(f"a.json record 2 {fault}")
 
+    @pytest.mark.parametrize("when", ["2026-01-31T12:00:00Z", "2026-01-31t13:30:00+01:30"])
+    def test_a_time_is_text_as_of_rfc_3339(self, reader: Reader, when: str) -> None:
+        (asset,) = reader.json([_row(last_updated=when)]).assets
+
+        assert asset.last_updated == datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+    @pytest.mark.parametrize("end", ["from", "to", "type"])
+    @pytest.mark.parametrize("value", [True, 1])
+    def test_a_relation_is_of_texts(self, reader: Reader, end: str, value: object) -> None:
+        with pytest.raises(InvalidImport, match=f": {end}: Input should be a valid string"):
+            reader.json({"relations": [{"from": "a", "to": "b", "type": "uses", end: value}]})
+
     @pytest.mark.parametrize(
         ("text", "fault"),
         [
@@ -126,6 +162,14 @@ class TestJson:
             ('["x"]', "a.json record 1: Input should be a valid dictionary"),
             ('{"hosts": []}', "a.json: unknown key 'hosts'; known are assets, relations"),
             ('{"assets": {}}', "a.json: assets: expected a list, not dict"),
+            (
+                '[{"id": "a", "attributes": {"x": {"k": 1, "k": 1}}}]',
+                "a.json: not usable JSON: the key 'k' is there twice",
+            ),
+            *(
+                (f'[{{"id": {value}}}]', "a.json record 1: id: Input should be a valid string")
+                for value in ("true", "1")
+            ),
             ('[{"id": "a", "id": "b"}]', "a.json: not usable JSON: the key 'id' is there twice"),
             ("[" * 100_000, "a.json: not usable JSON: nested too deeply"),
         ],
@@ -240,6 +284,46 @@ class TestCsv:
                         "a.csv line 3: attributes: not valid JSON: Expecting property name enclosed "
                         "in double quotes: line 1 column 2 (char 1)"
                     ),
+                ],
+            ),
+            (
+                (
+                    "id,name,type,environment,attributes,attributes.rack\n"
+                    'a,a,server,prod,"{""rack"": 1, ""rack"": 2}",\n'
+                    'b,b,server,prod,"{""x"": {""y"": 1, ""y"": 1}}",\n'
+                    'c,c,server,prod,"{""rack"": 1}",r7\n'
+                    'd,d,server,prod,"{""rack"": 1}",\n'
+                ),
+                [
+                    (
+                        "a.csv line 2: attributes: not usable JSON: the key 'rack' is there twice "
+                        "in one object"
+                    ),
+                    (
+                        "a.csv line 3: attributes: not usable JSON: the key 'y' is there twice "
+                        "in one object"
+                    ),
+                    "a.csv line 4: attributes.rack: the attribute 'rack' is in another column too",
+                ],
+            ),
+            (
+                (
+                    "id,name,type,environment,attributes.rack,attributes\n"
+                    'c,c,server,prod,r7,"{""rack"": 1}"\n'
+                ),
+                ["a.csv line 2: attributes: the attribute 'rack' is in another column too"],
+            ),
+            (
+                "id,name,type,environment,attributes.x, attributes.x\n",
+                ["a.csv line 1: column 'attributes.x' is there twice"],
+            ),
+            (
+                "id,name,type,environment,last_updated\na,a,server,prod,2026\n",
+                [
+                    (
+                        "a.csv line 2 ('a'): last_updated: must be text with an RFC 3339 time, such "
+                        'as "2026-01-31T12:00:00Z"'
+                    )
                 ],
             ),
             (
@@ -365,6 +449,41 @@ class TestNetBox:
             ([{"id": 1}], "nb.json record 1: neither a device (device_type) nor a virtual"),
             ({"devices": [3]}, "nb.json devices 1: expected an object, not int"),
             ([_device(id="12")], "nb.json record 1 ('web1'): id: must be a number"),
+            ([_device(id=True)], "nb.json record 1 ('web1'): id: must be a number"),
+            (
+                [_device(name=False)],
+                "nb.json record 1 ('netbox-device-12'): name: Input should be a",
+            ),
+            ([_device(name=5)], "nb.json record 1 ('netbox-device-12'): name: Input should be a"),
+            ([_device(status=True)], "nb.json record 1 ('web1'): status: expected text or an obj"),
+            ([_device(status=0)], "nb.json record 1 ('web1'): status: expected text or an object"),
+            ([_device(tenant=False)], "nb.json record 1 ('web1'): tenant: expected text or an obj"),
+            ([_device(custom_fields=False)], "nb.json record 1 ('web1'): custom_fields: must be"),
+            ([_device(custom_fields={"asset_id": 7})], "nb.json record 1 ('web1'): asset_id: exp"),
+            ([_device(primary_ip=False)], "nb.json record 1 ('web1'): primary_ip: expected text"),
+            (
+                [_device(primary_ip={"address": True})],
+                "nb.json record 1 ('web1'): primary_ip: expected text or",
+            ),
+            (
+                [_device(custom_fields={}, tags=5)],
+                "nb.json record 1 ('web1'): tags: must be a list",
+            ),
+            (
+                [_device(custom_fields={}, tags="env-prod")],
+                "nb.json record 1 ('web1'): tags: must be a list",
+            ),
+            *(
+                (
+                    {"virtual_machines": [_device(device={"id": value})]},
+                    "nb.json virtual_machines 1 ('web1'): device.id: must be a number",
+                )
+                for value in (True, "12", None)
+            ),
+            (
+                {"virtual_machines": [_device(device=12)]},
+                "nb.json virtual_machines 1 ('web1'): device: must be an object with a number",
+            ),
             ([_device(status="lost")], "nb.json record 1 ('web1'): status: 'lost' is unknown"),
             ([_device(custom_fields=[1])], "nb.json record 1 ('web1'): custom_fields: must be"),
             ([_device(site=4)], "nb.json record 1 ('web1'): site: expected text or an object"),

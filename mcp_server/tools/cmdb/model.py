@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from ipaddress import IPv4Address, IPv6Address
+from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, IPvAnyAddress
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+)
+from pydantic_core import PydanticCustomError
 
 __all__ = [
+    "Address",
     "Asset",
     "AssetPage",
     "AssetQuery",
@@ -18,11 +30,41 @@ __all__ = [
     "Direction",
     "Edge",
     "Environment",
+    "Moment",
     "Node",
     "StatusChange",
     "StatusChanged",
     "Topology",
 ]
+
+
+def _is_address(value: object) -> object:
+    # As a number, true is 0.0.0.1. A zone is of one host, and no inet of PostgreSQL.
+    if isinstance(value, IPv4Address | IPv6Address) or (
+        isinstance(value, str) and "%" not in value
+    ):
+        return value
+    raise PydanticCustomError(
+        "address", 'must be text with an IPv4 or IPv6 address and no zone, such as "192.0.2.10"'
+    )
+
+
+def _moment(value: object) -> datetime:
+    # Numbers, in texts too, would be taken for Unix seconds.
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return datetime.fromisoformat(value.upper())
+    raise PydanticCustomError(
+        "moment", 'must be text with an RFC 3339 time, such as "2026-01-31T12:00:00Z"'
+    )
+
+
+Address = Annotated[IPvAnyAddress, BeforeValidator(_is_address)]
+"""An IP address: in JSON a text, and nothing else that could be taken for one."""
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+"""A time with an offset: in JSON a text as of RFC 3339."""
 
 
 class AssetType(StrEnum):
@@ -80,9 +122,9 @@ class Asset(_Answer):
     type: AssetType
     environment: Environment
     status: AssetStatus
-    ip_address: IPvAnyAddress | None = Field(default=None, description="Address, where it has one")
+    ip_address: Address | None = Field(default=None, description="Address, where it has one")
     owner: str | None = Field(default=None, description="Team or person answerable for it")
-    last_updated: AwareDatetime = Field(description="When the record last changed")
+    last_updated: Moment = Field(description="When the record last changed")
     version: int = Field(ge=1, description="Grows with every change of the record")
 
 
@@ -154,7 +196,7 @@ class ChangeRecord(_Answer):
     """One entry of an asset's history."""
 
     id: int = Field(ge=1, description="Grows with time within one asset")
-    time: AwareDatetime
+    time: Moment
     user: str
     reason: str
     request_id: str

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mcp_server.tools.cmdb.importer.json_format import parse_json
 from mcp_server.tools.cmdb.importer.records import Record, RecordsRead
 
 __all__ = ["read_csv_assets", "read_csv_relations"]
@@ -112,16 +112,28 @@ def _values(columns: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
                 values[column] = None
         elif column == "attributes":
             try:
-                held = json.loads(cell)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"attributes: not valid JSON: {error}") from None
+                held = parse_json(cell)
+            except ValueError as error:
+                raise ValueError(f"attributes: {error}") from None
             if not isinstance(held, dict):
                 raise ValueError("attributes: must be a JSON object")
-            attributes |= held
+            _add(attributes, held, column)
         elif _is_attribute(column):
-            attributes[column.removeprefix(_ATTRIBUTE)] = cell
+            _add(attributes, {column.removeprefix(_ATTRIBUTE): cell}, column)
         else:
             values[column] = cell
     if has_attributes:
         values["attributes"] = attributes
     return values
+
+
+def _add(attributes: dict[str, Any], more: Mapping[str, Any], column: str) -> None:
+    """Add the attributes of a column.
+
+    Raises:
+        ValueError: another column of the row has one of them.
+    """
+    for name in more:
+        if name in attributes:
+            raise ValueError(f"{column}: the attribute {name!r} is in another column too")
+    attributes.update(more)

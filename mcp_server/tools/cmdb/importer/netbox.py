@@ -89,15 +89,15 @@ def read_netbox(name: str, text: str, rules: NetBoxRules) -> RecordsRead:
         try:
             kind = kind_given or _kind(item)
             asset = _asset(kind, item, rules)
+            host = _host(item) if kind == _VM else None
         except ValueError as error:
             faults.append(f"{place}{_named(item)}: {error}")
             continue
         assets.append(Record(place, asset))
         if kind == _DEVICE:
             ids[item["id"]] = asset["id"]
-        host = item.get("device")
-        if kind == _VM and isinstance(host, dict) and isinstance(host.get("id"), int):
-            hosts.append((place, asset["id"], host["id"]))
+        if host is not None:
+            hosts.append((place, asset["id"], host))
     relations = [
         Record(
             place,
@@ -151,10 +151,8 @@ def _kind(item: Any) -> str:
 def _asset(kind: str, item: Any, rules: NetBoxRules) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise ValueError(f"expected an object, not {type(item).__name__}")
-    number = item.get("id")
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise ValueError("id: must be a number")
-    custom = item.get("custom_fields") or {}
+    number = _number(item)
+    custom = _given(item, "custom_fields", {})
     if not isinstance(custom, dict):
         raise ValueError("custom_fields: must be an object")
     role = _word(item, "role") or _word(item, "device_role")
@@ -171,7 +169,7 @@ def _asset(kind: str, item: Any, rules: NetBoxRules) -> dict[str, Any]:
     }
     return {
         "id": _word(custom, "asset_id") or f"netbox-{kind}-{number}",
-        "name": item.get("name") or item.get("display"),
+        "name": _given(item, "name", item.get("display")),
         "type": _type(custom, role, rules),
         "environment": _environment(item, custom, rules),
         "status": _status(item),
@@ -179,6 +177,32 @@ def _asset(kind: str, item: Any, rules: NetBoxRules) -> dict[str, Any]:
         "owner": _word(custom, "owner") or tenant,
         "attributes": {"netbox": {key: value for key, value in known.items() if value is not None}},
     }
+
+
+def _number(item: Mapping[str, Any]) -> int:
+    number = item.get("id")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ValueError("id: must be a number")
+    return number
+
+
+def _host(machine: Mapping[str, Any]) -> int | None:
+    """Return the number of the device that a virtual machine runs on."""
+    device = machine.get("device")
+    if device is None:
+        return None
+    if not isinstance(device, dict):
+        raise ValueError("device: must be an object with a number as id")
+    try:
+        return _number(device)
+    except ValueError as error:
+        raise ValueError(f"device.{error}") from None
+
+
+def _given(item: Mapping[str, Any], name: str, otherwise: Any) -> Any:
+    """Return what stands under a name, or something else where NetBox has nothing."""
+    held = item.get(name)
+    return otherwise if held is None or held == "" else held
 
 
 def _word(item: Mapping[str, Any], name: str) -> str | None:
@@ -220,7 +244,10 @@ def _environment(
             known = ", ".join(ENVIRONMENTS)
             raise ValueError(f"custom_fields.environment: {word!r} is unknown; known are {known}")
         return ENVIRONMENTS[word.lower()]
-    tagged = {found for tag in item.get("tags") or () if (found := _environment_of_tag(tag))}
+    tags = _given(item, "tags", [])
+    if not isinstance(tags, list):
+        raise ValueError("tags: must be a list")
+    tagged = {found for tag in tags if (found := _environment_of_tag(tag))}
     if len(tagged) > 1:
         raise ValueError(f"tags: name several environments: {', '.join(sorted(tagged))}")
     if tagged:
@@ -248,7 +275,9 @@ def _environment_of_tag(tag: Any) -> Environment | None:
 
 
 def _address(item: Mapping[str, Any]) -> str | None:
-    held = item.get("primary_ip") or item.get("primary_ip4") or item.get("primary_ip6")
+    held = None
+    for name in ("primary_ip6", "primary_ip4", "primary_ip"):
+        held = _given(item, name, held)
     address = held.get("address") if isinstance(held, dict) else held
     if address is None:
         return None

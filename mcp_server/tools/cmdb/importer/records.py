@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, IPvAnyAddress, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mcp_server.tools.cmdb.model import AssetStatus, AssetType, Environment
+from mcp_server.tools.cmdb.model import Address, AssetStatus, AssetType, Environment, Moment
 
 __all__ = [
     "DEFAULT_TENANT",
@@ -53,9 +53,9 @@ class ImportedAsset(_Imported):
     type: AssetType
     environment: Environment
     status: AssetStatus = AssetStatus.ACTIVE
-    ip_address: IPvAnyAddress | None = None
+    ip_address: Address | None = None
     owner: str | None = Field(default=None, max_length=256)
-    last_updated: AwareDatetime | None = None
+    last_updated: Moment | None = None
     attributes: dict[str, Any] = Field(default_factory=dict)
 
 
