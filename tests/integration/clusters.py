@@ -432,6 +432,8 @@ _GROUPS = {
     "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1",
     "Role": "/apis/rbac.authorization.k8s.io/v1",
     "RoleBinding": "/apis/rbac.authorization.k8s.io/v1",
+    "EndpointSlice": "/apis/discovery.k8s.io/v1",
+    "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1",
     "HorizontalPodAutoscaler": "/apis/autoscaling/v2",
     "ValidatingWebhookConfiguration": "/apis/admissionregistration.k8s.io/v1",
     "FlowSchema": "/apis/flowcontrol.apiserver.k8s.io/v1",

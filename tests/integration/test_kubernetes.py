@@ -6,13 +6,15 @@ import asyncio
 import base64
 import json
 import time
+from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
-from mcp_server.tools.kubernetes import health
+from mcp_server.tools.kubernetes import health, kinds
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.presentation import present
 from tests.integration.clusters import Cluster, deployment, pod
@@ -164,6 +166,32 @@ async def test_a_restart_is_waited_for(web: Cluster) -> None:
     assert result.state == "complete", result
 
 
+async def test_restarts_within_one_second_are_each_made(
+    web: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = [datetime(2026, 1, 31, 12, microsecond=each, tzinfo=UTC) for each in (1, 500, 999_999)]
+    # However slow the machine is, it is the same second.
+    monkeypatch.setattr(
+        "mcp_server.tools.kubernetes.family.datetime", Mock(now=Mock(side_effect=times))
+    )
+    before = web.read("Deployment", "development", "web")["metadata"]["generation"]
+    async with family(web) as call:
+        made = [
+            await call("restart_deployment", namespace="development", deployment="web")
+            for _ in times
+        ]
+
+    after = web.read("Deployment", "development", "web")
+    assert after["metadata"]["generation"] == before + 3
+    assert [each.restarted_at for each in made] == [
+        "2026-01-31T12:00:00.000001Z",
+        "2026-01-31T12:00:00.000500Z",
+        "2026-01-31T12:00:00.999999Z",
+    ]
+    annotations = after["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["kubectl.kubernetes.io/restartedAt"] == made[-1].restarted_at
+
+
 async def test_a_rollout_that_hangs_says_what_holds_it_up(cluster: Cluster) -> None:
     hanging = deployment("stuck", "staging", replicas=2, node=None, progressDeadlineSeconds=1)
     cluster.create(hanging)
@@ -190,6 +218,25 @@ async def test_logs_are_cut_at_the_api_and_searched(web: Cluster) -> None:
 
     assert tail.text == "line 298\nline 299"
     assert found.text == "line 77\nline 78\nline 79"
+
+
+async def test_colours_hide_nothing_of_a_log(web: Cluster) -> None:
+    await until(web, "development", "web", 2)
+    web.write_log(["plain", "\x1b[1;31mERR\x1b[0m\x1b[31mOR\x1b[0m boom", "\x1b]0;title\x07end"])
+    async with family(web) as call:
+        (first, *_) = (await call("get_pods", namespace="development")).pods
+        target = {"namespace": "development", "pod_name": first.name}
+        whole = await call("get_pod_logs", **target)
+        found = await call("get_pod_logs", **target, grep="error boom")
+        none = await call("get_pod_logs", **target, grep="[31m")
+        web.write_log(["plain"])
+        plain = await call("get_pod_logs", **target)
+
+    removed = "colours and other escape sequences of terminals are removed"
+    assert (whole.text, whole.note) == ("plain\nERROR boom\nend", removed)
+    assert (found.text, found.note) == ("ERROR boom", removed)
+    assert none.lines == 0
+    assert (plain.text, plain.note) == ("plain", None)
 
 
 def event(number: int, **fields: Any) -> dict[str, Any]:
@@ -242,6 +289,13 @@ async def test_events_come_newest_first_and_page_without_loss(eventful: Cluster)
     [
         ({"type": "Normal"}, ["Reason3"]),
         ({"kind": "Node", "name": "n-1"}, ["Reason3"]),
+        *(({"kind": kind}, ["Reason3"]) for kind in ("node", "NODES", "no", "No")),
+        *(
+            ({"kind": kind}, ["Reason5", "Reason4", "Reason2", "Reason1"])
+            for kind in ("Pod", "pod", "pods", "Pods", "po")
+        ),
+        ({"kind": "CronJob"}, []),
+        ({"kind": "storageclasses"}, []),
         ({"name": "p-1", "type": "Warning"}, ["Reason5", "Reason4", "Reason2", "Reason1"]),
         ({"name": "absent"}, []),
     ],
@@ -253,6 +307,86 @@ async def test_events_are_chosen_by_object_and_type(
         listed = await call("get_events", namespace="events", **filters)
 
     assert [row.reason for row in listed.events] == reasons
+
+
+async def test_a_custom_kind_goes_by_its_names_too(cluster: Cluster) -> None:
+    singular_and_short = {"singular": "k8swidget", "shortNames": ["wdg"]}
+    names = {"kind": "K8sWidget", "plural": "k8swidgets", **singular_and_short}
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "k8swidgets.example.com"},
+        "spec": {
+            "group": "example.com",
+            "names": names,
+            "scope": "Namespaced",
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+        },
+    }
+    cluster.create(
+        definition,
+        event(
+            1,
+            metadata={"name": "of-a-widget", "namespace": "staging"},
+            involvedObject={"kind": "K8sWidget", "name": "w-1", "namespace": "staging"},
+        ),
+    )
+    async with family(cluster) as call:
+
+        async def listed(kind: str) -> Any:
+            try:
+                return await call("get_events", namespace="staging", kind=kind)
+            except InvalidArguments:  # the API server has not taken the definition up yet
+                return None
+
+        first = await eventually(lambda: listed("wdg"), bool)
+        others = [await listed(kind) for kind in ("K8sWidget", "k8swidgets", "K8SWIDGET")]
+        with pytest.raises(InvalidArguments) as refused:
+            await call("get_events", namespace="staging", kind="k8swidgit")
+
+    for found in (first, *others):
+        assert [each.object for each in found.events] == ["K8sWidget/w-1"]
+    assert str(refused.value) == (
+        "kind: the Kubernetes cluster main has no kind k8swidgit; near: K8sWidget"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint"),
+    [
+        ("pdo", "near: Pod"),
+        ("deploymnet", "near: Deployment"),
+        ("zzzzzz", "a kind is such as Pod, pods or po"),
+    ],
+)
+async def test_a_kind_that_the_cluster_lacks_is_refused_with_the_near_ones(
+    eventful: Cluster, kind: str, hint: str
+) -> None:
+    async with family(eventful) as call:
+        with pytest.raises(InvalidArguments) as refused:
+            await call("get_events", namespace="events", kind=kind)
+
+    assert str(refused.value).startswith(
+        f"kind: the Kubernetes cluster main has no kind {kind}; {hint}"
+    )
+
+
+async def test_kinds_that_need_no_question_are_those_of_the_cluster(cluster: Cluster) -> None:
+    accept = {"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"}
+    core, groups = (cluster.http.get(path, headers=accept).json() for path in ("/api", "/apis"))
+    told = dict(reversed([*kinds.named(core), *kinds.named(groups)]))
+
+    assert told.items() >= kinds.BUILT_IN.items()
+    # Whatever the list of the groups does not hold is known.
+    listable = {
+        resource["responseKind"]["kind"]
+        for group in core["items"]
+        for version in group["versions"]
+        for resource in version["resources"]
+        if "list" in resource["verbs"]
+    }
+    assert listable <= set(kinds.BUILT_IN.values())
 
 
 def _pull_error(repository: str) -> str:
@@ -355,6 +489,39 @@ async def test_the_health_of_a_service_counts_workloads_and_endpoints(cluster: C
         "ready": 2,
         "problem": None,
     }
+
+
+async def test_an_endpoint_on_its_way_out_is_no_fault_of_the_service(cluster: Cluster) -> None:
+    labels = {"app": "shrinking"}
+    held = {"labels": labels, "finalizers": ["registry.test/held"]}
+    cluster.create(
+        service("shrinking", labels),
+        pod("shrinking-0", "staging", node="node-1", metadata={"labels": labels}),
+        pod("shrinking-1", "staging", node="node-1", metadata=held),
+    )
+
+    def leaving() -> list[bool]:
+        slices = cluster.read("EndpointSlice", "staging")["items"]
+        return [
+            endpoint["conditions"].get("terminating", False)
+            for each in slices
+            if each["metadata"]["labels"].get("kubernetes.io/service-name") == "shrinking"
+            for endpoint in each.get("endpoints") or ()
+        ]
+
+    async def health() -> Any:
+        found = await service_health(cluster, "shrinking")
+        return sorted(leaving()), found.endpoints_ready, found.endpoints_not_ready
+
+    await eventually(health, lambda seen: seen == ([False, False], 2, 0))
+    cluster.delete("Pod", "staging", "shrinking-1")
+    try:
+        await eventually(health, lambda seen: seen[0] == [False, True])
+        seen = await health()
+    finally:
+        cluster.patch("Pod", "staging", "shrinking-1", {"metadata": {"finalizers": None}})
+
+    assert seen == ([False, True], 1, 0)
 
 
 async def test_a_workload_that_is_not_as_desired_says_why(cluster: Cluster) -> None:

@@ -101,8 +101,6 @@ async def test_a_change_without_an_answer_is_made_once_and_said_to_be_unknown(
     before = await generation()
     replicas = web_cluster.read("Deployment", "development", "judged-far")["spec"]["replicas"]
     arguments = {"replicas": replicas % 3 + 1} if tool == "scale_deployment" else {}
-    if tool == "restart_deployment":
-        await asyncio.sleep(1)  # the annotation tells seconds
     balancer.fate = of_changes(fate)
     async with family_of({"main": balancer.settings()}, timeout_s=1) as call:
         with pytest.raises(OutcomeUnknown, match="not known whether the change was made") as error:
@@ -460,14 +458,16 @@ async def test_a_rollout_is_followed_though_every_watch_is_cut(
     assert result.state == "complete", result
 
 
-async def test_a_restart_of_a_paused_deployment_says_that_nothing_is_replaced(
+async def test_a_restart_of_a_paused_deployment_is_refused_and_changes_nothing(
     cluster: Cluster,
 ) -> None:
     cluster.create(deployment("paused", "development", replicas=0, paused=True))
     async with family(cluster) as call:
-        result = await call("restart_deployment", **_HERE, deployment="paused")
+        with pytest.raises(ToolError, match="deployment paused in namespace development is paused"):
+            await call("restart_deployment", **_HERE, deployment="paused")
 
-    assert (result.state, result.message) == ("paused", "the rollout is paused")
+    template = cluster.read("Deployment", "development", "paused")["spec"]["template"]
+    assert "annotations" not in template["metadata"]
 
 
 async def test_the_pods_of_a_rollout_are_chosen_by_expressions_too(cluster: Cluster) -> None:

@@ -13,6 +13,7 @@ from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import Scope, Tool, ToolContext
 from mcp_server.tools.cursor import Cursor, fingerprint
 from mcp_server.tools.kubernetes.clusters import Clusters
+from mcp_server.tools.kubernetes.kinds import kind_of
 from mcp_server.tools.kubernetes.model import Event, EventArguments, Events
 from mcp_server.tools.kubernetes.reading import age
 from mcp_server.tools.text import clipped
@@ -73,6 +74,10 @@ class EventReader:
         ]
 
     async def _get_events(self, arguments: EventArguments, context: ToolContext) -> Events:
+        if arguments.kind is not None:
+            cluster = self._clusters.find(arguments.cluster, context)
+            kind = await kind_of(arguments.kind, cluster, context)
+            arguments = arguments.model_copy(update={"kind": kind})
         listed = fingerprint(
             "events",
             self._clusters.find(arguments.cluster, context).name,

@@ -364,7 +364,16 @@ class Kubernetes:
         self, arguments: RestartArguments, context: ToolContext
     ) -> Restart:
         cluster = self._clusters.find(arguments.cluster, context)
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        document = await self._deployment(cluster, arguments, context)
+        with cluster.reading():
+            if document["spec"].get("paused"):
+                raise ToolError(
+                    f"{_what(arguments)} is paused: a restart would replace no pod until it is "
+                    "resumed; nothing was changed. Resume it first, such as with "
+                    f"kubectl rollout resume deployment/{arguments.deployment}"
+                )
+        # kubectl writes full seconds: the second restart within one would change nothing.
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         annotations = {"kubectl.kubernetes.io/restartedAt": now}
         document = await cluster.change(
             "PATCH",
@@ -378,7 +387,7 @@ class Kubernetes:
             state = _state_of(document)
             paused = bool(document["spec"].get("paused"))
         rollout = None
-        # A paused one takes the change and replaces nothing, which must be said.
+        # One that was paused meanwhile takes the change and replaces nothing, which must be said.
         if arguments.wait_s or paused:
             rollout = await self._wait(cluster, arguments, context, state)
         return Restart(

@@ -93,7 +93,7 @@ class _Question:
             return selector, None
 
     async def _endpoints(self) -> tuple[int, int]:
-        """Return how many endpoints are ready, and how many are not.
+        """Return how many endpoints are ready, and how many are not; those on their way out are neither.
 
         Slices of the same endpoint, one for each family of addresses, count it once.
         """
@@ -103,7 +103,10 @@ class _Question:
             for endpoint in piece.get("endpoints") or ():
                 target = (endpoint.get("targetRef") or {}).get("uid") or endpoint["addresses"][0]
                 # Absent means unknown, which is to be taken for ready (EndpointConditions of the API).
-                ready = (endpoint.get("conditions") or {}).get("ready") is not False
+                conditions = endpoint.get("conditions") or {}
+                ready = conditions.get("ready") is not False
+                if conditions.get("terminating") and not ready:
+                    continue
                 states[target] = states.get(target, True) and ready
 
         await self._each(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,13 @@ _AT_ONCE_BYTES = 64 * 1024
 _DEADLINE_S = 20.0
 # So many bytes of short lines cost one of what `beside` counts.
 _COST_BYTES = 16
+# What steers a terminal (ECMA-48): control sequences such as colours, strings such as titles of
+# windows, and the rest. It may stand within a word, which neither `grep` nor a reader would find.
+_ESCAPE_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|\x1b[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"
+    r"|\x1b[ -/]*[0-~]"
+)
 
 
 class LogReader:
@@ -85,6 +93,8 @@ class LogReader:
             notes.append(f"{log.left_out} older lines left out, the text is too long")
         if any(len(line) > _MAX_LINE_SHOWN for line in log.newest):
             notes.append(f"lines are cut at {_MAX_LINE_SHOWN} characters")
+        if log.coloured:
+            notes.append("colours and other escape sequences of terminals are removed")
         return Logs(
             lines=len(log.newest), note="; ".join(notes) or None, text="\n".join(log.newest)
         )
@@ -101,6 +111,7 @@ class _Log:
         received: bytes.
         lines: of them.
         matching: lines of them that are wanted.
+        coloured: whether escape sequences of a terminal were removed.
     """
 
     most: int
@@ -108,6 +119,7 @@ class _Log:
     received: int = 0
     lines: int = 0
     matching: int = 0
+    coloured: bool = False
     newest: collections.deque[str] = field(default_factory=collections.deque)
     _size: int = 0
     _rest: bytes = b""
@@ -135,7 +147,9 @@ class _Log:
     def _take(self, line: bytes) -> None:
         self.lines += 1
         text = line[:_MAX_LINE_BYTES].decode(errors="replace").rstrip("\r")
-        self._keep(self._redactor.feed(text))
+        plain = _ESCAPE_SEQUENCE.sub("", text)
+        self.coloured |= plain != text
+        self._keep(self._redactor.feed(plain))
 
     def _keep(self, lines: Iterator[str]) -> None:
         for line in lines:

@@ -54,7 +54,11 @@ LabelSelector = Annotated[
     ),
 ]
 Kind = Annotated[
-    str, Spelling(r"^[A-Za-z]{1,63}$", "must be letters only, at most 63, such as Pod")
+    str,
+    Spelling(
+        r"^[A-Za-z][A-Za-z0-9-]{0,62}$",
+        "must be a kind, its plural or its short name, such as Pod",
+    ),
 ]
 _ONE_PLACE = "name a namespace or set all_namespaces, not both"
 
@@ -145,7 +149,7 @@ class Deployments(ListResult):
 class EventArguments(Listing):
     """Arguments of `get_events`."""
 
-    kind: Annotated[Kind | None, Field(description="Of the object", examples=["Pod"])] = None
+    kind: Annotated[Kind | None, Field(description="Of the object", examples=["Pod", "po"])] = None
     name: Annotated[Name | None, Field(description="Of the object")] = None
     type: Annotated[Literal["Warning", "Normal"] | None, plain("Only events of this type")] = None
 
