@@ -21,7 +21,11 @@ _MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's siz
 _CACHE_SIZE = 4096
 _MAX_TOKEN_BYTES = 8192
 _MAX_ID_LENGTH = 256
+_LATEST = 253_402_300_799  # the last second of the year 9999
 _REQUIRED_CLAIMS = ("exp", "iat", "iss", "aud", "sub", "roles", "tenant")
+
+_NUMERIC_DATE = "a number of seconds since 1970, no later than the year 9999"
+_MALFORMED = f"the token is not a well-formed JWT, where exp, iat and nbf are {_NUMERIC_DATE}"
 
 _REASONS: tuple[tuple[type[jwt.PyJWTError], str], ...] = (
     (jwt.ExpiredSignatureError, "the token has expired; ask for a new one"),
@@ -67,7 +71,7 @@ class JwtVerifier:
         if len(token) > _MAX_TOKEN_BYTES:
             raise AuthenticationError(f"the token is longer than {_MAX_TOKEN_BYTES} bytes")
         claims = self._claims(token)
-        lifetime_s = float(claims["exp"]) - float(claims["iat"])
+        lifetime_s = _numeric_date(claims, "exp") - _numeric_date(claims, "iat")
         if lifetime_s > self._settings.max_lifetime_s:
             raise AuthenticationError(
                 f"the token is made for {lifetime_s:.0f} seconds (from iat to exp); "
@@ -88,7 +92,7 @@ class JwtVerifier:
                 audience=self._settings.audience,
                 issuer=self._settings.issuer,
                 leeway=self._settings.leeway_s,
-                options={"require": list(_REQUIRED_CLAIMS), "strict_aud": True},
+                options={"require": list(_REQUIRED_CLAIMS)},
             )
         except jwt.MissingRequiredClaimError as error:
             raise AuthenticationError(f"the token lacks the claim {error.claim}") from None
@@ -96,7 +100,7 @@ class JwtVerifier:
             for kind, reason in _REASONS:
                 if isinstance(error, kind):
                     raise AuthenticationError(reason) from None
-            raise AuthenticationError("the token is not a well-formed JWT") from None
+            raise AuthenticationError(_MALFORMED) from None
 
 
 def _subject(claims: dict[str, Any]) -> Subject:
@@ -104,10 +108,27 @@ def _subject(claims: dict[str, Any]) -> Subject:
         id=_text(claims, "sub"),
         tenant=_text(claims, "tenant"),
         roles=_texts(claims, "roles"),
-        scopes=tuple(_text(claims, "scope").split()) if "scope" in claims else (),
+        scopes=_scopes(claims),
         token_id=_text(claims, "jti") if "jti" in claims else "",
-        expires_at=float(claims["exp"]),
+        expires_at=_numeric_date(claims, "exp"),
     )
+
+
+def _numeric_date(claims: dict[str, Any], name: str) -> float:
+    """Return the time that a claim names, in seconds since 1970 (RFC 7519 section 2)."""
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
+        raise AuthenticationError(f"the claim {name} must be a NumericDate: {_NUMERIC_DATE}")
+    return float(value)
+
+
+def _scopes(claims: dict[str, Any]) -> tuple[str, ...]:
+    """Return the scopes of a token (RFC 8693 section 4.2); some issuers write "" for none."""
+    value = claims.get("scope", "")
+    if not isinstance(value, str):
+        raise AuthenticationError("the claim scope must be a string of scopes with spaces between")
+    _require_printable("scope", value)
+    return tuple(value.split())
 
 
 def _text(claims: dict[str, Any], name: str) -> str:
@@ -116,8 +137,7 @@ def _text(claims: dict[str, Any], name: str) -> str:
         raise AuthenticationError(
             f"the claim {name} must be a string of 1 to {_MAX_ID_LENGTH} characters"
         )
-    if not value.isprintable():
-        raise AuthenticationError(f"the claim {name} holds characters that cannot be printed")
+    _require_printable(name, value)
     return value
 
 
@@ -125,7 +145,14 @@ def _texts(claims: dict[str, Any], name: str) -> tuple[str, ...]:
     value = claims[name]
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise AuthenticationError(f"the claim {name} must be a list of strings")
+    for item in value:
+        _require_printable(name, item)
     return tuple(sorted(set(value)))
+
+
+def _require_printable(name: str, text: str) -> None:
+    if not text.isprintable():
+        raise AuthenticationError(f"the claim {name} holds characters that cannot be printed")
 
 
 def derived_key(secret: str, purpose: str, length: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,26 @@ from typing import Any
 import jwt
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given, settings, strategies
 
 from mcp_server.cli import main
 from mcp_server.identity import AuthenticationError, JwtVerifier, mint_token
 from mcp_server.settings import JwtSettings, Secret, SettingsError
 
+SECONDS = "a number of seconds since 1970, no later than the year 9999"
 SECRET = "unit-tests-only-0123456789-0123456789"
+
+
+def make_verifier(folder: Path) -> JwtVerifier:
+    (folder / "secret").write_text(SECRET)
+    return JwtVerifier(
+        JwtSettings(secret=Secret(file=folder / "secret"), issuer="iss", audience="aud", leeway_s=0)
+    )
 
 
 @pytest.fixture
 def verifier(tmp_path: Path) -> JwtVerifier:
-    (tmp_path / "secret").write_text(SECRET)
-    return JwtVerifier(
-        JwtSettings(
-            secret=Secret(file=tmp_path / "secret"), issuer="iss", audience="aud", leeway_s=0
-        )
-    )
+    return make_verifier(tmp_path)
 
 
 def mint(**different: Any) -> str:
@@ -37,6 +42,16 @@ def mint(**different: Any) -> str:
         "tenant": "t",
     }
     return mint_token(**{**values, **different})
+
+
+def mint_with(**claims: Any) -> str:
+    """Return a signed token with these claims, and those of a good one beside them."""
+    good = jwt.decode(mint(), SECRET, algorithms=["HS256"], audience="aud")
+    return signed(json.dumps({**good, **claims}))
+
+
+def signed(payload: str) -> str:
+    return jwt.PyJWS().encode(payload.encode(), SECRET, algorithm="HS256")
 
 
 def run_token(folder: Path, *options: str) -> Result:
@@ -72,17 +87,91 @@ def test_a_remembered_token_ends_with_its_time(verifier: JwtVerifier) -> None:
         ("tenant", 5, "tenant must be a string"),
         ("sub", "a" * 257, "sub must be a string of 1 to 256"),
         ("sub", "a\nb", "cannot be printed"),
-        ("aud", ["aud", "other"], "audience"),
+        ("roles", ["a\ud800"], "roles holds characters that cannot be printed"),
+        ("scope", ["a"], "scope must be a string of scopes"),
+        ("scope", "a\nb", "scope holds characters that cannot be printed"),
+        ("aud", ["other"], "issued for another audience"),
+        ("aud", ["aud", 5], "issued for another audience"),
+        ("aud", {"aud": "aud"}, "issued for another audience"),
+        ("aud", [], "lacks the claim aud"),
+        ("exp", 10**400, f"exp must be a NumericDate: {SECONDS}"),
+        ("exp", str(2**33), f"exp must be a NumericDate: {SECONDS}"),
+        ("iat", False, f"iat must be a NumericDate: {SECONDS}"),
+        ("iat", -(10**400), f"iat must be a NumericDate: {SECONDS}"),
+        ("exp", float("inf"), f"exp, iat and nbf are {SECONDS}"),
+        ("nbf", [], f"exp, iat and nbf are {SECONDS}"),
     ],
+    ids=lambda value: repr(value)[:24],
 )
 def test_a_claim_of_the_wrong_form_is_named(
     verifier: JwtVerifier, claim: str, value: object, said: str
 ) -> None:
-    claims = jwt.decode(mint(), SECRET, algorithms=["HS256"], audience="aud")
-    token = jwt.encode({**claims, claim: value}, SECRET, algorithm="HS256")
-
     with pytest.raises(AuthenticationError, match=said):
-        verifier.verify(token)
+        verifier.verify(mint_with(**{claim: value}))
+
+
+def test_a_token_of_many_brackets_is_refused(verifier: JwtVerifier) -> None:
+    with pytest.raises(AuthenticationError, match="not a well-formed JWT"):
+        verifier.verify(signed("[" * 2500 + "]" * 2500))
+
+
+@pytest.mark.parametrize("audience", [["aud"], ["other", "aud"]])
+def test_a_token_may_be_for_several_audiences(verifier: JwtVerifier, audience: list[str]) -> None:
+    """RFC 7519, section 4.1.3."""
+    assert verifier.verify(mint_with(aud=audience)).id == "alice"
+
+
+@pytest.mark.parametrize(
+    ("scope", "scopes"),
+    [
+        ("", ()),
+        ("mcp:read", ("mcp:read",)),
+        (" ".join(["mcp:read"] * 100), ("mcp:read",) * 100),
+    ],
+    ids=["none", "one", "many"],
+)
+def test_a_scope_has_any_number_of_words(
+    verifier: JwtVerifier, scope: str, scopes: tuple[str, ...]
+) -> None:
+    assert verifier.verify(mint_with(scope=scope)).scopes == scopes
+
+
+JSON_VALUES = strategies.recursive(
+    strategies.none()
+    | strategies.booleans()
+    | strategies.integers()
+    | strategies.integers(min_value=10**300, max_value=10**400)
+    | strategies.floats()
+    | strategies.text(max_size=20),
+    lambda inner: (
+        strategies.lists(inner, max_size=3)
+        | strategies.dictionaries(strategies.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    changed=strategies.dictionaries(
+        strategies.sampled_from(
+            ("exp", "iat", "nbf", "iss", "aud", "sub", "roles", "tenant", "scope", "jti")
+        ),
+        JSON_VALUES,
+        max_size=3,
+    )
+)
+def test_whatever_a_claim_is_the_token_is_believed_or_refused(
+    changed: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    verifier = make_verifier(tmp_path_factory.mktemp("secret"))
+
+    try:
+        subject = verifier.verify(mint_with(**changed))
+    except AuthenticationError:
+        return
+
+    assert time.time() < subject.expires_at <= time.time() + 3600
 
 
 @pytest.mark.parametrize("ttl_s", [1, 3600])
