@@ -100,10 +100,9 @@ http {{
     listen 127.0.0.1:{self.port} ssl;
     ssl_certificate {identity.cert}; ssl_certificate_key {identity.key};
     ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:tls:1m; keepalive_requests 1000000;
-    proxy_http_version 1.1; proxy_set_header Connection "";
-    proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Request-Id $request_id;
-    location = /mcp {{ proxy_set_header Host 127.0.0.1; proxy_pass http://governed; }}
-    location = /bare {{ proxy_set_header Host 127.0.0.1:{bare[0]}; proxy_pass http://bare/mcp; }}
+    proxy_http_version 1.1;
+    location = /mcp {{ {_headers("127.0.0.1")} proxy_pass http://governed; }}
+    location = /bare {{ {_headers(f"127.0.0.1:{bare[0]}")} proxy_pass http://bare/mcp; }}
   }}
 }}
 """
@@ -117,6 +116,17 @@ http {{
 
     def ready(self) -> bool:
         return (self.directory / "pid").exists()
+
+
+def _headers(host: str) -> str:
+    """Return the headers of a location, all of them: one alone would replace those of its server.
+
+    Without `Connection ""` Nginx asks the worker to close the connection after each request.
+    """
+    return (
+        f'proxy_set_header Host {host}; proxy_set_header Connection "";'
+        " proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Request-Id $request_id;"
+    )
 
 
 def _upstream(name: str, ports: list[int]) -> str:
