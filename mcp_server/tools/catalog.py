@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Generic, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
 from mcp_server.masking import MASK
 from mcp_server.redaction import redact_text
@@ -38,9 +38,28 @@ LONGEST_CURSOR = 8192
 
 
 class Arguments(BaseModel):
-    """Base of every tool's arguments: typed strictly, unknown names refused."""
+    """Base of every tool's arguments: typed strictly, unknown names refused.
+
+    What JSON can say in two ways is made one before it is checked, so that the policy judges what the
+    tool runs: 5.0 is the integer 5 (JSON Schema Validation 2020-12, section 6.1.1), and null for an
+    argument that may be left out means that it is left out.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _canonical(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        optional = {
+            name for name, argument in cls.model_fields.items() if not argument.is_required()
+        }
+        return {
+            name: _whole_numbers_as_integers(given)
+            for name, given in value.items()
+            if given is not None or name not in optional
+        }
 
 
 class Result(BaseModel):
@@ -49,6 +68,18 @@ class Result(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", json_schema_serialization_defaults_required=True
     )
+
+
+def _whole_numbers_as_integers(value: Any) -> Any:
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case list():
+            return [_whole_numbers_as_integers(item) for item in value]
+        case dict():
+            return {name: _whole_numbers_as_integers(item) for name, item in value.items()}
+        case _:
+            return value
 
 
 class ListArguments(Arguments):
