@@ -79,19 +79,28 @@ class _Listener(ThreadingHTTPServer):
     daemon_threads = True
     node: ToyNode
 
+    def process_request(self, request: object, client_address: object) -> None:
+        self.node.accepted += 1
+        super().process_request(request, client_address)  # type: ignore[arg-type] # passed on
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A peer that goes away is part of the tests."""
 
 
 @dataclass
 class ToyNode:
-    """A server node that behaves as a test wants, and remembers what it was asked."""
+    """A server node that behaves as a test wants, and remembers what it was asked.
+
+    Attributes:
+        accepted: the connections that it accepted.
+    """
 
     name: str
     port: int
     context: ssl.SSLContext
     manner: Manner = "answers"
     seen: list[_Seen] = field(default_factory=list)
+    accepted: int = 0
     released: threading.Event = field(default_factory=threading.Event)
     _listener: _Listener | None = None
 
@@ -281,6 +290,54 @@ def test_a_request_reaches_one_node_with_what_only_nginx_may_say(gateway: Gatewa
     assert "x-real-ip" not in seen.headers
     assert answer.headers.get_list("x-request-id") == [seen.headers["x-request-id"]]
     assert seen.headers["x-request-id"] != "mine"
+
+
+def test_requests_one_after_another_share_a_connection_to_each_node(gateway: Gateway) -> None:
+    for number in range(10 * _NODES):
+        answer = gateway.post("/mcp" if number % 2 else "/tools/a/execute")
+        assert answer.status_code == 200
+
+    assert gateway.asked() == [10] * _NODES
+    assert [node.accepted for node in gateway.nodes] == [1] * _NODES
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/tools", "/health", "/nowhere"])
+@pytest.mark.parametrize(
+    ("request_line", "headers", "status", "code"),
+    [
+        ("TRACE {} HTTP/1.1", "", 405, "method_not_allowed"),
+        ("POST {} HTTP/1.1", "Transfer-Encoding: gzip\r\n", 501, "not_implemented"),
+        ("GET {} HTTP/3.1", "", 505, "version_not_supported"),
+    ],
+)
+def test_what_nginx_itself_refuses_has_the_form_of_all_errors(
+    gateway: Gateway, path: str, request_line: str, headers: str, status: int, code: str
+) -> None:
+    answer = _raw(
+        gateway,
+        f"{request_line.format(path)}\r\nHost: {_NAME}\r\n{headers}Connection: close\r\n\r\n",
+    )
+
+    head, _, body = answer.partition("\r\n\r\n")
+    assert head.split()[1] == str(status)
+    assert "content-type: application/json" in head.lower()
+    error = json.loads(body)["error"]
+    assert error.get("data", error)["code"] == code
+    assert ("data" in error) == (path == "/mcp")
+    assert ("\r\nAllow: GET, HEAD, POST" in head) == (status == 405)
+    assert sum(gateway.asked()) == 0
+
+
+def _raw(gateway: Gateway, request: str) -> str:
+    """Send a request as it is, and return all of the answer."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", gateway.nginx.port), timeout=20) as raw,
+        context.wrap_socket(raw) as connection,
+    ):
+        connection.sendall(request.encode())
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
 
 def test_a_node_that_refuses_is_passed_over_and_leaves_the_rotation(gateway: Gateway) -> None:
