@@ -43,7 +43,7 @@ from mcp_server.tools.cmdb.rest import RestCmdb
 from mcp_server.tools.cursor import KEY_BYTES, seal_cursors
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
-from mcp_server.transports.edge import Edge, EdgeState, KnownHosts
+from mcp_server.transports.edge import Edge, EdgeState, KnownHosts, internal_error
 from mcp_server.transports.endpoint import McpEndpoint
 from mcp_server.transports.errors import UNAUTHENTICATED
 from mcp_server.transports.health import health_routes, telemetry_routes
@@ -207,7 +207,7 @@ class Node:
                 Mount("/", edge(rest.app, "rest")),
             ],
             lifespan=lifespan,
-            exception_handlers={HTTPException: wrong_path},
+            exception_handlers={HTTPException: wrong_path(), Exception: internal_error},
         )
         app.add_middleware(KnownHosts, names=_host_names(settings))
         return app
@@ -219,7 +219,11 @@ class Node:
                 readiness=lambda: self.monitor.latest,
                 inflight=lambda: self.gate.inflight,
                 draining=lambda: self.draining,
-            )
+            ),
+            exception_handlers={
+                HTTPException: wrong_path("GET /metrics and GET /status"),
+                Exception: internal_error,
+            },
         )
 
 

@@ -27,7 +27,8 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
 `policies/config/roles`, namespaces in `policies/config/namespaces`, limits are in
 `policies/config/limits`. `enterprise://policy/me` tells a caller where it stands.
 
-- Unknown arguments are refused by name. A result (structured, and as text for a model) is at most
+- Unknown arguments are refused by name. `null` for an argument that may be left out means that it is
+  left out, and `5.0` is the integer 5. A result (structured, and as text for a model) is at most
   {RESULT_BUDGET_BYTES // 1024} KiB; a list that was cut says so and has a `next_cursor`,
   which `cursor` takes for the next page; `fields` leaves only these fields of each row.
 - Text from the systems asked, errors too, is marked as data, and known shapes of
@@ -42,15 +43,17 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
   `GET /tools` and `GET /resources` list what the caller may see, in one page. Reading a resource,
   prompts and completions are for MCP only. None of the three takes query parameters: they get 400.
 - Over REST what is not 200 has an `error` with `code`, `message` and what would help: 400 arguments,
-  401 token, 403 refused, 415 the body is not `application/json`, 422 the tool says no, 429 a limit
+  401 token, 403 refused, 404 no such path, 405 another method (`Allow`), 413 the body is too large,
+  415 it is not `application/json` or is compressed, 422 the tool says no, 429 a limit
   (`Retry-After`), 500 a fault of the server itself, whose log tells of it under the `request_id`,
   502 the tool's backend or a store of this installation does not answer
   (`retryable`: trying again is safe), 503 another node may answer.
 - Over MCP the `code` of an error is a number: -32010 refused, -32011 a limit (`retry_after_ms`), -32012
   not available, -32013 token, -32602 arguments, -32603 a fault of the server itself, -32600 and -32700
-  what is no message or cannot be taken. Its `data` tells `retryable` and `request_id`. Before a message
-  is read, Nginx and the server answer with the HTTP status that REST has, without an `id`, and the word
-  that REST has is in `data` as `code`.
+  what is no message or cannot be taken. Its `data` tells `code` (a word), `retryable` and `request_id`.
+  Before a message is read, Nginx and the server answer with the HTTP status and the word that REST
+  has, without an `id`; 406 is for a client that does not accept `application/json`, and for
+  `subscriptions/listen` `text/event-stream` too. Without an Accept header both are accepted.
 - Pages of other origins than the server's own are refused, over MCP and REST (403).
 """
 

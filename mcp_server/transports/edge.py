@@ -7,25 +7,34 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from mcp_types import PARSE_ERROR
+from mcp_types import INTERNAL_ERROR, PARSE_ERROR
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_server import telemetry
-from mcp_server.gate import Caller
+from mcp_server.gate import Caller, InternalError
 from mcp_server.identity import AuthenticationError, TokenVerifier
 from mcp_server.transports import strict_json
-from mcp_server.transports.errors import UNAUTHENTICATED, UNAVAILABLE, Rejection
+from mcp_server.transports.errors import (
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    Rejection,
+    Transport,
+    transport_of,
+)
 
-__all__ = ["METADATA_PATH", "Edge", "EdgeState", "KnownHosts"]
+__all__ = ["METADATA_PATH", "Edge", "EdgeState", "KnownHosts", "internal_error", "request_id_of"]
 
 METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
 """Where RFC 9728 section 3.1 puts the metadata of the resource `/mcp`."""
 
 _STATE_KEY = "mcp_server.edge"
 _MAX_USER_AGENT = 256
+_MAX_CODING = 32
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::[0-9]{1,5})?")
 RETRY_AFTER_S = 2
 """What a client is told to wait, in seconds, when a node or a store is not available."""
@@ -76,8 +85,8 @@ class KnownHosts:
                 rejection = Rejection(
                     400, "unknown_host", "the Host header names a host that is not served here"
                 )
-                transport: Literal["mcp", "rest"] = "mcp" if scope["path"] == "/mcp" else "rest"
-                await rejection.response(transport, _request_id(headers))(scope, receive, send)
+                answer = rejection.response(transport_of(scope["path"]), request_id_of(headers))
+                await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -99,7 +108,7 @@ class Edge:
         self,
         app: ASGIApp,
         *,
-        transport: Literal["mcp", "rest"],
+        transport: Transport,
         verifier: TokenVerifier,
         public_origin: str,
         max_body_bytes: int,
@@ -115,7 +124,7 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
         headers = Headers(scope=scope)
-        request_id = _request_id(headers)
+        request_id = request_id_of(headers)
         try:
             if self._draining():
                 raise _draining()
@@ -156,11 +165,19 @@ class Edge:
         """Return the whole body of JSON.
 
         Raises:
-            Rejection: it is not JSON by its type, or too large: as soon as that is known.
+            Rejection: it is not JSON by its type, compressed, or too large: as soon as that is known.
         """
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Rejection(
                 415, "unsupported_media_type", "the Content-Type header must be: application/json"
+            )
+        coding = ", ".join(headers.getlist("content-encoding")).strip().lower()
+        if coding not in ("", "identity"):
+            raise Rejection(
+                415,
+                "unsupported_media_type",
+                f"the Content-Encoding {coding[:_MAX_CODING]!r} is not accepted; send the JSON as it is",
+                headers={"Accept-Encoding": "identity"},  # RFC 9110 section 15.5.16
             )
         too_large = Rejection(
             413, "invalid_request", f"the body is larger than {self._max_body_bytes} bytes"
@@ -181,7 +198,21 @@ class Edge:
         return bytes(body)
 
 
-def _request_id(headers: Headers) -> str:
+async def internal_error(request: Request, error: Exception) -> Response:
+    """Answer a request that failed outside of what the gate watches, and log why."""
+    request_id = request_id_of(request.headers)
+    telemetry.log.error(
+        "internal_error",
+        request_id=request_id,
+        method=f"{request.method} {request.url.path}",
+        exc_info=error,
+    )
+    text = str(InternalError(request_id))
+    rejection = Rejection(500, "internal_error", text, number=INTERNAL_ERROR)
+    return rejection.response(transport_of(request.url.path), request_id)
+
+
+def request_id_of(headers: Headers) -> str:
     """Return the id that the load balancer gave, or a new one."""
     return headers.get("x-request-id", "")[:64] or uuid.uuid4().hex
 

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http import check_accept_headers
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp_types import INVALID_REQUEST
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from mcp_server.transports.edge import EdgeState
+from mcp_server.transports.errors import Rejection, error_data
 
 __all__ = ["McpEndpoint"]
-
-
-def _error(status: int, message: str, *, to: Any = None, **headers: str) -> Response:
-    answered = to.get("id") if isinstance(to, dict) else None
-    return JSONResponse(
-        {
-            "jsonrpc": "2.0",
-            "id": answered if _is_id(answered) else None,
-            "error": {"code": INVALID_REQUEST, "message": message},
-        },
-        status_code=status,
-        headers=headers,
-    )
 
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, str | int) and not isinstance(value, bool)
 
 
-_NOT_ALLOWED = _error(405, "/mcp takes POST; there are no sessions", Allow="POST")
+_NOT_ALLOWED = Rejection(
+    405,
+    "method_not_allowed",
+    "/mcp takes POST; there are no sessions",
+    headers={"Allow": "POST"},
+)
 
 
 class McpEndpoint:
@@ -75,15 +70,38 @@ class McpEndpoint:
         Only POST: without sessions, what GET would open is a stream that nothing is ever sent on, and
         that no decision was made about; there is no session to DELETE.
         """
-        if scope["method"] != "POST":
-            await _NOT_ALLOWED(scope, receive, send)
+        state = EdgeState.of(scope)
+        document = state.document
+        scope = _canonical(scope)
+        try:
+            if scope["method"] != "POST":
+                raise _NOT_ALLOWED
+            _require_acceptable(scope, document)
+            if (fault := _fault(document)) is not None:
+                raise Rejection(400, "invalid_request", fault)
+        except Rejection as rejection:
+            answered = document.get("id") if isinstance(document, dict) else None
+            answer = rejection.response(
+                "mcp", state.caller.request_id, answered=answered if _is_id(answered) else None
+            )
+            await answer(scope, receive, send)
             return
-        document = EdgeState.of(scope).document
-        if (fault := _fault(document)) is not None:
-            await _error(400, fault, to=document)(scope, receive, send)
-            return
-        sessions = self._streams if _wants_progress(scope) else self._documents
-        await sessions.handle_request(scope, receive, send)
+        sessions = self._streams if _wants_progress(scope, document) else self._documents
+        await sessions.handle_request(scope, receive, _in_documented_form(scope, receive, send))
+
+
+def _canonical(scope: Scope) -> Scope:
+    """Return a request with the headers that the SDK compares in the one form that it knows.
+
+    Media types are the same in any case (RFC 9110 section 8.3.1); the edge has checked the body's. An
+    Accept header may come in several lines (section 5.3), and without one every type is accepted
+    (section 12.5.1).
+    """
+    given = Headers(scope=scope)
+    accept = ", ".join(given.getlist("accept")) or "*/*"
+    headers = [each for each in scope["headers"] if each[0] not in (b"accept", b"content-type")]
+    headers += [(b"accept", accept.encode("latin-1")), (b"content-type", b"application/json")]
+    return {**scope, "headers": headers}
 
 
 # What a message must be (JSON-RPC 2.0, sections 4 and 5), each with what is said where it is not.
@@ -122,13 +140,60 @@ def _fault(document: Any) -> str | None:
     return next((fault for holds, fault in _RULES if not holds(document)), None)
 
 
-def _wants_progress(scope: Scope) -> bool:
+def _require_acceptable(scope: Scope, document: Any) -> None:
+    """Refuse a request whose client takes no form that the answer can have.
+
+    Raises:
+        Rejection: 406, naming the media type.
+    """
+    takes_json, takes_events = check_accept_headers(Request(scope))
+    listens = isinstance(document, dict) and document.get("method") == "subscriptions/listen"
+    if not takes_json or (listens and not takes_events):
+        needed = "application/json" + (" and text/event-stream" if listens else "")
+        raise Rejection(406, "not_acceptable", f"the Accept header must have {needed}")
+
+
+def _wants_progress(scope: Scope, document: Any) -> bool:
     """Tell whether the client waits for reports of a call and takes them as events."""
-    document = EdgeState.of(scope).document
-    if not isinstance(document, dict) or document.get("method") != "tools/call":
+    if document.get("method") != "tools/call":
         return False
-    params = document.get("params")
-    meta = params.get("_meta") if isinstance(params, dict) else None
+    meta = document.get("params", {}).get("_meta")
     if not isinstance(meta, dict) or meta.get("progressToken") is None:
         return False
     return all(check_accept_headers(Request(scope)))
+
+
+def _in_documented_form(scope: Scope, receive: Receive, send: Send) -> Send:
+    """Return a send channel that gives answers with an error's status the form of all errors.
+
+    Some are the SDK's own, made before any handler: they lack `data`, or parts of it.
+    """
+    request_id = EdgeState.of(scope).caller.request_id
+    status = 0
+    body = bytearray()
+
+    async def completing(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
+            status = message["status"]
+        elif not status:
+            await send(message)
+        else:
+            body.extend(message.get("body", b""))
+            if not message.get("more_body", False):
+                answer = _completed(status, bytes(body), request_id)
+                await answer(scope, receive, send)
+
+    return completing
+
+
+def _completed(status: int, body: bytes, request_id: str) -> Response:
+    try:
+        document = json.loads(body)
+        error = document["error"]
+        number, given = error["code"], error.get("data")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        code = "internal_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request"
+        return Rejection(status, code, HTTPStatus(status).phrase).response("mcp", request_id)
+    data = error_data(number, request_id, given)
+    return JSONResponse({**document, "error": {**error, "data": data}}, status_code=status)

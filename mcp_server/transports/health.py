@@ -7,15 +7,15 @@ from collections.abc import Callable
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 
 from mcp_server import __version__
 from mcp_server.readiness import Readiness
-from mcp_server.transports.edge import METADATA_PATH
 
 __all__ = ["health_routes", "telemetry_routes"]
 
 _NO_STORE = {"Cache-Control": "no-store"}
+_METADATA = "oauth-protected-resource"
 
 
 def health_routes(
@@ -24,8 +24,11 @@ def health_routes(
     draining: Callable[[], bool],
     public_origin: str,
     issuer: str,
-) -> list[Route]:
+) -> list[BaseRoute]:
     """Return `/health/live`, `/health/ready`, `/health` and the metadata document of RFC 9728.
+
+    It is where RFC 9728 section 3.1 puts that of the resource `/mcp`, and at the root, where clients of
+    MCP look next (authorization, "Protected Resource Metadata Discovery Requirements").
 
     Args:
         readiness: what the monitor saw last.
@@ -39,10 +42,11 @@ def health_routes(
     async def ready(_: Request) -> Response:
         state = readiness()
         if draining():
-            return JSONResponse({"status": "draining"}, status_code=503, headers=_NO_STORE)
-        return JSONResponse(
-            state.document(), status_code=200 if state.ready else 503, headers=_NO_STORE
-        )
+            return _not_ready("draining", "this node is stopping", {"status": "draining"})
+        if not state.ready:
+            text = "this node cannot decide, count or record calls at the moment; see checks"
+            return _not_ready("not_ready", text, state.document())
+        return JSONResponse(state.document(), headers=_NO_STORE)
 
     async def health(_: Request) -> Response:
         status = "healthy" if readiness().ready and not draining() else "degraded"
@@ -59,12 +63,19 @@ def health_routes(
             headers={"Cache-Control": "public, max-age=3600"},
         )
 
+    well_known = [Route(f"/{name}", metadata) for name in (_METADATA, f"{_METADATA}/mcp")]
     return [
         Route("/health/live", live),
         Route("/health/ready", ready),
         Route("/health", health),
-        Route(METADATA_PATH, metadata),
+        # For everybody (RFC 8615): a name that there is not is not found, and asks for no token.
+        Mount("/.well-known", Router(well_known, redirect_slashes=False)),
     ]
+
+
+def _not_ready(code: str, message: str, state: dict[str, object]) -> Response:
+    error = {"code": code, "message": message}
+    return JSONResponse({**state, "error": error}, status_code=503, headers=_NO_STORE)
 
 
 def telemetry_routes(

@@ -9,12 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import uvicorn
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import service_unavailable
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from mcp_server import telemetry
 from mcp_server.settings import ListenSettings, TelemetrySettings
 from mcp_server.tls import renew_server_context, server_context
+from mcp_server.transports.edge import request_id_of
+from mcp_server.transports.errors import UNAVAILABLE, Rejection, transport_of
 
 __all__ = ["Listener"]
 
@@ -47,7 +52,7 @@ class Listener:
                 port=settings.port,
                 # uvloop showed a p99 above one second at 100 connections, asyncio below 0.1 s.
                 loop="asyncio",
-                http=_pinned(settings.allowed_peers) if settings.tls else HttpToolsProtocol,
+                http=_pinned(settings.allowed_peers) if settings.tls else _Protocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -93,6 +98,41 @@ class Listener:
             renew_server_context(self._context, tls)
 
 
+class _Protocol(HttpToolsProtocol):
+    """HTTP/1.1 whose own answers have the form of all errors."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, and close the connection.
+
+        Args:
+            msg: what is wrong.
+        """
+        # Its path cannot be known, so REST's form is as good as any.
+        body = bytes(Rejection(400, "bad_request", msg).response("rest", "").body)
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
+        )
+        self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        super()._start_asgi_task(cycle, _busy if app is service_unavailable else app)
+
+
+async def _busy(scope: Any, receive: Any, send: Any) -> None:
+    """Answer a request above the limit of those in progress."""
+    rejection = Rejection(
+        503,
+        "busy",
+        "this node has as many requests in progress as it takes; try again",
+        number=UNAVAILABLE,
+        retry_after_s=1,
+        headers={"Connection": "close"},
+    )
+    request_id = request_id_of(Headers(scope=scope))
+    await rejection.response(transport_of(scope["path"]), request_id)(scope, receive, send)
+
+
 class _Server(uvicorn.Server):
     """A server that leaves signals to the composition root, which has two of them to stop."""
 
@@ -109,7 +149,7 @@ def _pinned(names: Sequence[str]) -> type[asyncio.Protocol]:
     """Return an HTTP protocol that closes a connection whose peer bears none of `names`."""
     accepted = frozenset(names)
 
-    class PinnedProtocol(HttpToolsProtocol):
+    class PinnedProtocol(_Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
             certificate = cast("dict[str, Any]", transport.get_extra_info("peercert") or {})
             bears = {

@@ -33,7 +33,7 @@ from mcp_server.prompts import Prompt, Prompts
 from mcp_server.resources import Resources
 from mcp_server.tools.catalog import InvalidArguments, Tool
 from mcp_server.tools.documents import Document
-from mcp_server.transports.errors import FORBIDDEN, RATE_LIMITED, UNAVAILABLE
+from mcp_server.transports.errors import FORBIDDEN, RATE_LIMITED, UNAVAILABLE, error_data
 from mcp_server.transports.pages import InvalidCursor, page
 
 __all__ = ["McpDoor", "declaration", "instructions"]
@@ -108,18 +108,25 @@ class McpDoor:
         self.server.middleware.extend((self._without_details, self._decide))
 
     async def _without_details(self, ctx: _Context, call_next: CallNext) -> HandlerResult:
-        """Keep from the client what an error says that was not foreseen, here or in the gate."""
+        """Give every error the documented `data`; of one that was not foreseen, tell no more.
+
+        It may have been raised here or in the gate, and what it says is in the log only.
+        """
         try:
             return await call_next(ctx)
-        except (MCPError, ValidationError):
-            # Of the SDK a ValidationError tells that the parameters do not fit the method.
-            raise
+        except MCPError as error:
+            raise self._documented(ctx, error.code, error.message, error.data) from error
+        except ValidationError as error:
+            # By the SDK: the parameters do not fit the method.
+            text = "Invalid request parameters"
+            raise self._documented(ctx, types.INVALID_PARAMS, text) from error
         except Exception as error:
-            caller = self._caller_of(ctx)
             if not isinstance(error, InternalError):
-                error = self._gate.failed(caller, ctx.method[:_MAX_METHOD], error)
-            data = {"retryable": False, "request_id": caller.request_id}
-            raise MCPError(types.INTERNAL_ERROR, str(error), data) from error
+                error = self._gate.failed(self._caller_of(ctx), ctx.method[:_MAX_METHOD], error)
+            raise self._documented(ctx, types.INTERNAL_ERROR, str(error)) from error
+
+    def _documented(self, ctx: _Context, number: int, message: str, data: Any = None) -> MCPError:
+        return MCPError(number, message, error_data(number, self._caller_of(ctx).request_id, data))
 
     async def _decide(self, ctx: _Context, call_next: CallNext) -> HandlerResult:
         """Ask for every method; the handlers of those that name a thing ask themselves, with more."""
@@ -369,7 +376,6 @@ class McpDoor:
             **about,
             "reasons": [reason.model_dump(exclude={"rule"}) for reason in refusal.reasons],
             "retryable": refusal.retryable,
-            "request_id": self._caller_of(ctx).request_id,
         }
         code = UNAVAILABLE if refusal.retryable else FORBIDDEN
         if isinstance(refusal, NodeUnavailable):
@@ -380,6 +386,7 @@ class McpDoor:
             data["quota"] = [quota.model_dump() for quota in refusal.quota]
         elif isinstance(refusal, OutcomeNotRecorded):
             code = UNAVAILABLE
+            data["code"] = "outcome_not_recorded"
         elif any(reason.code in _ABSENT for reason in refusal.reasons):
             code = _ABSENT_CODES.get(ctx.method, types.METHOD_NOT_FOUND)
         return MCPError(code, str(refusal), data)
@@ -422,7 +429,7 @@ def _failure(failure: Failed, **about: str) -> MCPError:
     """Return the error of what was allowed and did not work; its data names whose words it repeats."""
     code = UNAVAILABLE if failure.retryable else types.INVALID_PARAMS
     data = dict(about) if failure.source is None else {**about, **_untrusted(failure.source)}
-    return MCPError(code, str(failure), data or None)
+    return MCPError(code, str(failure), data)
 
 
 def _tool_error(text: str, source: str | None = None) -> types.CallToolResult:

@@ -40,10 +40,10 @@ class RestDoor:
     """`GET /tools`, `POST /tools/{name}/execute` and `GET /resources`.
 
     Every answer is JSON. Errors have the form `{"error": {"code", "message", ...}}` with status 400
-    (arguments, or any query parameter), 401, 403, 404 and 405 (see `wrong_path`), 413, 422 (the tool
-    says no), 429 (with Retry-After, RateLimit and RateLimit-Policy), 500 (a fault of the server, which
-    its log tells), 502 (the tool's backend, or a store of ours: other nodes would say the same) or 503
-    (another node may answer).
+    (arguments, or any query parameter), 401, 403, 404 and 405 (see `wrong_path`), 413, 415, 422 (the
+    tool says no), 429 (with Retry-After, RateLimit and RateLimit-Policy), 500 (a fault of the server,
+    which its log tells), 502 (the tool's backend, or a store of ours: other nodes would say the same) or
+    503 (another node may answer).
     """
 
     def __init__(self, gate: Gate, resources: Resources) -> None:
@@ -66,7 +66,8 @@ class RestDoor:
                     self._list_resources,
                     "it lists all that you may see; reading one is for MCP only (resources/read)",
                 ),
-            ]
+            ],
+            redirect_slashes=False,  # a redirect has no body that says why
         )
 
     def _route(
@@ -169,7 +170,8 @@ class RestDoor:
         state = EdgeState.of(request.scope)
         arguments = state.document
         if isinstance(arguments, dict) and set(arguments) == {"arguments"}:
-            arguments = arguments["arguments"]
+            # As over MCP, where `arguments` may be null (tools/call).
+            arguments = {} if arguments["arguments"] is None else arguments["arguments"]
         if not isinstance(arguments, dict):
             return _error(400, "invalid_request", "the body must be an object of arguments")
         try:
@@ -183,17 +185,27 @@ class RestDoor:
         return _executed(answer, state.caller)
 
 
-async def wrong_path(_: Request, error: Exception) -> Response:
-    """Return the answer to a path or a method that no route takes, in the form of all errors."""
-    if not isinstance(error, HTTPException):
-        raise error
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        # The framework names them in the order of a set, which differs from process to process.
-        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
-        text = f"this path takes {allowed}"
-        return _error(error.status_code, "method_not_allowed", text, {"Allow": allowed})
-    text = f"{error.detail}; what there is: {_PATHS}"
-    return _error(error.status_code, "not_found", text, error.headers)
+def wrong_path(
+    paths: str = _PATHS,
+) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Return what answers to a path or a method that no route takes, in the form of all errors.
+
+    Args:
+        paths: those that there are, in words.
+    """
+
+    async def answer(_: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            # The framework names them in the order of a set, which differs from process to process.
+            allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+            text = f"this path takes {allowed}"
+            return _error(error.status_code, "method_not_allowed", text, {"Allow": allowed})
+        text = f"{error.detail}; what there is: {paths}"
+        return _error(error.status_code, "not_found", text, error.headers)
+
+    return answer
 
 
 def _executed(answer: Answer[ToolAnswer], caller: Caller) -> Response:

@@ -24,11 +24,25 @@ from mcp_server.tls import client_context
 from tests.integration.results import hold
 from tests.integration.servers import Server, free_port
 
-__all__ = ["JWT_SECRET", "LegacyClient", "McpNode", "modern_client", "rpc"]
+__all__ = [
+    "ENVELOPE",
+    "JWT_SECRET",
+    "LegacyClient",
+    "McpNode",
+    "modern_client",
+    "modern_rpc",
+    "rpc",
+]
 
 JWT_SECRET = "integration-tests-only-0123456789abcdef"
 ISSUER = "https://issuer.test"
 AUDIENCE = "https://mcp.test/mcp"
+ENVELOPE: dict[str, Any] = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+"""What a request of the 2026-07-28 era has as `_meta`."""
 _TOOLS = every_tool()
 _numbers = itertools.count(1)
 
@@ -201,3 +215,15 @@ async def rpc(http: httpx2.AsyncClient, message: Any, **headers: str) -> httpx2.
         },
         **content,
     )
+
+
+async def modern_rpc(
+    http: httpx2.AsyncClient, message: dict[str, Any], **headers: str
+) -> httpx2.Response:
+    """POST a JSON-RPC request to /mcp as a client of the 2026-07-28 era, with its envelope."""
+    params = message.get("params") or {}
+    routing = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": message["method"]}
+    if "name" in params:
+        routing["Mcp-Name"] = params["name"]
+    enveloped = {**message, "params": {**params, "_meta": ENVELOPE}}
+    return await rpc(http, enveloped, **{**routing, **headers})

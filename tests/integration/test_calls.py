@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.integration.nodes import (
     LegacyClient,
     McpNode,
     modern_client,
+    modern_rpc,
     rpc,
 )
 
@@ -294,6 +296,7 @@ class TestRefusals:
         assert answer.status_code == 405
         assert answer.headers["allow"] == "POST"
         assert "POST" in answer.json()["error"]["message"]
+        assert answer.json()["error"]["data"]["code"] == "method_not_allowed"
 
     async def test_the_101st_call_of_an_hour_is_limited(self, node: McpNode) -> None:
         async with node.http(node.token()) as http:
@@ -433,6 +436,7 @@ class TestBodies:
         error = answer.json()["error"]
         assert answer.status_code == 400
         assert error["code"] == -32600
+        assert error["data"]["code"] == "invalid_request"
         assert said in error["message"]
 
     async def test_a_refused_message_is_answered_by_its_id(self, node: McpNode) -> None:
@@ -496,6 +500,58 @@ class TestAudit:
         assert json.loads(rows[1]["arguments"])["query"] == "up"
         assert "hunter2" not in str(rows[2])
         assert rows[5]["request_id"] == "from-the-balancer"
+
+
+# The same call, said in the ways that JSON has, and what the policy judges of it.
+SAID_IN_OTHER_WAYS: list[dict[str, Any]] = [
+    {"service_name": "db1", "depth": 2},
+    {"service_name": "db1", "depth": 2.0, "max_nodes": 1e2},
+    {"service_name": "db1", "depth": 2, "direction": None, "max_nodes": None},
+]
+JUDGED = {"depth": 2, "direction": "both", "max_nodes": 100, "service_name": "db1"}
+
+
+@pytest.mark.usefixtures("assets")
+class TestArgumentsThatSayTheSame:
+    @pytest.mark.parametrize("arguments", SAID_IN_OTHER_WAYS, ids=["plain", "floats", "nulls"])
+    async def test_they_are_judged_and_run_alike_over_every_transport(
+        self, node: McpNode, node_owner: asyncpg.Connection, arguments: dict[str, Any]
+    ) -> None:
+        message = _call("cmdb_get_service_topology", arguments)
+        request_id = {"X-Request-Id": uuid.uuid4().hex}
+        async with node.http(node.token()) as http:
+            rest = await http.post(
+                "/tools/cmdb_get_service_topology/execute", json=arguments, headers=request_id
+            )
+            older = await rpc(http, message, **request_id)
+            newer = await modern_rpc(http, message, **request_id)
+
+        judged = await node_owner.fetch(
+            "SELECT question->'action'->'properties'->'arguments' AS arguments"
+            " FROM audit.questions WHERE request_id = $1",
+            request_id["X-Request-Id"],
+        )
+        result = rest.json()["result"]
+        assert result["nodes"][0]["id"] == "db1"
+        assert older.json()["result"]["structuredContent"] == result
+        assert newer.json()["result"]["structuredContent"] == result
+        # As text: in Python 2 equals 2.0.
+        assert [json.dumps(json.loads(row["arguments"]), sort_keys=True) for row in judged] == [
+            json.dumps(JUDGED)
+        ] * 3
+
+    async def test_null_for_all_arguments_is_none(self, node: McpNode) -> None:
+        async with node.http(node.token()) as http:
+            rest = await http.post("/tools/cmdb_query_assets/execute", json={"arguments": None})
+            mcp = await rpc(http, _call("cmdb_query_assets", None))
+
+        assert rest.status_code == 200
+        assert rest.json()["result"] == mcp.json()["result"]["structuredContent"]
+
+
+def _call(tool: str, arguments: dict[str, Any] | None) -> dict[str, Any]:
+    params = {"name": tool, "arguments": arguments}
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
 
 
 class TestRest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import httpx2
 import pytest
@@ -12,11 +12,12 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.integration.kubernetes_calls import eventually
-from tests.integration.nodes import McpNode, modern_client, rpc
+from tests.integration.nodes import ENVELOPE, McpNode, modern_client, modern_rpc, rpc
 
 pytestmark = pytest.mark.anyio
 
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+Send = Callable[..., Awaitable[httpx2.Response]]
 EXECUTE = "/tools/monitoring_query_metrics/execute"
 # Headers, the status, the word for it, the code of JSON-RPC.
 REJECTED = [
@@ -35,6 +36,9 @@ REJECTED = [
         {"Content-Type": "application/jsonp"}, 415, "unsupported_media_type", -32600, id="jsonp"
     ),
     pytest.param({"Content-Type": ""}, 415, "unsupported_media_type", -32600, id="no type"),
+    pytest.param(
+        {"Content-Encoding": "gzip"}, 415, "unsupported_media_type", -32600, id="compressed"
+    ),
 ]
 
 
@@ -63,6 +67,30 @@ async def test_addresses_of_ipv6_are_known_in_any_form(
     assert answer.status_code == status
 
 
+async def test_a_body_that_is_compressed_is_refused_by_its_coding(node: McpNode) -> None:
+    """RFC 9110, section 15.5.16: the answer tells which codings are accepted."""
+    refused = await _execute(node, **{"Content-Encoding": "gzip"})
+    taken = await _execute(node, **{"Content-Encoding": "Identity"})
+
+    assert "the Content-Encoding 'gzip' is not accepted" in refused.json()["error"]["message"]
+    assert refused.headers["accept-encoding"] == "identity"
+    assert taken.status_code == 200
+
+
+async def test_the_metadata_of_the_resource_are_at_the_root_too(node: McpNode) -> None:
+    """RFC 9728; clients of MCP ask at the endpoint's path, and then at the root."""
+    path = "/.well-known/oauth-protected-resource"
+    async with node.http() as http:
+        at_the_path, at_the_root = await http.get(f"{path}/mcp"), await http.get(path)
+        elsewhere = [await http.get(f"{path}/"), await http.get("/.well-known/nothing")]
+
+    assert at_the_path.status_code == at_the_root.status_code == 200
+    assert at_the_root.json() == at_the_path.json()
+    assert at_the_root.json()["resource"] == node.mcp_url
+    assert [answer.status_code for answer in elsewhere] == [404, 404]
+    assert {answer.json()["error"]["code"] for answer in elsewhere} == {"not_found"}
+
+
 @pytest.fixture(scope="module")
 def node_with_ipv6(make_node: Callable[..., McpNode]) -> McpNode:
     return make_node("node-ipv6", host="::1", overrides={"public_url": "https://[fd00::a]"})
@@ -88,6 +116,99 @@ class TestOverMcp:
             "request_id": "from-the-balancer",
         }
         assert ("www-authenticate" in answer.headers) == (status == 401)
+
+    @pytest.mark.parametrize("send", [rpc, modern_rpc], ids=["2025", "2026"])
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Content-Type": "Application/JSON"},
+            {"Content-Type": "APPLICATION/JSON; charset=utf-8"},
+            {"Accept": "*/*"},
+            {"Accept": "Application/*"},
+            {"Accept": ""},
+        ],
+        ids=str,
+    )
+    async def test_media_types_are_read_as_http_has_them(
+        self, node: McpNode, send: Send, headers: dict[str, str]
+    ) -> None:
+        async with node.http(node.token()) as http:
+            answer = await send(http, LIST, **headers)
+
+        assert answer.status_code == 200
+        assert answer.json()["result"]["tools"]
+
+    @pytest.mark.parametrize("version", ["2025-06-18", "2026-07-28"])
+    async def test_without_an_accept_header_every_type_is_accepted(
+        self, node: McpNode, version: str
+    ) -> None:
+        """RFC 9110, section 12.5.1."""
+        params = {"_meta": ENVELOPE}
+        async with node.http(node.token()) as http:
+            http.headers.pop("accept")
+            answer = await http.post(
+                "/mcp",
+                json={**LIST, "params": params},
+                headers={"MCP-Protocol-Version": version, "Mcp-Method": "tools/list"},
+            )
+
+        assert "accept" not in answer.request.headers
+        assert answer.status_code == 200
+        assert answer.json()["result"]["tools"]
+
+    @pytest.mark.parametrize("send", [rpc, modern_rpc], ids=["2025", "2026"])
+    @pytest.mark.parametrize(
+        ("method", "accept", "said"),
+        [
+            ("tools/list", "text/html", "must have application/json"),
+            ("tools/list", "text/event-stream", "must have application/json"),
+            ("subscriptions/listen", "application/json", "application/json and text/event-stream"),
+        ],
+    )
+    async def test_what_a_client_does_not_accept_is_406_by_its_media_type(
+        self, node: McpNode, send: Send, method: str, accept: str, said: str
+    ) -> None:
+        async with node.http(node.token()) as http:
+            answer = await send(http, {**LIST, "method": method}, Accept=accept)
+
+        assert answer.status_code == 406
+        assert answer.json()["id"] == 1
+        assert answer.json()["error"]["data"]["code"] == "not_acceptable"
+        assert said in answer.json()["error"]["message"]
+
+    @pytest.mark.parametrize(
+        ("headers", "status", "number", "word"),
+        [
+            ({"Mcp-Method": "ping"}, 400, -32020, "header_mismatch"),
+            ({"MCP-Protocol-Version": "1999-01-01"}, 400, -32020, "header_mismatch"),
+            ({}, 404, -32601, "method_not_found"),
+        ],
+        ids=["another method", "another version", "no such method"],
+    )
+    async def test_what_the_sdk_refuses_has_the_same_data(
+        self, node: McpNode, headers: dict[str, str], status: int, number: int, word: str
+    ) -> None:
+        message = {**LIST, "method": "made/up"}
+        async with node.http(node.token()) as http:
+            answer = await modern_rpc(http, message, **{"X-Request-Id": "r1", **headers})
+
+        assert answer.status_code == status
+        assert answer.json()["id"] == 1
+        error = answer.json()["error"]
+        assert error["code"] == number
+        expected = {"code": word, "retryable": False, "request_id": "r1"}
+        assert error["data"].items() >= expected.items()
+
+    async def test_a_version_that_is_not_spoken_is_told_those_that_are(self, node: McpNode) -> None:
+        envelope = {**ENVELOPE, "io.modelcontextprotocol/protocolVersion": "1999-01-01"}
+        headers = {"MCP-Protocol-Version": "1999-01-01", "Mcp-Method": "tools/list"}
+        async with node.http(node.token()) as http:
+            answer = await rpc(http, {**LIST, "params": {"_meta": envelope}}, **headers)
+
+        assert answer.status_code == 400
+        data = answer.json()["error"]["data"]
+        assert data["code"] == "unsupported_protocol_version"
+        assert "2026-07-28" in data["supported"]
 
     async def test_the_sdk_says_why_a_token_was_refused_at_the_start(self, node: McpNode) -> None:
         expired = node.token(now=time.time() - 7200)
@@ -161,6 +282,17 @@ class TestOverRest:
         answer = await _execute(node, **{"Content-Type": content_type, "Origin": node.url})
 
         assert answer.status_code == 200
+
+    @pytest.mark.parametrize("path", ["/tools/", f"{EXECUTE}/", "/resources/", "/mcp/"])
+    @pytest.mark.parametrize("verb", ["GET", "POST"])
+    async def test_a_path_with_a_slash_too_many_is_not_found(
+        self, node: McpNode, verb: str, path: str
+    ) -> None:
+        async with node.http(node.token()) as http:
+            answer = await http.request(verb, path, json={})
+
+        assert answer.status_code == 404
+        assert answer.json()["error"]["code"] == "not_found"
 
     @pytest.mark.parametrize("path", ["/health", "/health/live", "/nowhere"])
     async def test_another_host_is_told_in_json_on_every_path(

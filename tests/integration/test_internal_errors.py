@@ -99,7 +99,11 @@ async def test_a_client_of_mcp_hears_that_it_failed_and_the_log_why(
     error = answer.json()["error"]
     assert answer.status_code == 200
     assert error["code"] == INTERNAL_ERROR
-    assert error["data"] == {"retryable": False, "request_id": f"crash-{method}"}
+    assert error["data"] == {
+        "code": "internal_error",
+        "retryable": False,
+        "request_id": f"crash-{method}",
+    }
     assert error["message"].startswith("the server failed in a way that was not foreseen")
     assert DETAIL not in answer.text
     line = logged(broken, f"crash-{method}")
@@ -168,3 +172,4 @@ async def test_parameters_that_do_not_fit_are_the_clients_fault_as_before(
         answer = await rpc(http, message)
 
     assert answer.json()["error"]["code"] == INVALID_PARAMS
+    assert answer.json()["error"]["data"]["code"] == "invalid_params"

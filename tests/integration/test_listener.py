@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -167,6 +169,53 @@ async def test_a_peer_that_is_away_does_not_hold_up_the_end(
         await serving
 
     assert time.monotonic() - started < 5
+
+
+@asynccontextmanager
+async def listening_in_the_clear(**settings: Any) -> AsyncIterator[int]:
+    port = free_port()
+    app = Starlette(routes=[Route("/", _answer), Route("/mcp", _answer)])
+    listener = Listener(app, ListenSettings(port=port, **settings), graceful_s=1)
+    serving = asyncio.create_task(listener.serve())
+    while not listener.started:  # noqa: ASYNC110 # uvicorn has a flag and no event
+        await asyncio.sleep(0.01)
+    try:
+        yield port
+    finally:
+        listener.close()
+        await serving
+
+
+async def test_what_is_not_http_is_told_in_json() -> None:
+    async with listening_in_the_clear() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"MADE-UP / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    assert head.splitlines()[0] == b"HTTP/1.1 400 Bad Request"
+    assert b"content-type: application/json" in head
+    assert json.loads(body)["error"]["code"] == "bad_request"
+
+
+async def test_a_request_too_many_is_told_in_json_that_it_was_not_taken() -> None:
+    async with (
+        listening_in_the_clear(max_concurrency=1) as port,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http,
+    ):
+        rest = await http.get("/")
+        mcp = await http.get("/mcp", headers={"X-Request-Id": "r1"})
+
+    assert rest.status_code == mcp.status_code == 503
+    assert rest.headers["retry-after"] == mcp.headers["retry-after"] == "1"
+    message = "this node has as many requests in progress as it takes; try again"
+    assert rest.json() == {"error": {"code": "busy", "message": message}}
+    assert mcp.json()["error"] == {
+        "code": -32012,
+        "message": message,
+        "data": {"code": "busy", "retryable": True, "request_id": "r1", "retry_after_ms": 1000},
+    }
 
 
 async def _serial(url: str, ca: Authority, balancer: TlsSettings) -> str:

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
 
 from mcp_server import app
+from mcp_server.identity import Subject
 from mcp_server.settings import (
     CountersSettings,
     DatabaseSettings,
@@ -72,6 +74,34 @@ async def test_what_lives_as_long_as_the_node_is_not_searched_for_garbage(
         await serving
 
     assert frozen > 10_000
+
+
+class _BrokenVerifier:
+    """Fails as nobody foresaw."""
+
+    def verify(self, token: str) -> Subject:
+        raise KeyError(token)
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/tools"])
+async def test_a_fault_outside_of_the_gate_is_told_as_all_errors_are(
+    settings: Settings, path: str
+) -> None:
+    node = app.Node(settings)
+    node.verifier = _BrokenVerifier()
+    transport = httpx2.ASGITransport(app=node.application(), raise_app_exceptions=False)
+    headers = {"Authorization": "Bearer hidden", "X-Request-Id": "r1"}
+    async with httpx2.AsyncClient(
+        transport=transport, base_url=node.settings.public_origin
+    ) as http:
+        answer = await http.get(path, headers=headers)
+
+    assert answer.status_code == 500
+    assert "hidden" not in answer.text
+    error = answer.json()["error"]
+    assert error.get("data", error)["code"] == "internal_error"
+    assert ("data" in error) == (path == "/mcp")
+    assert error["message"].endswith("its log says more (request r1)")
 
 
 _TLS = {"cert": "/absent", "key": "/absent", "ca": "/absent"}
