@@ -15,6 +15,7 @@ from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
 from mcp_server.tools.cursor import sealed
 from mcp_server.tools.kubernetes import health
 from mcp_server.tools.kubernetes.family import Kubernetes
+from mcp_server.tools.kubernetes.logs import _Log
 from mcp_server.tools.kubernetes.model import ListPodsArguments
 from mcp_server.tools.kubernetes.paging import Page, Position
 from mcp_server.tools.kubernetes.reading import age, rollout_of
@@ -45,6 +46,33 @@ def test_a_bad_combination_is_told_with_what_is_accepted(
 ) -> None:
     with pytest.raises(ValidationError, match=said):
         KubernetesSettings.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("plain [31m \t text", "plain [31m \t text"),
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("pass\x1b[38;2;1;2;3mword", "password"),
+        ("\x9b4mline", "line"),
+        ("\x1b[2K\x1b(B\x1bMprogress", "progress"),
+        ("\x1b]0;title\x07text", "text"),
+        ("\x1b]8;;https://a.test\x1b\\link\x1b]8;;\x1b\\", "link"),
+        # What does not end hides nothing.
+        ("\x1b]0;no end", "0;no end"),
+        ("\x1bPno end", "no end"),
+        ("cut \x1b[31", "cut 31"),
+        ("end\x1b", "end\x1b"),
+    ],
+)
+def test_a_log_has_no_escape_sequences_and_all_of_its_text(line: str, shown: str) -> None:
+    log = _Log(most=1, wanted="")
+
+    log.feed(line.encode() + b"\n")
+    log.end()
+
+    assert list(log.newest) == [shown]
+    assert log.coloured is (shown != line)
 
 
 def test_a_single_cluster_is_the_default() -> None:

@@ -34,7 +34,7 @@ _COST_BYTES = 16
 # windows, and the rest. It may stand within a word, which neither `grep` nor a reader would find.
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
-    r"|\x1b[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"
+    r"|\x1b[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)"
     r"|\x1b[ -/]*[0-~]"
 )
 
