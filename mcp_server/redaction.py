@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from mcp_server.secret_shapes import BEGUN_KEY_BACKWARDS, SHAPES
 
 __all__ = [
     "ARGUMENTS_LIMIT",
@@ -86,56 +88,6 @@ _RANDOM_RUN = re.compile(r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{20}",
 _KEY_VALUE_NAMES = ("name", "key")
 _LABEL_SETS = frozenset({"annotations", "labels"})
 
-# Each pattern is linear in the length of the text: repeated parts are bounded or cannot overlap,
-# and a token can only begin where the character before is not part of one. Those that begin
-# with one certain character look behind it only where they have found it, which is faster.
-_SECRET_TEXT = (
-    # A PEM private key; without its end, everything after its beginning.
-    re.compile(
-        r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [^-]{0,60}-----|\Z)", re.DOTALL
-    ),
-    # A JSON Web Token, also one whose signature was cut off.
-    re.compile(r"eyJ(?<![\w-]eyJ)[\w-]{6,}\.[\w-]*(?:\.[\w-]*)*", re.ASCII),
-    # Authorization schemes with their credentials.
-    re.compile(r"(?P<kept>[Bb](?<![\w-].)(?i:earer)[ \t]{1,4})[\w.~+/=-]{4,}", re.ASCII),
-    re.compile(
-        r"(?P<kept>authorization[\"']?[ \t]{0,4}[:=][ \t]{0,4})[^\r\n,;}]{1,}", re.IGNORECASE
-    ),
-    # Base64 has digits, padding or a change of case within; a word after "basic" has not.
-    re.compile(
-        r"(?P<kept>[Bb](?<![\w-].)(?i:asic)[ \t]{1,4})(?=[A-Za-z0-9+/]*(?:[0-9=]|[a-z][A-Z]))"
-        r"[A-Za-z0-9+/]{8,}={0,2}",
-        re.ASCII,
-    ),
-    # https://user:password@host: up to the last @ of the host's part, as clients read it; a password
-    # that should have been encoded ends at the first @ after it, where it is no port.
-    re.compile(
-        r"(?P<kept>://[^\s/:\"'<>]{0,256}:)"
-        r"(?:[^\s/?#\"'<>]{1,}|(?!\d{1,5}[?#\"'<>])[^\s/@]{1,})(?=@)"
-    ),
-    # --api-key …, also as two texts of a list: "--api-key", "…"
-    re.compile(
-        r"(?P<kept>-(?<![\w-].)-?[\w.-]{0,40}?"
-        r"(?:pass(?:word|wd|phrase|code)|secret|token|(?:api|access|secret|private)[_-]?key)"
-        r"(?:[ \t]{1,4}|[\"'],\s{0,32}(?=[\"'][^\"'-])))"
-        r"(?:\"[^\"]*\"?|'[^']*'?|[^\s\"',;&}-][^\s\"',;&}]*)",
-        re.IGNORECASE,
-    ),
-    # password=…, "client_secret": "…"; see `_names_no_secret`
-    re.compile(
-        r"(?P<kept>(?:pass(?:word|wd|phrase|code)|secret|token|(?:api|access|secret|private)[_-]?key)"
-        r"[\"']?[ \t]{0,4}[:=][ \t]{0,4})(?P<value>\"[^\"]*\"?|'[^']*'?|[^\s\"',;&}]{1,})",
-        re.IGNORECASE,
-    ),
-    # Keys that announce themselves: AWS, GitHub, Slack, OpenAI, Google, Stripe and the like.
-    re.compile(
-        r"(?<![\w-])(?:A[KS]IA[A-Z0-9]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}"
-        r"|xox[a-z]-[\w-]{10,}|glpat-[\w-]{16,}|hvs\.[\w-]{16,}|sk-[\w-]{16,}"
-        r"|AIza[\w-]{30,}|[rs]k_(?:live|test)_\w{10,}|npm_[A-Za-z0-9]{30,}|dckr_pat_[\w-]{20,})",
-        re.ASCII,
-    ),
-)
-
 # Tags of images, and how an image's name begins before one whose last word is that of a secret. The
 # less a tag looks like a version, the more its name must look like that of an image: `grep` prints what
 # is in a file as `secrets/db-password:1234`.
@@ -155,7 +107,9 @@ _REPOSITORY = re.compile(
     re.ASCII,
 )
 _LONGEST_REPOSITORY = 255
+_LONGEST_BEGUN_KEY = 16
 _MASKED = (REDACTED, MASK)
+_ASSIGNMENT = re.compile("[:=,]")
 # What is said of a file or a field whose name is that of a secret: `…/token: permission denied`.
 _SAID_OF_IT = re.compile(
     r"(?:no such (?:file|host|key)|permission denied|operation not permitted|not found|not a directory|"
@@ -175,14 +129,19 @@ _WHOLE_KEY_PART = re.compile(
 )
 _KEY_LINES = 128
 
-# What every pattern above needs: most text has none of it, and is done after one look.
-_MARKS = (
-    *("eyj", "-----begin", "bearer", "basic", "authorization", "://"),
-    *("pass", "secret", "token", "key"),
-    *("akia", "asia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "xox", "glpat-"),
-    *("hvs.", "sk-", "aiza", "k_live_", "k_test_", "npm_", "dckr_pat_"),
+# Colours and other control sequences of terminals (ECMA-48, 5.4), with ESC as JSON, shells and syslog
+# write it, too.
+_TERMINAL = re.compile(
+    r"(?:(?:\x1b|\ufffd|\u241b|\\{1,31}(?:u001b|x1b|033|e)|#033|\^\[)\[|\x9b)[0-9;:?]{0,32}[ ]?[A-Za-z]",
+    re.IGNORECASE,
 )
-
+_LONGEST_NO_SECRET = 32
+# What stands under the name of a secret and is none.
+_NO_SECRET = re.compile(
+    r"(?:[|>][+-]?|[\[({][\])}]|\\*([\"'`])\\*\1"
+    r"|(?:\\*[\"'])?(?:true|false|null|none|nil|undefined|<nil>|\*{3,})(?:\\*[\"'])?[\])]{0,4})",
+    re.IGNORECASE,
+)
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -297,14 +256,26 @@ def _texts(value: Any, depth: int = 0) -> Iterator[str]:
 def redact_text(text: str) -> str:
     """Return `text` with everything that looks like a secret replaced by `[redacted]`.
 
+    A text with a secret loses its colour codes as well.
+
     Characters that PostgreSQL or UTF-8 cannot hold become U+FFFD.
     """
-    text = _UNSTORABLE.sub("\ufffd", text)
+    if "\0" in text or not text.isascii():
+        text = _UNSTORABLE.sub("\ufffd", text)
+    # Colours may stand between a key and its value, and within both.
+    if "[" in text or "\x9b" in text:
+        plain = _TERMINAL.sub("", text)
+        if plain != text and (clean := _without_shapes(plain)) != plain:
+            return clean
+    return _without_shapes(text)
+
+
+def _without_shapes(text: str) -> str:
     folded = text.casefold()
-    if not any(mark in folded for mark in _MARKS):
-        return text
-    for pattern in _SECRET_TEXT:
-        text = pattern.sub(_replacement, text)
+    for marks, searches in _SEARCHES.items():
+        if any(mark in folded for mark in marks):
+            for pattern, replacement in searches:
+                text = pattern.sub(replacement, text)
     return text
 
 
@@ -433,20 +404,37 @@ def _holds_secret(mapping: Mapping[Any, Any], key: Any) -> bool:
     )
 
 
-def _replacement(match: re.Match[str]) -> str:
-    groups = match.groupdict()
-    if "value" in groups and _names_no_secret(match):
-        return match[0]
-    return groups.get("kept", "") + REDACTED
+def _unless_harmless(match: re.Match[str]) -> str:
+    return match[0] if _names_no_secret(match) else match["kept"] + REDACTED
+
+
+def _replacement(pattern: re.Pattern[str]) -> str | Callable[[re.Match[str]], str]:
+    """Return what `re.sub` puts in the place of a match."""
+    if "value" in pattern.groupindex:
+        return _unless_harmless
+    return rf"\g<kept>{REDACTED}" if "kept" in pattern.groupindex else REDACTED
+
+
+_SEARCHES = {
+    marks: [
+        (shape.pattern, _replacement(shape.pattern)) for shape in SHAPES if shape.marks == marks
+    ]
+    for marks in dict.fromkeys(shape.marks for shape in SHAPES)
+}
 
 
 def _names_no_secret(match: re.Match[str]) -> bool:
     """Tell whether `token: …` is masked, ends the name of an image with its tag, or is an error."""
     kept = match["kept"]
-    if match.string.startswith(_MASKED, match.start("value")):
+    start, end = match.span("value")
+    if match.string.startswith(_MASKED, start):
+        return True
+    if end - start <= _LONGEST_NO_SECRET and _NO_SECRET.fullmatch(match.string, start, end):
         return True
     if kept[-1] in " \t":
-        return ":" in kept and _SAID_OF_IT.match(match.string, match.start("value")) is not None
+        # `token: is expired`, and without a separator `password 'must not be blank'`
+        said = start + (_ASSIGNMENT.search(kept) is None)
+        return "=" not in kept and _SAID_OF_IT.match(match.string, said) is not None
     return _tags_an_image(match)
 
 
@@ -471,11 +459,13 @@ def _tags_an_image(match: re.Match[str]) -> bool:
 
 
 def _word_before(match: re.Match[str]) -> str:
-    """Return what stands before a match without a break, as far as to see that it is no name."""
+    """Return what stands before a key without a break, as far as to see that it is no name."""
     start = match.start()
-    near = match.string[max(0, start - _LONGEST_REPOSITORY - 1) : start]
-    backwards = _BACKWARDS.match(near[::-1])
-    return near[len(near) - (backwards.end() if backwards else 0) :]
+    longest = _LONGEST_REPOSITORY + 1 + _LONGEST_BEGUN_KEY
+    reading = match.string[max(0, start - longest) : start][::-1]
+    begun = BEGUN_KEY_BACKWARDS.match(reading)
+    backwards = _BACKWARDS.match(reading, begun.end() if begun else 0)
+    return backwards[0][::-1] if backwards else ""
 
 
 def _size(text: str) -> int:

@@ -249,6 +249,45 @@ async def test_no_word_of_an_argument_is_hidden_from_a_rule_behind_a_secret(
     assert [effect for _, effect, _ in await rows(owner)][-1] == "deny"
 
 
+class NotedResult(ScaleResult):
+    note: str
+
+
+@pytest.mark.parametrize(
+    ("note", "shown"),
+    [
+        (r'{"log":"{\"password\":\"hunter2\"}"}', r'{"log":"{\"password\":[redacted]}"}'),
+        (r"login password=\"hunter2\" ok", "login password=[redacted] ok"),
+        ('{"password"=>"hunter2"}', '{"password"=>[redacted]}'),
+        ("\x1b[36mpassword\x1b[0m=hunter2", "password=[redacted]"),
+    ],
+)
+async def test_a_secret_is_masked_in_results_in_the_audit_log_and_before_the_policy(
+    bench: Bench, owner: asyncpg.Connection, note: str, shown: str
+) -> None:
+    async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
+        return NotedResult(replicas=arguments.replicas, note=note)
+
+    gate = bench.gate(scale_tool(run))
+    asked = {"namespace": "development", "replicas": 2}
+    answer = await gate.call_tool(caller(), "k8s_scale_deployment", asked)
+    # The rule about notes cannot judge what it does not see.
+    with pytest.raises(Refused):
+        await gate.call_tool(caller(), "k8s_scale_deployment", {**asked, "note": note})
+
+    assert answer.value.structured == {
+        "replicas": 2,
+        "token": "[masked by policy]",
+        "note": shown,
+    }
+    assert "hunter2" not in answer.value.text
+    row = await owner.fetchrow(
+        "SELECT arguments, judged FROM audit.events ORDER BY time DESC LIMIT 1"
+    )
+    assert json.loads(row["arguments"])["note"] == shown
+    assert json.loads(row["judged"])["withheld"] == ["/note", "/password"]
+
+
 async def test_an_argument_too_long_to_be_searched_is_withheld_decided_and_recorded(
     bench: Bench, owner: asyncpg.Connection
 ) -> None:

@@ -283,6 +283,7 @@ async def test_a_masked_secret_cannot_be_guessed_by_searching(web: Cluster) -> N
     key = [f"{'MIIEvQ/Ab1' * 6}{n:04}" for n in range(8)]
     web.write_log(
         [
+            r'{"log":"{\"password\":\"hunter2\"}"}',
             "login password=hunter2 ok",
             "-----BEGIN PRIVATE KEY-----",
             *key,
@@ -296,10 +297,12 @@ async def test_a_masked_secret_cannot_be_guessed_by_searching(web: Cluster) -> N
             await call("get_pod_logs", **target, grep=guess) for guess in ("hunter", "miievq")
         ]
         found = await call("get_pod_logs", **target, grep="LOGIN")
+        escaped = await call("get_pod_logs", **target, grep='"log"')
         tail = await call("get_pod_logs", **target, tail_lines=4)
 
     assert [guess.lines for guess in guesses] == [0, 0]
     assert found.text == "login password=[redacted] ok"
+    assert escaped.text == r'{"log":"{\"password\":[redacted]}"}'
     assert tail.text.splitlines() == ["[redacted]"] * 3 + ["after"]
 
 
