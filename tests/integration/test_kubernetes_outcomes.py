@@ -185,6 +185,33 @@ async def test_an_object_of_another_shape_is_an_outage_that_names_the_cluster(
     assert {method for method, _ in balancer.passed} == {"GET"}
 
 
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        # What Kubernetes before 1.26 answers.
+        ('{"kind": "APIGroupList", "groups": []}', ToolError, "widgets is no built-in kind, and"),
+        (
+            '{"kind": "APIGroupDiscoveryList", "items": [{"versions": 7}]}',
+            BackendUnavailable,
+            "it answered what its API does not give",
+        ),
+    ],
+)
+async def test_only_other_kinds_than_the_built_in_ones_need_the_clusters_list(
+    balancer: Balancer, text: str, error: type[ToolError], said: str
+) -> None:
+    async def fate(request: web.Request, answer: web.Response) -> web.Response:
+        return web.Response(text=text) if request.path == "/apis" else answer
+
+    balancer.fate = fate
+    async with family_of({"main": balancer.settings()}) as call:
+        await call("get_events", kind="deploy")
+        with pytest.raises(error, match=said):
+            await call("get_events", kind="widgets")
+
+    assert [path for _, path in balancer.passed].count("/apis") == 1
+
+
 @pytest.mark.parametrize("text", [each for each in ODD_OBJECTS if '"name": "p"' not in each])
 async def test_namespaces_of_another_shape_are_an_outage(balancer: Balancer, text: str) -> None:
     balancer.fate = instead(200, text)
