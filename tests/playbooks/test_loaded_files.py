@@ -23,6 +23,7 @@ class Service:
         self.unit, self.restarts = folder / "unit", folder / "restarts"
         self.unit.write_text("unit")
         self.restarts.touch()
+        self.said = ""
 
     def run(self, content: str, *arguments: str, end: str = "") -> tuple[bool, int]:
         """Run the play; return whether it succeeded and how many tasks changed something.
@@ -39,7 +40,7 @@ class Service:
                 "changed_when": False,
             },
             {
-                "ansible.builtin.debug": {},
+                "ansible.builtin.debug": {"msg": "{{ item }}: not what was loaded"},
                 "loop": "{{ looked.stale }}",
                 "changed_when": True,
                 "notify": "{{ item }}",
@@ -74,6 +75,7 @@ class Service:
         )
         changed = re.search(r"changed=(\d+)", done.stdout)
         assert changed is not None, done.stdout + done.stderr
+        self.said = done.stdout
         return done.returncode == 0, int(changed[1])
 
     @property
@@ -95,6 +97,46 @@ def service(tmp_path: Path) -> Service:
     service = Service(tmp_path)
     assert service.run("one")[0]
     return service
+
+
+@pytest.mark.parametrize("arguments", [(), ("--check",)])
+def test_a_first_installation_says_nothing_of_what_was_loaded(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    service = Service(tmp_path)
+
+    done, changed = service.run("one", *arguments)
+
+    assert done
+    assert "not what was loaded" not in service.said
+    # The file and its load, which a check run only announces; the unit is not written by the play.
+    assert changed == (1 if arguments else 2)
+    assert service.run("one", *arguments)[0]
+
+
+@pytest.mark.parametrize("end", ["before", "handler"])
+def test_what_a_first_run_did_not_get_to_is_done_by_the_next(tmp_path: Path, end: str) -> None:
+    service = Service(tmp_path)
+    cut, _ = service.run("one", end=end)
+    first = service.said
+
+    done, _ = service.run("one")
+
+    assert (cut, done, service.in_force) == (False, True, "one")
+    assert "not what was loaded" not in first
+    assert "Reload it: not what was loaded" in service.said
+    assert service.run("one") == (True, 0)
+
+
+def test_files_without_a_note_of_their_load_are_loaded(service: Service) -> None:
+    for note in service.notes.iterdir():
+        note.unlink()
+    service.loaded.write_text("something else")
+
+    service.run("one")
+
+    assert "Reload it: not what was loaded" in service.said
+    assert service.in_force == "one"
 
 
 def test_a_run_that_changes_nothing_tells_nothing(service: Service) -> None:

@@ -14,8 +14,10 @@ description:
   - So the handler has a note written of what it made the service load. A run compares the files with the note before it writes
     anything, and a task for each name in C(stale) notifies its handler. A loop over this module would not do: Ansible notifies
     the handlers of all items as soon as one of them is changed.
-  - A note that differs is taken away. It comes back with the next load that succeeds, even if the files become again what they were,
-    because the service may have been started with others meanwhile.
+  - A note that differs is made void. It is written anew with the next load that succeeds, even if the files become again what they
+    were, because the service may have been started with others meanwhile.
+  - A first installation has loaded nothing and misses files, so nothing is stale then. The tasks that write the files notify the
+    handlers. Void notes are made all the same, so that the run after one that was cut tells the service.
   - A host that was started anew needs nothing. Its services have loaded what the note tells.
 author: [enterprise-mcp]
 options:
@@ -64,7 +66,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 stale:
-  description: The names whose files are not those of the note, sorted.
+  description: The names whose files are not those of the note, sorted; none in a first installation.
   type: list
   elements: str
   returned: always
@@ -79,6 +81,9 @@ import re
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+
+VOID = "not loaded"
+"""What a note says that is not to be relied on; no fingerprint."""
 
 
 def fingerprint(files: list[str]) -> str:
@@ -101,6 +106,12 @@ def read(note: Path) -> str:
         return ""
 
 
+def is_first(notes: dict[str, Path], loads: dict[str, list[str]]) -> bool:
+    """Tell whether none of the files can have been loaded: nothing is noted, and files are missing."""
+    noted = any(note.exists() for note in notes.values())
+    return not noted and not all(Path(path).exists() for files in loads.values() for path in files)
+
+
 def write(note: Path, text: str) -> None:
     """Write the note at once: a run that ends here leaves the whole of it or nothing."""
     note.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -110,13 +121,10 @@ def write(note: Path, text: str) -> None:
 
 
 def update(note: Path, files: list[str], *, loaded: bool, check: bool) -> bool:
-    """Compare files with a note, and write or remove it; tell whether they differed."""
+    """Compare files with a note, and write it or make it void; tell whether they differed."""
     now, noted = fingerprint(files), read(note)
     if now != noted and not check:
-        if loaded:
-            write(note, now)
-        elif noted:
-            note.unlink()
+        write(note, now if loaded else VOID)
     return now != noted
 
 
@@ -137,7 +145,8 @@ def main() -> None:
     directory = Path(wanted["directory"])
     notes = {name: directory / re.sub(r"\W+", "-", name).lower() for name in wanted["loads"]}
     try:
-        stale = [
+        first = not wanted["loaded"] and is_first(notes, wanted["loads"])
+        differ = [
             name
             for name, files in sorted(wanted["loads"].items())
             if update(notes[name], files, loaded=wanted["loaded"], check=module.check_mode)
@@ -145,8 +154,8 @@ def main() -> None:
     except OSError as error:
         module.fail_json(msg=f"{error.filename}: {error.strerror}")
     module.exit_json(
-        changed=bool(stale),
-        stale=stale,
+        changed=bool(differ),
+        stale=[] if first else differ,
         notes={name: str(note) for name, note in notes.items()},
     )
 
