@@ -88,6 +88,28 @@ class TestNames:
         assert self.template.read_text() == TEMPLATE
 
 
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        path
+        for path in ROOT.glob("roles/*/tasks/*.yml")
+        if "\n  ansible.builtin.apt:\n" in path.read_text()
+    ],
+    ids=str,
+)
+def test_packages_are_waited_for_until_a_host_has_done_with_its_first_boot(tasks: Path) -> None:
+    importing = [
+        task
+        for path in tasks.parent.glob("*.yml")
+        for task in yaml.safe_load(path.read_text())
+        if task.get("ansible.builtin.import_tasks") == tasks.name
+    ]
+
+    assert [task.get("module_defaults") for task in importing] == [
+        {"ansible.builtin.apt": {"lock_timeout": 300}}
+    ]
+
+
 def task_of(file: str, name: str) -> dict[str, Any]:
     """Return a task of the role."""
     tasks = yaml.safe_load((ROOT / "roles/base/tasks" / file).read_text())
@@ -103,17 +125,32 @@ def test_security_updates_are_turned_on_and_off(
     own = {"src": str(ROOT / "roles/base/templates" / task["ansible.builtin.template"]["src"])}
     task["ansible.builtin.template"] |= own | {"dest": str(tmp_path / "20auto-upgrades")}
 
+    defaults = {"ansible.builtin.include_vars": str(ROOT / "roles/base/defaults/main.yml")}
     done = run_play(
         tmp_path,
-        [task],
+        [defaults, task],
         inventory=INVENTORY,
         variables={"base_unattended_upgrades": wanted},
         as_root=True,
     )
 
     assert done.returncode == 0, done.stdout
-    settings = re.findall(r'Periodic::(\S+) "(.)"', (tmp_path / "20auto-upgrades").read_text())
-    assert settings == [("Update-Package-Lists", written), ("Unattended-Upgrade", written)]
+    read = subprocess.run(
+        ["apt-config", "-c", tmp_path / "20auto-upgrades", "dump"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    settings = dict(re.findall(r'^(\S+) "(.*)";$', read, re.MULTILINE))
+    assert settings["APT::Periodic::Update-Package-Lists"] == written
+    assert settings["APT::Periodic::Unattended-Upgrade"] == written
+    # As unattended-upgrade reads them: each matches from the beginning of the name.
+    excluded = re.findall(r'^Unattended-Upgrade::Package-Blacklist:: "(.*)";$', read, re.MULTILINE)
+    packages = ["postgresql-15", "postgresql-17", "redis-server", "redis-tools"]
+    others = ["nginx", "postgresql-client-17", "postgresql-common", "python3-redis", "openssl"]
+    assert [
+        name for name in packages + others if any(re.match(pattern, name) for pattern in excluded)
+    ] == packages
 
 
 @pytest.mark.parametrize(
