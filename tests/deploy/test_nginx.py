@@ -10,7 +10,7 @@ import warnings
 import pytest
 from testinfra.host import Host as Shell
 
-from tests.deploy.installation import Host, Installation
+from tests.deploy.installation import Host, Installation, eventually
 from tests.integration import curl
 
 testinfra_hosts = ["ansible://loadbalancers"]
@@ -127,5 +127,19 @@ async def test_the_log_has_one_json_object_a_request_and_no_query(
     assert host.run("grep -q do-not-log-me /var/log/nginx/access.log").rc == 1
 
 
-def test_logs_are_rotated(host: Shell) -> None:
-    assert host.file("/etc/logrotate.d/nginx").exists
+async def test_a_request_after_a_rotation_is_in_the_new_log(
+    host: Shell, installation: Installation
+) -> None:
+    rotated = host.run("logrotate --force /etc/logrotate.d/nginx")
+
+    async with installation.http() as client:
+        answer = await client.get("/health/live")
+    identifier = answer.headers["x-request-id"]
+
+    async def logged() -> str:
+        return host.run(f"grep --files-with-matches {identifier} /var/log/nginx/*").stdout.strip()
+
+    assert (rotated.rc, rotated.stderr) == (0, "")
+    assert await eventually(logged, bool) == "/var/log/nginx/access.log"
+    log = host.file("/var/log/nginx/access.log")
+    assert (log.user, log.group, log.mode) == ("www-data", "adm", 0o640)

@@ -78,7 +78,7 @@ class Node:
             "__mcp_server_config_dir": str(self.config),
             "__mcp_server_release": release,
             "__mcp_server_release_dir": str(self.opt / "releases" / release),
-            "__mcp_server_return_s": 0,
+            "mcp_server_gateway_return_s": 0,
             "__mcp_server_root": str(self.opt),
             "__mcp_server_unit_file": str(self._folder / "unit"),
             "__mcp_server_user": "root",

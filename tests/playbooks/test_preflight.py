@@ -92,8 +92,11 @@ class TestServicesThatExist:
         "redis": {"mcp_server_redis": "mcp-server@redis.example.com:6379/0"},
         "monitoring": {
             "mcp_server_prometheus_url": "https://prometheus.example.com",
-            "node_exporter_allowed_clients": ["prometheus.example.com"],
+            "mcp_server_telemetry_allowed_peers": ["prometheus.lab.internal"],
         },
+    }
+    READERS: ClassVar[dict[str, object]] = {
+        "node_exporter_allowed_clients": ["prometheus.lab.internal"]
     }
 
     def servers(self, **variables: object) -> dict[str, object]:
@@ -103,10 +106,12 @@ class TestServicesThatExist:
 
     def test_none_of_the_groups_is_needed_then(self, tmp_path: Path) -> None:
         named = {name: value for each in self.INSTEAD.values() for name, value in each.items()}
+        named |= self.READERS
         inventory = write(tmp_path, self.servers(**named))
         told = (
             "{{ __mcp_server_settings.counters.url }} {{ __mcp_server_settings.database.host }}"
             " {{ __mcp_server_settings.listen.trusted_proxies }} <{{ mcp_server_public_ca_file }}>"
+            " {{ __mcp_server_settings.telemetry.allowed_peers }}"
         )
 
         checked = run(inventory, "playbooks/inventory.yml")
@@ -123,6 +128,7 @@ class TestServicesThatExist:
         assert accepted.returncode == 0, accepted.stdout + accepted.stderr
         assert (
             "rediss://mcp-server@redis.example.com:6379/0 postgres.example.com ['192.0.2.9'] <>"
+            " ['prometheus.lab.internal', 'mcp-server.mcp1.lab.internal']"
             in " ".join(accepted.stdout.split())
         )
 
@@ -141,6 +147,39 @@ class TestServicesThatExist:
         assert result.returncode != 0
         assert f"The group {group} of the inventory has no host" in said
         assert f"name it on the group mcp_servers: {', '.join(self.INSTEAD[group])}" in said
+
+    def test_who_reads_the_metrics_of_a_host_has_to_be_set_for_every_host(
+        self, tmp_path: Path
+    ) -> None:
+        groups = several() | {"monitoring": {}}
+        inventory = write(tmp_path, groups)
+        (tmp_path / "group_vars").mkdir()
+        variables = tmp_path / "group_vars/mcp_servers.yml"
+        variables.write_text(yaml.safe_dump(self.INSTEAD["monitoring"] | self.READERS))
+
+        refused = run(inventory, "playbooks/inventory.yml")
+        variables.write_text(yaml.safe_dump(self.INSTEAD["monitoring"]))
+        (tmp_path / "group_vars/all.yml").write_text(yaml.safe_dump(self.READERS))
+        accepted = run(inventory, "playbooks/inventory.yml")
+
+        said = " ".join(refused.stdout.split())
+        assert refused.returncode != 0
+        assert "node_exporter_allowed_clients is not set for all1. The group monitoring has" in said
+        assert "Set it for all hosts, in group_vars/all" in said
+        assert accepted.returncode == 0, accepted.stdout
+
+
+@pytest.mark.parametrize("group", ["postgres", "redis"])
+def test_a_second_host_of_which_nothing_would_be_used_is_refused(
+    tmp_path: Path, group: str
+) -> None:
+    two = {"hosts": {"all1": {}, "db2": {"ansible_host": "192.0.2.2"}}}
+
+    result = look_at(tmp_path, one_host() | {group: two})
+
+    said = " ".join(result.stdout.split())
+    assert result.returncode != 0
+    assert f"The group {group} has 2 hosts: all1, db2. Only one is supported" in said
 
 
 def test_an_unknown_variable_of_the_server_is_named_with_the_nearest_known_one(
