@@ -55,6 +55,7 @@ class McpNode(Server):
         overrides: top-level sections of the configuration that differ.
         grafana: its section of the configuration; None: there is no Grafana.
         tls: certificate of both listeners, shown by `ready` as well, for localhost; None: no TLS.
+        drain_s: seconds for which it answers 503 before it stops.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class McpNode(Server):
         overrides: dict[str, Any] | None = None,
         tls: TlsSettings | None = None,
         host: str = "127.0.0.1",
+        drain_s: float = 0.2,
     ) -> None:
         super().__init__(directory)
         self.port = free_port()
@@ -91,7 +93,7 @@ class McpNode(Server):
             "listen": {
                 "host": host,
                 "port": self.port,
-                "drain_s": 0.2,
+                "drain_s": drain_s,
                 "trusted_proxies": ["127.0.0.1"],
                 **served_with,
             },
