@@ -3,7 +3,8 @@
 By Molecule (`molecule test -s default`, `-s cluster`), or by hand against the lab of `make demo`:
     .venv/bin/pytest tests/deploy
     .venv/bin/pytest tests/deploy --ansible-inventory=inventories/lab -k sockets
-Tests that stop services or change settings put everything back.
+Tests that stop services or change settings put everything back; hosts that would need a playbook for
+that are `disposable`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import pytest
 from testinfra.host import Host as Shell
 from testinfra.utils.ansible_runner import AnsibleRunner
 
-from tests.deploy.installation import Host, Installation, describe
+from tests.deploy.installation import JOURNAL, Host, Installation, describe
+from tests.deploy.snapshots import Disposable, Snapshots
 from tests.plays import ROOT, ansible_environment
 
 _INSTALLATION = pytest.StashKey[Installation]()
@@ -94,6 +96,44 @@ def calm(installation: Installation) -> Iterator[Installation]:
     installation.forget_counts()
     yield installation
     installation.wait_until_ready()
+
+
+@pytest.fixture(scope="session")
+def snapshots() -> Snapshots:
+    return Snapshots()
+
+
+@pytest.fixture
+def controller(installation: Installation) -> Iterator[None]:
+    """Put the controller's copy of the published policies back after the test."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "policies")
+        shutil.copytree(installation.published, copy)
+        yield
+        shutil.rmtree(installation.published)
+        shutil.copytree(copy, installation.published)
+
+
+@pytest.fixture
+def disposable(
+    installation: Installation, snapshots: Snapshots, controller: None
+) -> Iterator[Disposable]:
+    """A function for the hosts that a test is about to change: they come back as they were after it."""
+    hosts: list[Host] = []
+
+    def dispose(*changed: Host) -> None:
+        snapshots.keep(changed)
+        hosts.extend(changed)
+
+    yield dispose
+    try:
+        # Their journals and the states of their units go with them.
+        for host in hosts:
+            assert host.failed_units() == [], host.name
+            assert host.lines_with(installation.secret_lines().values(), JOURNAL) == 0, host.name
+    finally:
+        snapshots.restore(hosts)
+        installation.wait_until_ready(deadline_s=120)
 
 
 @pytest.fixture

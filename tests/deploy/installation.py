@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,9 +27,26 @@ import httpx2
 from mcp_server.identity import mint_token
 from tests.plays import ROOT, ansible_environment
 
-__all__ = ["PROBE", "Host", "Installation", "Playbook", "describe", "eventually"]
+__all__ = [
+    "JOURNAL",
+    "PROBE",
+    "Host",
+    "Installation",
+    "Playbook",
+    "at_once",
+    "describe",
+    "eventually",
+]
 
+JOURNAL = "journalctl --no-pager --output=export --all"
 PROBE = "/opt/mcp_server/current/bin/mcpctl probe --config=/etc/mcp_server/config.yaml"
+SECRETS = (
+    "jwt_secret",
+    "postgres_owner_password",
+    "postgres_server_password",
+    "redis_password",
+    "bundle_signing_key",
+)
 _numbers = itertools.count(1)
 _Answer = TypeVar("_Answer")
 
@@ -81,6 +99,18 @@ class Host:
     def systemctl(self, *arguments: str) -> None:
         """Run systemctl, which waits for what it starts and stops."""
         self.run(shlex.join(["systemctl", *arguments]))
+
+    def failed_units(self) -> list[str]:
+        """Return the units that systemd calls failed."""
+        listed = json.loads(self.run("systemctl list-units --failed --output=json"))
+        return [unit["unit"] for unit in listed]
+
+    def lines_with(self, texts: Iterable[str], command: str) -> int:
+        """Return how many lines of a command's output hold one of some texts, which it does not see."""
+        counted = self.run(
+            f"{{ {command} | grep -cFf /dev/fd/3; }} 3<&0 || true", stdin="\n".join(texts).encode()
+        )
+        return int(counted)
 
     def main_pid(self, unit: str) -> int:
         """Return the main process of a unit, 0 when it does not run."""
@@ -149,6 +179,11 @@ class Installation:
         return Path(self._any["pki"]) / "ca.pem"
 
     @property
+    def published(self) -> Path:
+        """The folder with the bundles that were published, on the controller."""
+        return Path(self._any["policies"])
+
+    @property
     def secrets(self) -> Path:
         """The folder with the generated secrets, on the controller."""
         return Path(self._any["secrets"])
@@ -156,6 +191,10 @@ class Installation:
     def secret(self, name: str) -> str:
         """Return a generated secret."""
         return (self.secrets / name).read_text().strip()
+
+    def secret_lines(self) -> dict[str, str]:
+        """Return each generated secret as one line to look for."""
+        return {name: max(self.secret(name).splitlines(), key=len) for name in SECRETS}
 
     # --- calling ---------------------------------------------------------------------------------
 
@@ -213,8 +252,8 @@ class Installation:
 
     def wait_until_ready(self, deadline_s: float = 60) -> None:
         """Wait until every node says that it can do its work."""
-        for host in self.members("mcp_servers"):
-            host.run(f"{PROBE} --wait {deadline_s:g}")
+        nodes = self.members("mcp_servers")
+        at_once(lambda node: node.run(f"{PROBE} --wait {deadline_s:g}"), nodes)
 
     def wait_until_not_ready(self, deadline_s: float = 60) -> None:
         """Wait until every node has noticed that it cannot do its work."""
@@ -267,6 +306,12 @@ def describe(inventory: Path, directory: Path) -> Installation:
         assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
         description = json.loads(Path(output.name).read_text())
     return Installation(inventory, description, directory)
+
+
+def at_once(do: Callable[[Host], _Answer], hosts: Sequence[Host]) -> list[_Answer]:
+    """Do the same for several hosts at the same time, and return what came of it in their order."""
+    with ThreadPoolExecutor(max_workers=max(len(hosts), 1)) as pool:
+        return [*pool.map(do, hosts)]
 
 
 async def eventually(

@@ -67,11 +67,6 @@ def _api(me: Host, path: str) -> Any:
     return json.loads(_get(me, f"https://{me.fqdn}:9090/api/v1/{path}"))["data"]
 
 
-def configuration(me: Host) -> str:
-    """Return what Prometheus has loaded."""
-    return str(_api(me, "status/config")["yaml"])
-
-
 def _query(me: Host, query: str) -> list[Any]:
     found: list[Any] = _api(me, f"query?query={quote(query)}")["result"]
     return found

@@ -254,6 +254,17 @@ class TestRefusals:
         with pytest.raises(policy.Refused, match=r"policies/config/limits/data\.yaml"):
             tree.lint()
 
+    def test_a_network_with_a_typing_error_is_refused_with_its_value(
+        self, policy: ModuleType, tree: Any
+    ) -> None:
+        file = tree.folder / "config" / "network" / "data.yaml"
+        file.write_text("allow: [10.20.0.0/16, 10.2O.0.0/8]\n")
+        with pytest.raises(
+            policy.Refused,
+            match=r"policies/config/network/data\.yaml: network\.allow\.1: .*10\.2O\.0\.0/8",
+        ):
+            tree.lint()
+
     @pytest.mark.parametrize("text", ["", "# allow: []\n", "- 10.0.0.0/8\n"])
     def test_a_file_without_keys_is_refused_by_its_name(
         self, policy: ModuleType, tree: Any, text: str
