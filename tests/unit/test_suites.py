@@ -122,6 +122,42 @@ def test_what_tests_measured_is_told_before_the_count(suites: ModuleType, report
     assert lines[-3:] == ["pods: 5 ms", "", "1 passed, 0 failed"]
 
 
+def test_the_slowest_tests_of_all_suites_are_named_before_the_count(
+    suites: ModuleType, tmp_path: Path
+) -> None:
+    outcomes = []
+    for step, offset in (("one", 0.0), ("two", 0.5)):
+        report = tmp_path / f"{step}.xml"
+        cases = "".join(
+            f'<testcase classname="tests.{step}" name="test_{n}" time="{n + offset}"/>'
+            for n in range(25)
+        )
+        report.write_text(f'<testsuite tests="25">{cases}</testsuite>')
+        argv = ("true",)
+        outcomes.append(suites.judge(suites.Step(step, argv, report=True), 0, "", report, 1.0))
+
+    lines = str(suites.summary(outcomes)).splitlines()
+
+    start = lines.index("the slowest tests (1 s or more, 30 at most):")
+    named = lines[start + 1 : -2]
+    assert len(named) == 30
+    assert named[:3] == [
+        "    24.5 s  tests.two.test_24",
+        "    24.0 s  tests.one.test_24",
+        "    23.5 s  tests.two.test_23",
+    ]
+    assert named[-1] == "    10.0 s  tests.one.test_10"
+    assert lines[-2:] == ["", "50 passed, 0 failed"]
+
+
+def test_quick_tests_are_not_named_as_slow(suites: ModuleType, report: Path) -> None:
+    report.write_text('<testsuite tests="1"><testcase name="test_it" time="0.999"/></testsuite>')
+
+    lines = end_of(suites, report, status=0, report=True)
+
+    assert not any("slow" in line for line in lines)
+
+
 def test_a_test_suite_without_a_test_has_failed(suites: ModuleType, report: Path) -> None:
     lines = end_of(suites, report, status=0, output="collected 0 items", report=True)
 
