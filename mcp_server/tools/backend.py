@@ -199,23 +199,19 @@ class Guard:
         name: how error messages call the backend, such as `Prometheus`.
         timeout_s: deadline of one call in seconds, retries included. It is less where the work that
             asks has little time left (`mcp_server.tools.deadline`).
-        open_s: seconds for which an open circuit refuses.
         at_once: how many calls are made at once.
     """
 
-    def __init__(
-        self, name: str, *, timeout_s: float, open_s: float = OPEN_S, at_once: int = _AT_ONCE
-    ) -> None:
+    def __init__(self, name: str, *, timeout_s: float, at_once: int = _AT_ONCE) -> None:
         self.name = name
         self._timeout_s = timeout_s
-        self._open_s = open_s
         self._at_once = at_once
         self._places = asyncio.Semaphore(at_once)
         self._trial_over = asyncio.Event()
         self._trial_over.set()
         self._circuits = AsyncCircuitBreakerFactory(
             default_threshold=_FAILURES_TO_OPEN,
-            default_ttl=open_s,
+            default_ttl=OPEN_S,
             exclude=[(BaseException, lambda error: not isinstance(error, _FAILURES))],
         )
 
@@ -333,7 +329,7 @@ class Guard:
                     raise
         except OpenedState as circuit:
             circuit.__traceback__ = None  # the library raises one object again and again
-            wait_s = max(1, math.ceil(circuit.opened_at + self._open_s - time.time()))
+            wait_s = max(1, math.ceil(circuit.opened_at + OPEN_S - time.time()))
             raise _CircuitOpen(
                 self.name, f"the last calls failed; tried again in {wait_s} s"
             ) from None

@@ -23,6 +23,7 @@ class Balancer:
 
     Attributes:
         passed: method and path of what was passed on.
+        answered: method and status of what the API server answered to it.
         fate: gets a request that was passed on and its answer, and returns what the client gets.
         cuts_watches: whether a watch is cut off instead of passed on.
     """
@@ -30,6 +31,7 @@ class Balancer:
     def __init__(self, cluster: Cluster, authority: Authority) -> None:
         self.port = free_port()
         self.passed: list[tuple[str, str]] = []
+        self.answered: list[tuple[str, int]] = []
         self.fate: Fate = _as_it_is
         self.cuts_watches = False
         self._cluster = cluster
@@ -79,6 +81,7 @@ class Balancer:
                 body=await answer.read(),
                 headers={"Content-Type": answer.headers["Content-Type"]},
             )
+        self.answered.append((request.method, answer.status))
         return await self.fate(request, passed_on)
 
 

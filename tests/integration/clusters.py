@@ -281,7 +281,7 @@ class Cluster:
 
     def compact(self) -> None:
         """Make etcd forget all states of the cluster but the present one."""
-        with httpx2.Client(base_url=self._etcd.url, timeout=20) as etcd:
+        with httpx2.Client(base_url=self._etcd.url, timeout=90) as etcd:
             header = etcd.post("/v3/kv/range", json={"key": "AA=="}).json()["header"]
             answer = etcd.post("/v3/kv/compaction", json={"revision": header["revision"]})
         if answer.status_code != 200:
@@ -348,7 +348,7 @@ class Cluster:
             "Expect: 100-continue",
         )
         with (
-            socket.create_connection(("127.0.0.1", self.api.port), timeout=20) as plain,
+            socket.create_connection(("127.0.0.1", self.api.port), timeout=90) as plain,
             context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
         ):
             connection.sendall("\r\n".join((*head, "", "")).encode())
@@ -387,7 +387,7 @@ def client(url: str, authority: Authority, token: str) -> httpx2.Client:
         base_url=url,
         headers={"Authorization": f"Bearer {token}-token"},
         verify=ssl.create_default_context(cafile=str(authority.ca)),
-        timeout=20,
+        timeout=90,
     )
 
 

@@ -140,12 +140,12 @@ def empty_database(postgres: PostgresServer) -> Iterator[DatabaseSettings]:
 
 @pytest.fixture
 def database_settings(
-    postgres: PostgresServer, migrated_template: str
+    request: pytest.FixtureRequest, postgres: PostgresServer, migrated_template: str
 ) -> Iterator[DatabaseSettings]:
-    """Settings of the server's role for a fresh migrated database."""
+    """Settings of the server's role for a fresh migrated database; its parameter is the deadline."""
     name = f"test_{next(_numbers)}"
     postgres.create_database(name, template=migrated_template)
-    yield postgres.settings(name)
+    yield postgres.settings(name, **getattr(request, "param", {}))
     postgres.drop_database(name)
 
 

@@ -50,7 +50,7 @@ def post(
         ],
         input=body,
         capture_output=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()

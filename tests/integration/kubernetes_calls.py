@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -16,10 +17,22 @@ from mcp_server.tools.catalog import ToolContext
 from mcp_server.tools.kubernetes.family import Kubernetes
 from tests.integration.clusters import Cluster
 from tests.integration.results import hold
+from tests.integration.servers import ServerFailed
 
-__all__ = ["Call", "eventually", "family", "family_of", "until"]
+__all__ = [
+    "Call",
+    "become_ready",
+    "eventually",
+    "family",
+    "family_of",
+    "until",
+    "with_pods_that_become_ready",
+]
 
 Call = Callable[..., Any]
+
+# What controllers on a busy machine may need.
+_PATIENCE_S = 180.0
 
 
 @asynccontextmanager
@@ -68,7 +81,7 @@ async def family_of(
 
 async def until(cluster: Cluster, namespace: str, name: str, ready: int) -> None:
     """Wait until a deployment has so many ready replicas, and no others."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
         status = cluster.read("Deployment", namespace, name).get("status", {})
         if status.get("readyReplicas", 0) == ready == status.get("replicas", 0):
@@ -79,10 +92,38 @@ async def until(cluster: Cluster, namespace: str, name: str, ready: int) -> None
 
 async def eventually(ask: Callable[[], Awaitable[Any]], holds: Callable[[Any], Any]) -> Any:
     """Ask until the answer is as it is to be, and return it."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
         answer = await ask()
         if holds(answer):
             return answer
         await asyncio.sleep(0.1)
     raise AssertionError(f"it stays {answer}")
+
+
+def become_ready(cluster: Cluster, namespace: str, labels: str, *, ready: bool = True) -> None:
+    """Write what a kubelet writes once the containers of those pods are ready, or no longer are."""
+    answer = cluster.http.get(
+        f"/api/v1/namespaces/{namespace}/pods", params={"labelSelector": labels}
+    )
+    for number, item in enumerate(answer.json()["items"], start=1):
+        address = item["status"].get("podIP") or f"10.244.1.{number}"
+        status = {
+            "phase": "Running",
+            "podIP": address,
+            "podIPs": [{"ip": address}],
+            "conditions": [{"type": "Ready", "status": str(ready)}],
+        }
+        with contextlib.suppress(ServerFailed):  # it is gone meanwhile
+            cluster.patch_status("Pod", namespace, item["metadata"]["name"], status)
+
+
+async def with_pods_that_become_ready(
+    cluster: Cluster, namespace: str, name: str, doing: Awaitable[Any]
+) -> Any:
+    """Return what `doing` returns; meanwhile the pods of a deployment become ready."""
+    task = asyncio.ensure_future(doing)
+    while not task.done():
+        await asyncio.to_thread(become_ready, cluster, namespace, f"app={name}")
+        await asyncio.wait([task], timeout=0.3)
+    return await task

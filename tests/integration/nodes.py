@@ -108,7 +108,7 @@ class McpNode(Server):
                 "monitoring": {
                     "prometheus_url": prometheus_url,
                     "alertmanager_url": alertmanager_url,
-                    "timeout_s": 3,
+                    "timeout_s": 20,
                     **({} if grafana is None else {"grafana": grafana}),
                 },
                 "cmdb": {"backend": "postgres"},
@@ -143,7 +143,7 @@ class McpNode(Server):
         """Return a client of this node's origin."""
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=30)
+        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=90)
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ from mcp_server.audit.record import COLUMNS
 from mcp_server.database import Database
 from mcp_server.redaction import redact_arguments
 from mcp_server.settings import DatabaseSettings
-from tests.integration.servers import PostgresServer, answers
+from tests.integration.servers import PostgresServer, answers, hasty_database
 
 pytestmark = pytest.mark.anyio
 
@@ -43,8 +43,8 @@ def _record(**changes: Any) -> AuditRecord:
     return AuditRecord(**(values | changes))
 
 
-async def _until(condition: Callable[[], bool], deadline_s: float = 10.0) -> None:
-    async with asyncio.timeout(deadline_s):
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(120):
         while not condition():  # noqa: ASYNC110 (states of servers have no event to wait for)
             await asyncio.sleep(0.05)
 
@@ -245,10 +245,10 @@ async def test_a_stop_of_postgresql_is_noticed_without_any_record(
         started = time.monotonic()
         with pytest.raises(AuditUnavailable):
             await store.commit(_record())
-        # At once: had it waited for PostgreSQL, it would have taken the deadline of 2 s.
-        assert time.monotonic() - started < 1
+        # At once: had it waited for PostgreSQL, it would have taken the deadline of 20 s.
+        assert time.monotonic() - started < 15
 
-    await _until(lambda: store.healthy, 30)
+    await _until(lambda: store.healthy)
     await store.commit(_record())
 
 
@@ -271,12 +271,12 @@ async def test_a_crash_of_postgresql_under_load_loses_no_acknowledged_record(
                 await asyncio.sleep(0.02)
 
     clients = [asyncio.create_task(client()) for _ in range(20)]
-    await asyncio.sleep(0.5)
+    await _until(lambda: len(acknowledged) > 100)
     await asyncio.to_thread(postgres.kill)
     await asyncio.to_thread(postgres.start)
     before = len(acknowledged)
     try:
-        await _until(lambda: len(acknowledged) > before + 20, 60)
+        await _until(lambda: len(acknowledged) > before + 20)
     finally:
         running = False
         await asyncio.gather(*clients)
@@ -287,6 +287,7 @@ async def test_a_crash_of_postgresql_under_load_loses_no_acknowledged_record(
     assert set(acknowledged) <= {row["event_id"] for row in rows}
 
 
+@hasty_database
 async def test_a_frozen_postgresql_costs_a_call_its_deadline_and_the_next_nothing(
     store: AuditStore, postgres: PostgresServer, database_settings: DatabaseSettings
 ) -> None:
@@ -295,14 +296,15 @@ async def test_a_frozen_postgresql_costs_a_call_its_deadline_and_the_next_nothin
         with pytest.raises(AuditUnavailable):
             await store.commit(_record())
         # One deadline, and what a busy machine adds; a second deadline would be over it.
-        assert time.monotonic() - started < database_settings.timeout_s * 1.9
+        assert time.monotonic() - started < database_settings.timeout_s * 1.95
         await _until(lambda: not store.healthy)
         started = time.monotonic()
         with pytest.raises(AuditUnavailable):
             await store.commit(_record())
-        assert time.monotonic() - started < 1  # at once: PostgreSQL is not asked
+        # At once: PostgreSQL is not asked.
+        assert time.monotonic() - started < database_settings.timeout_s * 0.95
 
-    await _until(lambda: store.healthy, 30)
+    await _until(lambda: store.healthy)
     await store.commit(_record())
 
 
@@ -319,7 +321,7 @@ async def test_a_store_started_without_postgresql_works_when_it_comes(
         with pytest.raises(AuditUnavailable, match="refuses connections"):
             await store.commit(_record())
 
-    await _until(lambda: store.healthy, 5)
+    await _until(lambda: store.healthy)
     await store.commit(_record())
     assert await answers(database)
     await store.stop()

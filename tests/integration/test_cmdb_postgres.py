@@ -12,12 +12,13 @@ import pytest
 
 from mcp_server.database import Database
 from mcp_server.settings import DatabaseSettings
-from mcp_server.tools.backend import BackendUnavailable
+from mcp_server.tools.backend import OPEN_S, BackendUnavailable
 from mcp_server.tools.cmdb.importer import Counts
 from mcp_server.tools.cmdb.model import AssetQuery, AssetStatus, StatusChange
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
+from tests.clocks import Clock
 from tests.integration.cmdb_imports import import_rows
-from tests.integration.servers import PostgresServer
+from tests.integration.servers import PostgresServer, hasty_database
 
 pytestmark = pytest.mark.anyio
 
@@ -308,6 +309,7 @@ async def test_the_servers_role_cannot_import(server_role: asyncpg.Connection) -
         await _import(server_role, _row("a"))
 
 
+@hasty_database
 async def test_after_a_freeze_all_idle_connections_are_replaced(
     owner: asyncpg.Connection, database: Database, postgres: PostgresServer
 ) -> None:
@@ -321,12 +323,16 @@ async def test_after_a_freeze_all_idle_connections_are_replaced(
 
 
 async def test_a_frozen_database_is_asked_five_times_and_again_after_a_while(
-    owner: asyncpg.Connection, database_settings: DatabaseSettings, postgres: PostgresServer
+    owner: asyncpg.Connection,
+    database_settings: DatabaseSettings,
+    postgres: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await _import(owner, _row("a"))
-    pool = Database(database_settings.model_copy(update={"timeout_s": 0.3}))
+    clock = Clock(monkeypatch)
+    pool = Database(database_settings.model_copy(update={"timeout_s": 1.0}))
     await pool.start()
-    backend = PostgresCmdb(pool, open_s=1)
+    backend = PostgresCmdb(pool)
 
     async def ask() -> int:
         return (await backend.query_assets("default", AssetQuery(), limit=1)).total
@@ -339,7 +345,8 @@ async def test_a_frozen_database_is_asked_five_times_and_again_after_a_while(
             with pytest.raises(BackendUnavailable, match="the last calls failed; tried again in"):
                 await ask()
         found = None
-        for _ in range(200):
+        for _ in range(600):
+            clock.forward(OPEN_S + 1)
             with contextlib.suppress(BackendUnavailable):
                 found = await ask()
                 break

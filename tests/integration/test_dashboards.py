@@ -44,7 +44,7 @@ def _settings(directory: Path, grafana: FakeGrafana, **different: Any) -> dict[s
         "url": grafana.url,
         "token": {"file": str(token)},
         "datasource_uid": "prom",
-        "timeout_s": 1,
+        "timeout_s": 5,
         **different,
     }
 
@@ -445,8 +445,8 @@ class TestFaults:
             text = await _refused(operator)
             took = time.monotonic() - started
 
-        assert "Grafana is not available: no answer within 1 s" in text
-        assert took < 5
+        assert "Grafana is not available: no answer within 5 s" in text
+        assert took < 60  # frozen, it would never answer
 
     async def test_without_grafana_there_is_neither_tool_nor_document(self, node: McpNode) -> None:
         async with node.http(node.token(roles=["mcp:admin"])) as http:

@@ -45,7 +45,13 @@ from mcp_server.tools.catalog import (
     ToolContext,
     ToolError,
 )
-from tests.integration.servers import Opa, PostgresServer, RedisServer, build_bundle
+from tests.integration.servers import (
+    Opa,
+    PostgresServer,
+    RedisServer,
+    build_bundle,
+    hasty_database,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +74,7 @@ class ScaleResult(Result):
 Run = Callable[[ScaleArguments, ToolContext], Awaitable[ScaleResult]]
 
 
-def scale_tool(run: Run, *, timeout_s: float = 5) -> Tool[ScaleArguments, ScaleResult]:
+def scale_tool(run: Run, *, timeout_s: float = 15) -> Tool[ScaleArguments, ScaleResult]:
     return Tool(
         name="k8s:scale_deployment",
         title="Scale",
@@ -136,8 +142,8 @@ async def bench(
     scaling_opa: Opa, redis_server: RedisServer, database: Database
 ) -> AsyncIterator[Bench]:
     redis_server.cli("flushall")
-    policy = PolicyEngine(scaling_opa.settings(timeout_s=5))
-    counters = Counters(redis_server.settings(timeout_s=5))
+    policy = PolicyEngine(scaling_opa.settings())
+    counters = Counters(redis_server.settings())
     audit = AuditStore(database)
     await policy.start()
     await audit.start()
@@ -170,7 +176,7 @@ async def until_up(audit: AuditStore) -> None:
 
 
 async def _until(audit: AuditStore, *, healthy: bool) -> None:
-    for _ in range(200):
+    for _ in range(2400):
         if audit.healthy == healthy:
             return
         await asyncio.sleep(0.05)
@@ -311,7 +317,7 @@ async def test_the_duration_of_a_call_begins_before_its_arguments_are_searched(
     bench: Bench, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-        time.sleep(0.5)
+        time.sleep(0.5)  # it takes this long at least, whatever else the machine does
         return dict(arguments), ()
 
     async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
@@ -403,6 +409,7 @@ async def test_what_is_visible_is_asked_again_for_another_transport_and_minute(
     assert await bench.policy.visible(question("2026-11-26T07:59:01Z", "rest")) is not first
 
 
+@hasty_database
 async def test_no_change_is_made_that_cannot_be_recorded(
     bench: Bench, postgres: PostgresServer
 ) -> None:
@@ -423,6 +430,7 @@ async def test_no_change_is_made_that_cannot_be_recorded(
     assert caught.value.reasons[0].code == "audit_unavailable"
 
 
+@hasty_database
 async def test_a_change_whose_outcome_cannot_be_recorded_is_not_called_retryable(
     bench: Bench, postgres: PostgresServer
 ) -> None:
@@ -453,7 +461,7 @@ async def test_a_policy_that_allows_unrecorded_calls_is_followed(
     )
     opa = Opa(workspace / "opa-unrecorded", build_bundle(tree, workspace / "unrecorded.tar.gz"))
     opa.start()
-    lenient = PolicyEngine(opa.settings(timeout_s=5))
+    lenient = PolicyEngine(opa.settings())
     await lenient.start()
     ran: list[int] = []
 
@@ -618,7 +626,7 @@ async def cut_off(
     Args:
         frozen: what is frozen until it is cancelled.
     """
-    with anyio.fail_after(10):
+    with anyio.fail_after(120):
         async with anyio.create_task_group() as group:
             with frozen or contextlib.nullcontext():
                 group.start_soon(call)
@@ -720,6 +728,7 @@ class TestClientThatGoesAway:
 
         assert await rows(owner) == [("intent", "allow", None), ("outcome", "allow", "cancelled")]
 
+    @hasty_database
     async def test_an_outcome_that_cannot_be_written_then_is_logged_and_it_stays_cancelled(
         self, bench: Bench, postgres: PostgresServer
     ) -> None:
@@ -923,7 +932,7 @@ class TestPoliciesOfAnAuthor:
         (tree / "config/limits/data.yaml").write_text(yaml.safe_dump(limits))
         opa = Opa(workspace / "opa-author", build_bundle(tree, workspace / "author.tar.gz"))
         opa.start()
-        policy = PolicyEngine(opa.settings(timeout_s=5))
+        policy = PolicyEngine(opa.settings())
         await policy.start()
 
         async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:

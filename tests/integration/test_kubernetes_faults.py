@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-import time
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,14 +15,23 @@ import pytest
 from kubernetes.aio.config import incluster_config
 
 from mcp_server.settings import ClusterSettings, KubernetesSettings, SettingsError
-from mcp_server.tools.backend import BackendUnavailable, Guard
+from mcp_server.tools.backend import OPEN_S, BackendUnavailable
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.kubernetes.cluster import Cluster as Connected
 from mcp_server.tools.kubernetes.cluster import Conflict
+from tests.clocks import Clock
 from tests.integration.clusters import Cluster, deployment, pod
-from tests.integration.kubernetes_calls import Call, family, family_of, until
+from tests.integration.kubernetes_calls import (
+    Call,
+    become_ready,
+    eventually,
+    family,
+    family_of,
+    until,
+    with_pods_that_become_ready,
+)
 from tests.integration.nodes import McpNode, modern_client
-from tests.integration.servers import Alertmanager, Prometheus, RedisServer, ServerFailed, free_port
+from tests.integration.servers import Alertmanager, Prometheus, RedisServer, free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -116,34 +123,6 @@ class Heard:
     async def __call__(self, done: float, total: float | None, message: str) -> None:
         self.reports.append((done, total, message))
         self.first.set()
-
-
-def become_ready(cluster: Cluster, namespace: str, labels: str, *, ready: bool = True) -> None:
-    """Write what a kubelet writes once the containers of those pods are ready, or no longer are."""
-    answer = cluster.http.get(
-        f"/api/v1/namespaces/{namespace}/pods", params={"labelSelector": labels}
-    )
-    for number, item in enumerate(answer.json()["items"], start=1):
-        address = item["status"].get("podIP") or f"10.244.1.{number}"
-        status = {
-            "phase": "Running",
-            "podIP": address,
-            "podIPs": [{"ip": address}],
-            "conditions": [{"type": "Ready", "status": str(ready)}],
-        }
-        with contextlib.suppress(ServerFailed):  # it is gone meanwhile
-            cluster.patch_status("Pod", namespace, item["metadata"]["name"], status)
-
-
-async def with_pods_that_become_ready(
-    cluster: Cluster, namespace: str, name: str, doing: Awaitable[Any]
-) -> Any:
-    """Return what `doing` returns; meanwhile the pods of a deployment become ready."""
-    task = asyncio.ensure_future(doing)
-    while not task.done():
-        await asyncio.to_thread(become_ready, cluster, namespace, f"app={name}")
-        await asyncio.wait([task], timeout=0.3)
-    return await task
 
 
 async def test_a_waited_restart_reports_how_far_it_is(cluster: Cluster) -> None:
@@ -492,8 +471,8 @@ async def test_the_health_check_of_a_node_follows_the_cluster(
 
     async def verdict(expected: str, endpoints: str) -> dict[str, Any]:
         """Ask until the controllers have followed what the pods say."""
-        deadline = time.monotonic() + 30
-        while True:
+
+        async def ask() -> dict[str, Any]:
             async with modern_client(watched_node, token) as client:
                 answer = await client.call_tool(
                     "monitoring_health_check", {"service": _SERVICE, "namespace": "staging"}
@@ -501,11 +480,12 @@ async def test_the_health_check_of_a_node_follows_the_cluster(
             found = answer.structured_content
             assert found is not None, answer
             said = {each["source"]: each["says"] for each in found["evidence"]}
-            said["verdict"] = found["verdict"]
-            if (said["verdict"], said["endpoints"]) == (expected, endpoints):
-                return said
-            assert time.monotonic() < deadline, said
-            await asyncio.sleep(1)
+            return {**said, "verdict": found["verdict"]}
+
+        told: dict[str, Any] = await eventually(
+            ask, lambda said: (said["verdict"], said["endpoints"]) == (expected, endpoints)
+        )
+        return told
 
     healthy = await verdict("healthy", "2 ready, 0 not ready")
     not_ready = {"conditions": [{"type": "Ready", "status": "False"}]}
@@ -531,9 +511,7 @@ async def test_the_tools_work_again_after_a_restart_of_the_api_server(web: Clust
 async def test_an_open_circuit_closes_once_the_api_server_is_back(
     web: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    defaults = Guard.__init__.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "open_s", 1.0)
+    clock = Clock(monkeypatch)
     async with family(web) as call:
         with web.api.stopped():
             for _ in range(5):
@@ -541,7 +519,7 @@ async def test_an_open_circuit_closes_once_the_api_server_is_back(
                     await call("get_deployments", **_HERE)
             with pytest.raises(BackendUnavailable, match="last calls failed"):
                 await call("get_deployments", **_HERE)
-        await asyncio.sleep(1.1)
+        clock.forward(OPEN_S + 1)
 
         assert (await call("get_deployments", **_HERE)).deployments
 
@@ -568,7 +546,7 @@ async def test_a_waited_restart_of_a_cluster_that_went_away_tells_what_is_known(
     heard = Heard()
     async with family(cluster, progress=heard) as call, asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(
-            call("restart_deployment", **_HERE, deployment="left", wait_s=4)
+            call("restart_deployment", **_HERE, deployment="left", wait_s=15)
         )
         await heard.first.wait()
         stopped = cluster.api.stopped()
@@ -586,7 +564,7 @@ async def test_a_waited_restart_of_a_cluster_that_went_away_tells_what_is_known(
 async def test_many_that_wait_for_a_rollout_leave_the_tools_to_others(cluster: Cluster) -> None:
     cluster.create(deployment("slow", "development", replicas=1, node=None))
     async with family(cluster) as call, asyncio.TaskGroup() as tasks:
-        restart = {**_HERE, "deployment": "slow", "wait_s": 20}
+        restart = {**_HERE, "deployment": "slow", "wait_s": 60}
         waiting = []
         for _ in range(4):
             waiting += [tasks.create_task(call("restart_deployment", **restart)) for _ in range(10)]
@@ -594,6 +572,8 @@ async def test_many_that_wait_for_a_rollout_leave_the_tools_to_others(cluster: C
         listed = [tasks.create_task(call("get_deployments", **_HERE)) for _ in range(10)]
         await asyncio.wait(listed)
         still = sum(not task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
 
     assert still == len(waiting)
     assert all(task.result().deployments for task in listed)

@@ -427,7 +427,7 @@ class TestProgress:
                     break
 
         rows: list[asyncpg.Record] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while len(rows) < 2:
                 rows = await node_owner.fetch(
                     "SELECT phase, outcome FROM audit.events WHERE user_id = 'leaver'"

@@ -153,7 +153,7 @@ async def test_a_peer_that_is_away_does_not_hold_up_the_end(
     settings = ListenSettings(
         port=free_port(), tls=tls(ca.identity("server"), ca), allowed_peers=("nginx.lb1.test",)
     )
-    listener = Listener(Starlette(routes=[Route("/", _answer)]), settings, graceful_s=20)
+    listener = Listener(Starlette(routes=[Route("/", _answer)]), settings, graceful_s=120)
     serving = asyncio.create_task(listener.serve())
     while not listener.started:  # noqa: ASYNC110 # uvicorn has a flag and no event
         await asyncio.sleep(0.01)
@@ -168,7 +168,8 @@ async def test_a_peer_that_is_away_does_not_hold_up_the_end(
         listener.close()
         await serving
 
-    assert time.monotonic() - started < 5
+    # Far less than the 120 s that a peer which is there is given.
+    assert time.monotonic() - started < 60
 
 
 @asynccontextmanager

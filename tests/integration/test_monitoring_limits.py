@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -33,9 +34,10 @@ MINUTES = 60
 PAST = (int(time.time()) - 4 * 3600) // 60 * 60
 EACH_MINUTE = 400
 CROWD = 20_000
-# Prometheus looks at its deadline between two steps of an operator, and nowhere in the second query.
-SLOW = "max_over_time((up + 0 + 0 + 0)[5h:1ms])"
-DEAF = "max_over_time(vector(1)[4h:1ms])"
+# Needs no processor: it waits for series of elsewhere, and Prometheus ends it at its deadline.
+SLOW = 'up{place="elsewhere"}'
+# Prometheus looks at its deadline nowhere in this one.
+DEAF = "max_over_time(vector(1)[3h:1ms])"
 
 
 def _past() -> str:
@@ -69,7 +71,7 @@ def elsewhere() -> int:
 
 @pytest.fixture(scope="module")
 def narrow(workspace: Path, elsewhere: int) -> Iterator[Prometheus]:
-    """A Prometheus that evaluates one query at a time, and loads 20 million samples at most."""
+    """A Prometheus that evaluates five queries at a time, and loads 20,000 samples at most."""
     server = Prometheus(
         workspace / "prometheus-narrow",
         remote=[
@@ -78,7 +80,7 @@ def narrow(workspace: Path, elsewhere: int) -> Iterator[Prometheus]:
                 "required_matchers": {"place": "elsewhere"},
             }
         ],
-        flags=["--query.max-concurrency=1", "--query.max-samples=20000000"],
+        flags=[f"--query.max-concurrency={OPENS}", "--query.max-samples=20000"],
     )
     server.start()
     yield server
@@ -125,61 +127,74 @@ async def playing(
         await runner.cleanup()
 
 
-async def test_queries_that_time_out_are_refused_and_the_next_one_is_answered(
-    narrow: Prometheus,
-) -> None:
-    async with asking(narrow.url, timeout_s=4) as query:
-        for _ in range(OPENS):
-            with pytest.raises(
-                QueryTooExpensive, match=r"(timed out in expression evaluation|did not finish)"
-            ) as refused:
-                await query(SLOW, instant=True)
-            assert refused.value.retryable is False
+async def silent(_: web.Request) -> web.Response:
+    await asyncio.Event().wait()
+    raise AssertionError
 
-        # At once: there is one place for queries, and Prometheus left the last one off by itself.
+
+async def too_expensive(query: Query, text: str, said: str) -> None:
+    """Make a query as often as failures open a circuit; each is refused as too expensive."""
+    refused = await asyncio.gather(
+        *(query(text, instant=True) for _ in range(OPENS)), return_exceptions=True
+    )
+    for error in refused:
+        assert isinstance(error, QueryTooExpensive)
+        assert re.search(said, str(error))
+        assert error.retryable is False
+
+
+async def test_queries_that_time_out_are_refused_and_the_next_one_is_answered(
+    narrow: Prometheus, elsewhere: int
+) -> None:
+    async with playing(silent, elsewhere), asking(narrow.url, timeout_s=10) as query:
+        await too_expensive(query, SLOW, "(timed out in expression evaluation|did not finish)")
+
+        # At once: they had every place for queries, and Prometheus left them off by itself.
         assert (await query("up", instant=True)).total == 1
 
 
 async def test_a_query_of_too_many_samples_is_told_what_helps(narrow: Prometheus) -> None:
-    async with asking(narrow.url, timeout_s=10) as query:
+    async with asking(narrow.url, timeout_s=60) as query:
         with pytest.raises(
             QueryTooExpensive, match=r"too many samples.*\. Ask for a shorter range"
         ):
-            await query("max_over_time(vector(1)[20h:1ms])", instant=True)
+            await query("max_over_time(vector(1)[6h:1s])", instant=True)
 
         assert (await query("up")).total == 1
 
 
 async def test_a_query_that_waits_for_others_says_so(narrow: Prometheus, elsewhere: int) -> None:
-    """The only place is taken by a query that needs no processor: it waits for series of elsewhere."""
-    asked, done = asyncio.Event(), asyncio.Event()
+    """All places are taken by queries that need no processor: they wait for series of elsewhere."""
+    asked, done = asyncio.Semaphore(0), asyncio.Event()
 
     async def answer(request: web.Request) -> web.Response:
-        asked.set()
+        asked.release()
         await done.wait()
         return web.Response(status=503)
 
     async with (
         playing(answer, elsewhere),
-        asking(narrow.url, timeout_s=60) as hog,
-        asking(narrow.url, timeout_s=3) as query,
+        asking(narrow.url, timeout_s=120) as hog,
+        asking(narrow.url, timeout_s=15) as query,
     ):
-        hogging = asyncio.create_task(hog('up{place="elsewhere"}', instant=True))
+        hogging = [asyncio.create_task(hog(SLOW, instant=True)) for _ in range(OPENS)]
         try:
-            await asked.wait()
+            for _ in range(OPENS):
+                await asked.acquire()
             with pytest.raises(ToolError, match="busy with other queries") as refused:
                 await query("up", instant=True)
         finally:
             done.set()
         assert refused.value.retryable is True
-        assert any("503" in note for note in (await hogging).notes)
+        for found in await asyncio.gather(*hogging):
+            assert any("503" in note for note in found.notes)
 
         assert (await query("up", instant=True)).total == 1
 
 
 async def test_a_query_that_heeds_no_timeout_is_too_expensive(prometheus: Prometheus) -> None:
-    async with asking(prometheus.url, timeout_s=3) as query:
-        with pytest.raises(QueryTooExpensive, match=r"did not finish within 2\.7 s"):
+    async with asking(prometheus.url, timeout_s=5) as query:
+        with pytest.raises(QueryTooExpensive, match=r"did not finish within 4\.5 s"):
             await query(DEAF, instant=True)
 
 
@@ -188,91 +203,103 @@ async def test_queries_without_an_answer_do_not_shut_out_others() -> None:
 
     async def answer(request: web.Request) -> web.Response:
         if "slow" in request.query.get("query", ""):
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         return web.json_response(
             {"status": "success", "data": {"resultType": "vector", "result": []}}
         )
 
-    async with playing(answer) as url, asking(url, timeout_s=1) as query:
-        for _ in range(OPENS):
-            with pytest.raises(QueryTooExpensive, match=r"did not finish within 0\.9 s"):
-                await query("slow", instant=True)
+    async with playing(answer) as url, asking(url, timeout_s=8) as query:
+        await too_expensive(query, "slow", r"did not finish within 7\.2 s")
 
         assert (await query("1 > 2", instant=True)).total == 0
 
 
 @asynccontextmanager
-async def naming(seconds: float) -> AsyncIterator[tuple[str, list[float]]]:
-    """Give the address of what finds nothing at once and lists its names only after some seconds.
+async def naming() -> AsyncIterator[tuple[str, list[str], asyncio.Event]]:
+    """Give the address of what finds nothing at once and lists its names only once it is told to.
 
     Prometheus is played: the real one would need millions of series. Does not prove how long it takes.
+
+    Yields:
+        The address, the paths of what its names were asked by, and what tells it to list them.
     """
-    asked: list[float] = []
+    asked: list[str] = []
+    told = asyncio.Event()
 
     async def answer(request: web.Request) -> web.Response:
         found: Any = {"resultType": "matrix", "result": []}
         if "label" in request.path:
-            asked.append(time.monotonic())
-            await asyncio.sleep(seconds)
+            asked.append(request.path)
+            await told.wait()
             found = ["http_requests_total"]
         return web.json_response({"status": "success", "data": found})
 
     async with playing(answer) as url:
-        yield url, asked
+        yield url, asked, told
 
 
 async def test_a_hint_that_is_not_soon_known_does_not_delay_an_answer() -> None:
-    async with naming(4) as (url, asked), asking(url, timeout_s=10) as query:
+    async with naming() as (url, asked, told), asking(url, timeout_s=120) as query:
         started = time.monotonic()
-        many = await asyncio.gather(*(query(f'http_request_total{{n="{n}"}}') for n in range(6)))
+        many = await asyncio.gather(*(query(f'http_request_total{{n="{n}"}}') for n in range(30)))
         took = time.monotonic() - started
-        await asyncio.sleep(4)
+        told.set()
         later = await query("http_request_total")
+        while not later.notes:
+            later = await query("http_request_total")
 
-    assert [each.notes for each in many] == [()] * 6
-    # They share one question and do not stand in line for it.
-    assert took < 3
+    assert [each.notes for each in many] == [()] * 30
+    # They share one question and do not stand in line for it, a second each.
+    assert took < 25
     assert len(asked) == 1
     # It was not asked in vain.
     assert later.notes == ("no metric is called http_request_total; near: http_requests_total",)
 
 
 async def test_whoever_asks_for_names_waits_as_long_as_it_has_time() -> None:
-    async with naming(1.5) as (url, asked):
+    async with naming() as (url, asked, told):
         client = PrometheusClient(
             MonitoringSettings.model_validate(
-                {"prometheus_url": url, "alertmanager_url": url, "timeout_s": 10}
+                {"prometheus_url": url, "alertmanager_url": url, "timeout_s": 120}
             )
         )
         await client.start()
         try:
             hasty = asyncio.create_task(_hastily(client))
-            await asyncio.sleep(0.1)
-            patient = await client.metric_names()
-            again = await client.metric_names()
+            while not asked:  # noqa: ASYNC110 (a list has no event to wait for)
+                await asyncio.sleep(0.01)
+            patient = asyncio.create_task(client.metric_names())
             said = await hasty
+            assert not patient.done()
+            told.set()
+            names = await patient
+            again = await client.metric_names()
         finally:
             await client.stop()
 
-    assert "Prometheus is not available: no answer within 0.45 s" in said
-    assert patient == again == ("http_requests_total",)
+    # A tenth is kept for what follows; what passes before it asks is less on an idle machine.
+    (waited_s,) = re.findall(r"Prometheus is not available: no answer within ([0-9.]+) s", said)
+    assert 0 < float(waited_s) <= 1.8
+    assert names == again == ("http_requests_total",)
     assert len(asked) == 1
 
 
 async def _hastily(client: PrometheusClient) -> str:
     with pytest.raises(BackendUnavailable) as late:
-        async with deadline(0.5):
+        async with deadline(2):
             await client.metric_names()
     return str(late.value)
 
 
 async def test_a_question_under_way_ends_with_its_family() -> None:
-    async with naming(60) as (url, _):
+    async with naming() as (url, asked, _):
         started = time.monotonic()
-        async with asking(url, timeout_s=10) as query:
+        async with asking(url, timeout_s=120) as query:
             assert (await query("up")).notes == ()
+            assert len(asked) == 1
 
-        assert time.monotonic() - started < 5
+        # Far less than what the question was given.
+        assert time.monotonic() - started < 60
 
 
 async def test_a_prometheus_that_answers_nothing_is_asked_five_times(
@@ -280,16 +307,18 @@ async def test_a_prometheus_that_answers_nothing_is_asked_five_times(
 ) -> None:
     async with asking(prometheus.url, timeout_s=2) as query:
         with prometheus.paused():
-            await asyncio.sleep(0.2)  # until no thread of it runs
-            for _ in range(OPENS):
-                with pytest.raises(BackendUnavailable, match="no answer within"):
-                    await query("up", instant=True)
+            unanswered = await asyncio.gather(
+                *(query("up", instant=True) for _ in range(OPENS)), return_exceptions=True
+            )
+            for error in unanswered:
+                assert isinstance(error, BackendUnavailable)
+                assert "no answer within" in str(error)
             with pytest.raises(BackendUnavailable, match="the last calls failed"):
                 await query("up", instant=True)
 
 
 async def test_series_that_are_gone_at_the_end_count(prometheus: Prometheus) -> None:
-    async with asking(prometheus.url, timeout_s=10) as query:
+    async with asking(prometheus.url, timeout_s=60) as query:
         at_end = await query("crowd", instant=True, end=str(PAST + 1200))
         found = await query("crowd", start=str(PAST), end=str(PAST + 1200), limit=1)
 
@@ -301,7 +330,7 @@ async def test_series_that_are_gone_at_the_end_count(prometheus: Prometheus) -> 
 async def test_many_series_that_live_shortly_come_with_fewer_points(
     prometheus: Prometheus,
 ) -> None:
-    async with asking(prometheus.url, timeout_s=10) as query:
+    async with asking(prometheus.url, timeout_s=60) as query:
         found = await query("churned", start=str(PAST), end=str(PAST + 1800), limit=1)
 
     assert found.total == 31 * EACH_MINUTE
@@ -312,7 +341,7 @@ async def test_an_answer_that_stays_too_long_is_refused_with_what_helps(
     prometheus: Prometheus,
 ) -> None:
     everything = f'last_over_time({{__name__="churned"}}[{MINUTES}m])'
-    async with asking(prometheus.url, timeout_s=10) as query:
+    async with asking(prometheus.url, timeout_s=60) as query:
         for arguments in ({"instant": True}, {"start": str(PAST)}):
             with pytest.raises(
                 QueryTooExpensive, match=r"more than 8 MiB\. Ask for a shorter range or fewer"
@@ -322,13 +351,13 @@ async def test_an_answer_that_stays_too_long_is_refused_with_what_helps(
 
 @pytest.mark.parametrize("text", ["5", "time() # seconds", "sum(up) # a comment", "-up"])
 async def test_every_kind_of_expression_has_a_range(prometheus: Prometheus, text: str) -> None:
-    async with asking(prometheus.url, timeout_s=10) as query:
+    async with asking(prometheus.url, timeout_s=60) as query:
         found = await query(text)
 
     assert (found.total, found.step_s) == (1, 1.0)
 
 
 async def test_a_fault_is_told_where_it_stands_in_the_query(prometheus: Prometheus) -> None:
-    async with asking(prometheus.url, timeout_s=10) as query:
+    async with asking(prometheus.url, timeout_s=60) as query:
         with pytest.raises(ToolError, match=r"1:4: parse error"):
             await query("up }")

@@ -24,7 +24,7 @@ from tests.integration.servers import Authority, Identity, Server, free_port, pr
 from tests.plays import ansible_playbook
 
 _NODES = 3
-_FAIL_TIMEOUT_S = 60
+_FAIL_TIMEOUT_S = 600
 _MAX_FAILS = 3
 _NAME = "mcp.lab.internal"
 
@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "dies":
                 self.close_connection = True
             case "hangs":
-                node.released.wait(10)
+                node.released.wait(120)
                 self.close_connection = True
             case "unavailable":
                 self._answer(503, {"Retry-After": "2"}, {"error": {"code": "from_the_node"}})
@@ -133,7 +133,7 @@ class Nginx(Server):
         return [program("nginx", "nginx"), "-c", str(configuration), "-g", "daemon off;"]
 
     def ready(self) -> bool:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10):
             return True
 
 
@@ -176,7 +176,7 @@ def _write(directory: Path, authority: Authority, ports: list[int], **different:
     variables = {
         "nginx_listen_addresses": ["127.0.0.1"],
         "nginx_port": ports[-1],
-        "nginx_read_timeout_s": 1,
+        "nginx_read_timeout_s": 4,
         "nginx_upstream_max_fails": _MAX_FAILS,
         "nginx_upstream_fail_timeout_s": _FAIL_TIMEOUT_S,
         "nginx_requests_per_second": 5,
@@ -221,7 +221,7 @@ def _running(configuration: Path, authority: Authority, ports: list[int]) -> Ite
     nginx.start()
     trusted = ssl.create_default_context(cafile=str(authority.ca))
     with httpx2.Client(
-        verify=trusted, base_url=f"https://127.0.0.1:{nginx.port}", timeout=20
+        verify=trusted, base_url=f"https://127.0.0.1:{nginx.port}", timeout=90
     ) as client:
         yield Gateway(nginx, nodes, client)
     nginx.stop()

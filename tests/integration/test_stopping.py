@@ -27,6 +27,7 @@ from mcp_server.settings import (
     load_settings,
 )
 from tests.integration.clusters import Cluster, deployment
+from tests.integration.kubernetes_calls import eventually, with_pods_that_become_ready
 from tests.integration.nodes import McpNode, rpc
 from tests.integration.servers import Opa, RedisServer
 
@@ -64,6 +65,14 @@ def called(**arguments: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}
 
 
+async def until_status(node: McpNode, **wanted: Any) -> None:
+    """Wait until the node says this of itself."""
+    settings = TelemetrySettings(port=node.telemetry_port)
+    await eventually(
+        lambda: probe(settings, timeout_s=60), lambda status: wanted.items() <= status.items()
+    )
+
+
 async def test_streams_of_events_end_as_the_protocol_has_it_and_hold_nothing_up(
     make_node: Callable[..., McpNode],
 ) -> None:
@@ -88,7 +97,7 @@ async def test_streams_of_events_end_as_the_protocol_has_it_and_hold_nothing_up(
     ]
     assert events[1]["id"] == 1
     assert events[1]["result"]["_meta"]["io.modelcontextprotocol/subscriptionId"] == 1
-    assert took < 5  # it drains for 0.2 s
+    assert took < 60  # it drains for 0.2 s, and a stream has no end of its own
     assert '"level": "error"' not in node.log.read_text()
 
 
@@ -98,23 +107,23 @@ async def test_a_call_that_is_long_is_waited_for(
     redis_server.cli("flushall")
     cluster.create(deployment("waited", "staging", replicas=1, node=None))
     node = make_node("node-waiting", overrides={"tools": tools(cluster)})
-    arguments = {"namespace": "staging", "deployment": "waited", "wait_s": 25}
+    arguments = {"namespace": "staging", "deployment": "waited", "wait_s": 60}
     async with node.http(node.token(roles=ADMIN)) as http, asyncio.TaskGroup() as tasks:
-        http.timeout = 60
+        http.timeout = 120
         rest = tasks.create_task(http.post(f"/tools/{RESTART}/execute", json=arguments))
-        mcp = tasks.create_task(rpc(http, called(deployment="waited", wait_s=25)))
-        await asyncio.sleep(2)
+        mcp = tasks.create_task(rpc(http, called(deployment="waited", wait_s=60)))
+        await until_status(node, inflight=2)
         node.send(signal.SIGTERM)
-        await asyncio.sleep(2)
-        seen = await probe(TelemetrySettings(port=node.telemetry_port), timeout_s=5)
+        await until_status(node, draining=True, inflight=2)
+        both = asyncio.wait([rest, mcp])
+        await with_pods_that_become_ready(cluster, "staging", "waited", both)
     ended = time.monotonic()
     await asyncio.to_thread(node.stop)
 
     assert rest.result().status_code == 200, rest.result().text
-    assert rest.result().json()["result"]["state"] == "progressing"
-    assert mcp.result().json()["result"]["structuredContent"]["state"] == "progressing"
-    assert (seen["draining"], seen["inflight"]) == (True, 2)
-    assert time.monotonic() - ended < 5
+    assert rest.result().json()["result"]["state"] == "complete"
+    assert mcp.result().json()["result"]["structuredContent"]["state"] == "complete"
+    assert time.monotonic() - ended < 30
     assert '"level": "error"' not in node.log.read_text()
 
 
@@ -129,7 +138,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 async def serving(node: McpNode) -> AsyncIterator[None]:
     """Serve in this process, and stop at the end of the block."""
     served = asyncio.create_task(app.serve(load_settings(node.config)))
-    async with asyncio.timeout(20), httpx2.AsyncClient() as http:
+    async with asyncio.timeout(120), httpx2.AsyncClient() as http:
         while True:
             assert not served.done()
             try:
@@ -158,25 +167,25 @@ async def test_a_call_that_cannot_be_waited_for_is_answered_all_the_same(
     cluster.create(deployment("cut", "staging", replicas=1, node=None))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        monitoring = {"prometheus_url": url, "alertmanager_url": url, "timeout_s": 10}
+        monitoring = {"prometheus_url": url, "alertmanager_url": url, "timeout_s": 120}
         node = McpNode(
             workspace / "node-hasty",
-            policy=opa.settings(timeout_s=5),
-            counters=redis_server.settings(timeout_s=5),
+            policy=opa.settings(),
+            counters=redis_server.settings(),
             database=node_database,
             prometheus_url=url,
             alertmanager_url=url,
             overrides={"tools": {**tools(cluster), "monitoring": monitoring}},
         )
-        change = {"namespace": "staging", "deployment": "cut", "wait_s": 25}
+        change = {"namespace": "staging", "deployment": "cut", "wait_s": 60}
         async with node.http(node.token("cut", roles=ADMIN)) as http:
             async with serving(node):
                 changed = asyncio.create_task(http.post(f"/tools/{RESTART}/execute", json=change))
-                changed_by_mcp = asyncio.create_task(rpc(http, called(deployment="cut", wait_s=25)))
+                changed_by_mcp = asyncio.create_task(rpc(http, called(deployment="cut", wait_s=60)))
                 read = asyncio.create_task(
                     http.post("/tools/monitoring_query_metrics/execute", json={"query": "up"})
                 )
-                await asyncio.sleep(2)
+                await until_status(node, inflight=3)
             answers = await asyncio.gather(changed, changed_by_mcp, read)
     recorded = await node_owner.fetch(
         "SELECT outcome FROM audit.events WHERE user_id = 'cut' AND phase = 'outcome'"

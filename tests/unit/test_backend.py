@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from mcp_server.tools.backend import (
+    OPEN_S,
     AnswerTooLarge,
     BackendUnavailable,
     Guard,
@@ -21,6 +22,7 @@ from mcp_server.tools.backend import (
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.deadline import deadline, within
 from mcp_server.tools.together import together
+from tests.clocks import Clock
 
 pytestmark = pytest.mark.anyio
 
@@ -94,14 +96,14 @@ class TestTheWorkThatAsks:
 
     async def test_it_hears_what_did_not_answer_before_it_is_cut_off(self) -> None:
         guard = Guard("B", timeout_s=30)
-        async with deadline(1):
+        async with deadline(2):
             heard = await asyncio.gather(
                 *(guard.call(forever, retry=True) for _ in range(5)), return_exceptions=True
             )
 
         for error in heard:
             assert isinstance(error, BackendUnavailable)
-            assert re.fullmatch(r"B is not available: no answer within 0\.\d+ s", str(error))
+            assert re.fullmatch(r"B is not available: no answer within 1\.\d+ s", str(error))
         with pytest.raises(BackendUnavailable, match="the last calls failed"):
             await guard.call(Asked(), retry=True)
 
@@ -145,12 +147,12 @@ class TestTheWorkThatAsks:
 
     async def test_a_deadline_inside_another_ends_no_later(self) -> None:
         assert within(7) == 7
-        async with deadline(1):
-            async with deadline(100):
-                assert 0.5 < within(7) <= 0.9
-            async with deadline(0.1):
-                assert within(7) <= 0.09
-            assert 0.5 < within(7) <= 0.9
+        async with deadline(100):
+            async with deadline(1000):
+                assert 50 < within(700) <= 90
+            async with deadline(1):
+                assert within(700) <= 0.9
+            assert 50 < within(700) <= 90
         assert within(7) == 7
 
 
@@ -284,10 +286,15 @@ async def test_after_five_failures_calls_are_refused_without_asking() -> None:
     assert asked.times == 0
 
 
-async def test_an_open_circuit_lets_a_call_through_after_its_time_and_closes() -> None:
-    guard = Guard("B", timeout_s=5, open_s=0.05)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+async def test_an_open_circuit_lets_a_call_through_after_its_time_and_closes(clock: Clock) -> None:
+    guard = Guard("B", timeout_s=5)
     await open_circuit(guard)
-    await asyncio.sleep(0.06)
+    clock.forward(OPEN_S + 1)
 
     assert await guard.call(Asked(), retry=False) == "answer"
     assert await guard.call(Asked(), retry=False) == "answer"
@@ -312,10 +319,10 @@ class TestTheTrial:
     """The one call that finds out whether the backend is back, once the circuit was open long enough."""
 
     @pytest.fixture
-    async def guard(self) -> Guard:
-        guard = Guard("B", timeout_s=5, open_s=0.05)
+    async def guard(self, clock: Clock) -> Guard:
+        guard = Guard("B", timeout_s=5)
         await open_circuit(guard)
-        await asyncio.sleep(0.06)
+        clock.forward(OPEN_S + 1)
         return guard
 
     async def test_it_alone_asks_and_the_others_wait_for_what_it_finds(self, guard: Guard) -> None:
@@ -383,13 +390,13 @@ class TestTheTrial:
         assert await begun == "answer"
 
     async def test_where_it_fails_the_circuit_opens_again_and_another_follows(
-        self, guard: Guard
+        self, guard: Guard, clock: Clock
     ) -> None:
         with pytest.raises(OutcomeUnknown):
             await guard.call(Asked(lost()), retry=False)
         with pytest.raises(BackendUnavailable, match="tried again in"):
             await guard.call(Asked(), retry=True)
-        await asyncio.sleep(0.06)
+        clock.forward(OPEN_S + 1)
 
         assert await guard.call(Asked(), retry=True) == "answer"
 

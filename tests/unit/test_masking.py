@@ -109,8 +109,9 @@ def test_a_mask_is_no_secret_of_its_own() -> None:
     ['owner="' * 40_000, "owner=" * 40_000, "owner" + " " * 300_000, 'owner="\\' * 40_000],
 )
 def test_hostile_text_costs_little_time(hostile: str) -> None:
-    started = time.perf_counter()
+    # Of the processor: what else runs on the machine does not count.
+    started = time.process_time()
 
     mask_fields({"id": "aaa", "note": hostile}, {"owner", "id"})
 
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1

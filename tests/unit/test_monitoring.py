@@ -496,10 +496,13 @@ async def test_a_dashboard_whose_queries_take_too_long_is_not_said_to_be_saved_p
     (tool,) = Dashboards(settings, grafana, prometheus).tools()
     arguments = tool.parse({"title": "T", "panels": [{"title": "P", "query": "up"}] * 40})
 
-    with pytest.raises(ToolError, match=r"Nothing was saved: .* within 1\.8 s") as late:
+    with pytest.raises(ToolError, match="Nothing was saved: ") as late:
         async with deadline(2):
             await tool.run(arguments, Mock())
 
+    # A tenth is kept for the answer; what passes before the queries begin is less on an idle machine.
+    (waited_s,) = re.findall(r" within ([0-9.]+) s", str(late.value))
+    assert 0 < float(waited_s) <= 1.8
     assert late.value.retryable
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from mcp_server.database import CommitUnknown, Database, DatabaseUnavailable
-from mcp_server.tools.backend import OPEN_S, BackendUnavailable, Guard, OutcomeUnknown
+from mcp_server.tools.backend import BackendUnavailable, Guard, OutcomeUnknown
 from mcp_server.tools.cmdb.backend import FIND_OUT, MOST_NODES, NAME, AssetChanged, AssetNotFound
 from mcp_server.tools.cmdb.model import (
     Asset,
@@ -138,12 +138,11 @@ class PostgresCmdb:
     Args:
         database: an open pool, which the caller starts and stops; its role has SELECT on the tables
             of cmdb, UPDATE on the status of assets, INSERT on changes.
-        open_s: seconds for which an open circuit refuses.
     """
 
-    def __init__(self, database: Database, *, open_s: float = OPEN_S) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._guard = Guard(NAME, timeout_s=database.timeout_s, open_s=open_s)
+        self._guard = Guard(NAME, timeout_s=database.timeout_s)
 
     async def start(self) -> None:
         """See `CmdbBackend.start`."""
