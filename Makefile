@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-conformance test-deploy bench bench-pods docs lock
+.PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-busy test-conformance test-deploy bench bench-pods docs lock
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ROLES ?= mcp:viewer
@@ -42,6 +42,10 @@ test-policy: ## Policies only: format, types, data, tests with coverage
 test-integration: ## The server with real PostgreSQL, Redis, OPA and Prometheus on this machine
 	@scripts/bootstrap --tests
 	@python scripts/suites integration
+
+test-busy: ## The same while four processes take the processors: no test may need a quick machine
+	@scripts/bootstrap --busy
+	@stress-ng --cpu 4 --quiet & trap "kill $$!" EXIT; python scripts/suites integration
 
 test-conformance: ## The protocol's conformance suite against the whole server, both revisions (docs/conformance.md)
 	@scripts/bootstrap --tests

@@ -209,7 +209,7 @@ class Installation:
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         return httpx2.AsyncClient(
-            base_url=base_url or self.url, headers=headers, verify=self._trust, timeout=30
+            base_url=base_url or self.url, headers=headers, verify=self._trust, timeout=90
         )
 
     @cached_property
@@ -250,12 +250,12 @@ class Installation:
         status: dict[str, Any] = json.loads(host.run(PROBE, check=False))
         return status
 
-    def wait_until_ready(self, deadline_s: float = 60) -> None:
+    def wait_until_ready(self, deadline_s: float = 180) -> None:
         """Wait until every node says that it can do its work."""
         nodes = self.members("mcp_servers")
         at_once(lambda node: node.run(f"{PROBE} --wait {deadline_s:g}"), nodes)
 
-    def wait_until_not_ready(self, deadline_s: float = 60) -> None:
+    def wait_until_not_ready(self, deadline_s: float = 180) -> None:
         """Wait until every node has noticed that it cannot do its work."""
         until = time.monotonic() + deadline_s
         for host in self.members("mcp_servers"):
@@ -317,7 +317,7 @@ def at_once(do: Callable[[Host], _Answer], hosts: Sequence[Host]) -> list[_Answe
 async def eventually(
     ask: Callable[[], Awaitable[_Answer]],
     wanted: Callable[[_Answer], bool],
-    deadline_s: float = 60,
+    deadline_s: float = 180,
 ) -> _Answer:
     """Ask until the answer is as wanted, and return it.
 

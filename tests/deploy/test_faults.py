@@ -83,7 +83,7 @@ class TestStores:
             again = await eventually(
                 lambda: client.call("cmdb_query_assets", {"limit": 1}),
                 lambda answer: "result" in answer,
-                deadline_s=30,
+                deadline_s=180,
             )
 
         error = denied["error"]

@@ -59,7 +59,7 @@ class Traffic:
         self._going = False
         await asyncio.gather(*self._tasks)
 
-    async def more(self, calls: int, deadline_s: float = 60) -> None:
+    async def more(self, calls: int, deadline_s: float = 180) -> None:
         """Wait until so many more calls were made."""
         until = time.monotonic() + deadline_s
         wanted = self.answered + len(self.faults) + calls

@@ -238,7 +238,7 @@ def test_two_preparations_of_one_machine_wait_for_each_other(tmp_path: Path) -> 
         assert process.poll() is None
 
         fcntl.flock(lock, fcntl.LOCK_UN)
-        _, rest = process.communicate(timeout=60)
+        _, rest = process.communicate(timeout=180)
 
     assert process.returncode == 2
     assert "unknown option --wrong" in rest
