@@ -131,7 +131,7 @@ class Rest:
         self.key_file = key_file
         self.backend: CmdbBackend = RestCmdb(
             CmdbSettings.model_validate(
-                {"backend": "rest", "api_url": url, "key": Secret(file=key_file), "timeout_s": 5}
+                {"backend": "rest", "api_url": url, "key": Secret(file=key_file), "timeout_s": 20}
             )
         )
         self._serving = AsyncExitStack()

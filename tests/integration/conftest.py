@@ -32,17 +32,28 @@ from tests.integration.servers import (
 
 _POLICIES = Path(__file__).resolve().parents[2] / "policies"
 _numbers = itertools.count(1)
+# Files that start clusters or wait for deadlines: begun last, one of them would be alone at the end.
+_LONG = (
+    "test_kubernetes",
+    "test_masking",
+    "test_monitoring_limits",
+    "test_nginx",
+    "test_silent_backends",
+    "test_stopping",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let a TLS handshake that a fault test cut off be collected as garbage in a later test.
+    """Begin with the long files, and let the garbage of fault tests be collected in later tests.
 
-    asyncio closes such a connection in the background; where the test's loop ends first, its
-    socket is closed by the garbage collector, which would fail whatever test runs just then.
+    asyncio closes the connection of a TLS handshake that was cut off in the background; where the test's
+    loop ends first, its socket is closed by the garbage collector, which would fail whatever test runs
+    just then.
     """
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"))
+    items.sort(key=lambda item: not item.path.name.startswith(_LONG))
 
 
 @pytest.fixture(scope="session")

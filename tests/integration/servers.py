@@ -474,6 +474,7 @@ class PostgresServer(Server):
         self._password_file = directory / "server_password"
         self._password_file.write_text(self.server_password + "\n")
         self._data = directory / "data"
+        self._dropped: list[str] = []
         # PostgreSQL refuses to run as root; Debian's package brings the account.
         self._account = "postgres" if os.getuid() == 0 else None
         if not self._data.exists():
@@ -532,15 +533,18 @@ class PostgresServer(Server):
 
     def create_database(self, name: str, *, template: str = "template0") -> None:
         """Make a database of the owner, that only it and the server may connect to."""
-        self.psql(f"CREATE DATABASE {name} OWNER {self.owner} TEMPLATE {template}")
+        dropped, self._dropped = self._dropped, []
         self.psql(
+            "".join(f"DROP DATABASE IF EXISTS {old} WITH (FORCE);" for old in dropped)
+            # To copy the files takes less than half of what writing each page to the log takes.
+            + f"CREATE DATABASE {name} OWNER {self.owner} TEMPLATE {template} STRATEGY file_copy;"
             f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;"
-            f"GRANT CONNECT ON DATABASE {name} TO {self.server_role}"
+            f"GRANT CONNECT ON DATABASE {name} TO {self.server_role};"
         )
 
     def drop_database(self, name: str) -> None:
-        """Remove a database, connections or not."""
-        self.psql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        """Remove a database, connections or not, when the next one is made."""
+        self._dropped.append(name)
 
     def _initialize(self, authority: Authority) -> None:
         identity = authority.identity("postgres")
@@ -572,6 +576,7 @@ class PostgresServer(Server):
                 f"ssl_key_file = '{identity.key}'\n"
                 # What is lost when the machine crashes, which is not what is tested.
                 f"fsync = off\n"
+                f"full_page_writes = off\n"
             )
         (self._data / "pg_hba.conf").write_text(
             "hostssl all mcp_owner,mcp_server 127.0.0.1/32 scram-sha-256\n"
