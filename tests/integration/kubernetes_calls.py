@@ -16,13 +16,13 @@ from mcp_server.settings import ClusterSettings, KubernetesSettings
 from mcp_server.tools.catalog import ToolContext
 from mcp_server.tools.kubernetes.family import Kubernetes
 from tests.integration.clusters import Cluster
+from tests.integration.conditions import PATIENCE_S
 from tests.integration.results import hold
 from tests.integration.servers import ServerFailed
 
 __all__ = [
     "Call",
     "become_ready",
-    "eventually",
     "family",
     "family_of",
     "until",
@@ -30,9 +30,6 @@ __all__ = [
 ]
 
 Call = Callable[..., Any]
-
-# What controllers on a busy machine may need.
-_PATIENCE_S = 180.0
 
 
 @asynccontextmanager
@@ -81,24 +78,13 @@ async def family_of(
 
 async def until(cluster: Cluster, namespace: str, name: str, ready: int) -> None:
     """Wait until a deployment has so many ready replicas, and no others."""
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         status = cluster.read("Deployment", namespace, name).get("status", {})
         if status.get("readyReplicas", 0) == ready == status.get("replicas", 0):
             return
         await asyncio.sleep(0.1)
     raise AssertionError(f"{name} did not get {ready} ready replicas: {status}")
-
-
-async def eventually(ask: Callable[[], Awaitable[Any]], holds: Callable[[Any], Any]) -> Any:
-    """Ask until the answer is as it is to be, and return it."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < deadline:
-        answer = await ask()
-        if holds(answer):
-            return answer
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"it stays {answer}")
 
 
 def become_ready(cluster: Cluster, namespace: str, labels: str, *, ready: bool = True) -> None:

@@ -11,7 +11,7 @@ import pytest
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
-from tests.integration.kubernetes_calls import eventually
+from tests.integration.conditions import eventually
 from tests.integration.nodes import ENVELOPE, McpNode, modern_client, modern_rpc, rpc
 
 pytestmark = pytest.mark.anyio

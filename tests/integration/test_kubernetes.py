@@ -16,8 +16,9 @@ from mcp_server.tools.kubernetes import health, kinds
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.presentation import present
 from tests.integration.clusters import Cluster, deployment, pod
+from tests.integration.conditions import eventually
 from tests.integration.forged import altered
-from tests.integration.kubernetes_calls import eventually, family, until
+from tests.integration.kubernetes_calls import family, until
 
 pytestmark = pytest.mark.anyio
 

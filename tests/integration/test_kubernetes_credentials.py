@@ -19,7 +19,8 @@ from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.kubernetes import connection, plugin
 from mcp_server.tools.kubernetes.plugin import PluginFailed, ask_plugin
 from tests.integration.clusters import Cluster
-from tests.integration.kubernetes_calls import Call, eventually, family_of
+from tests.integration.conditions import eventually
+from tests.integration.kubernetes_calls import Call, family_of
 from tests.integration.servers import Authority
 
 pytestmark = pytest.mark.anyio

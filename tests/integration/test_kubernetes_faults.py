@@ -21,10 +21,10 @@ from mcp_server.tools.kubernetes.cluster import Cluster as Connected
 from mcp_server.tools.kubernetes.cluster import Conflict
 from tests.clocks import Clock
 from tests.integration.clusters import Cluster, deployment, pod
+from tests.integration.conditions import eventually
 from tests.integration.kubernetes_calls import (
     Call,
     become_ready,
-    eventually,
     family,
     family_of,
     until,

@@ -20,7 +20,8 @@ from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 from tests.integration.balancers import Balancer, Fate, Tunnel
 from tests.integration.clusters import Cluster, deployment
-from tests.integration.kubernetes_calls import eventually, family, family_of, until
+from tests.integration.conditions import eventually
+from tests.integration.kubernetes_calls import family, family_of, until
 from tests.integration.servers import Authority, free_port
 
 pytestmark = pytest.mark.anyio

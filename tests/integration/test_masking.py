@@ -33,6 +33,7 @@ from mcp_server.tools.cmdb.model import AssetStatus, StatusChange
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
 from mcp_server.tools.documents import Document
 from mcp_server.tools.kubernetes.family import Kubernetes
+from mcp_server.tools.monitoring import metrics
 from mcp_server.tools.monitoring.family import Monitoring
 from tests.integration.clusters import Cluster, deployment
 from tests.integration.cmdb_imports import import_rows
@@ -274,6 +275,7 @@ RELATIONS = [{"from": "ci-4711", "to": "ci-4712", "type": "depends_on"}]
 
 @pytest.fixture
 async def world(
+    monkeypatch: pytest.MonkeyPatch,
     workspace: Path,
     database: Database,
     owner: asyncpg.Connection,
@@ -282,6 +284,8 @@ async def world(
     hidden_alertmanager: Alertmanager,
     hidden_grafana: FakeGrafana,
 ) -> AsyncIterator[World]:
+    # A hint that comes late is left out, and these tests are about what a hint tells.
+    monkeypatch.setattr(metrics, "_HINT_S", 60.0)
     backend = PostgresCmdb(database)
     await import_rows(owner, ASSETS, RELATIONS)
     changed = [{**ASSETS[0], "ip_address": "10.9.8.9", "owner": "market@example.com"}]

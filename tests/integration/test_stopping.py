@@ -27,7 +27,8 @@ from mcp_server.settings import (
     load_settings,
 )
 from tests.integration.clusters import Cluster, deployment
-from tests.integration.kubernetes_calls import eventually, with_pods_that_become_ready
+from tests.integration.conditions import eventually
+from tests.integration.kubernetes_calls import with_pods_that_become_ready
 from tests.integration.nodes import McpNode, rpc
 from tests.integration.servers import Opa, RedisServer
 
