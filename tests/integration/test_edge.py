@@ -235,7 +235,7 @@ class TestOverMcp:
         self, make_node: Callable[..., McpNode]
     ) -> None:
         node = make_node("draining")
-        node.config.write_text(node.config.read_text().replace("drain_s: 0.2", "drain_s: 20"))
+        node.config.write_text(node.config.read_text().replace("drain_s: 0.2", "drain_s: 120"))
         node.restart()
         node.send(signal.SIGTERM)
 
