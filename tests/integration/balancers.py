@@ -44,7 +44,7 @@ class Balancer:
         self._client = aiohttp.ClientSession(
             self._cluster.api.url, connector=aiohttp.TCPConnector(ssl=self._trusted)
         )
-        self._runner = web.AppRunner(app, shutdown_timeout=0)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self._identity.cert, self._identity.key)

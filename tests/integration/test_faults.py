@@ -246,6 +246,7 @@ class TestLimitsOverNodes:
             node = cluster[number % len(cluster)]
             # 40 users, so that only the limit of the tool is reached.
             async with node.http(node.token(f"user{number % 40}")) as http:
+                http.timeout = 600
                 return await LegacyClient(http).call("monitoring_query_metrics", {"query": "up"})
 
         answers = await asyncio.gather(*(call(number) for number in range(200)))

@@ -69,7 +69,7 @@ async def service() -> AsyncIterator[Service]:
     running = Service()
     app = web.Application(client_max_size=0)
     app.router.add_route("*", "/{path:.*}", running.take)
-    runner = web.AppRunner(app, shutdown_timeout=0)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     host, port = running.url.removeprefix("http://").split(":")
     await web.TCPSite(runner, host, int(port)).start()
