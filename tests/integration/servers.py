@@ -866,7 +866,7 @@ class Alertmanager(Server):
             json.dumps([{"labels": labels}]).encode(),
             {"Content-Type": "application/json"},
         )
-        urllib.request.urlopen(request, timeout=5).close()
+        urllib.request.urlopen(request, timeout=_CALL_S).close()
 
     def alerts(self) -> list[str]:
         """Return the names of the alerts, silenced ones included."""
