@@ -212,7 +212,11 @@ def play(folder: Path, *arguments: str, mitogen: bool) -> tuple[int, list[list[s
     (folder / "play.yml").write_text(yaml.safe_dump(plays))
     extra: Mapping[str, str] = {"folder": str(work)}
     done = ansible_playbook(
-        *("-i", folder / "hosts.yml", "-e", json.dumps(extra), *arguments, folder / "play.yml"),
+        "-i",
+        folder / "hosts.yml",
+        *("-e", json.dumps(extra)),
+        *arguments,
+        folder / "play.yml",
         mitogen=mitogen,
     )
     return done.returncode, said(done.stdout, folder)
