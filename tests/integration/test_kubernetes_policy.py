@@ -301,7 +301,13 @@ async def test_a_cluster_that_is_not_there_is_told_in_the_servers_own_words(
     said = "cluster: there is no cluster of that name; known: main"
     assert called["result"]["content"][0]["text"] == f"Invalid arguments: {said}"
     assert read["error"]["message"] == said
-    assert read["error"]["data"] == {"uri": "enterprise://k8s/nope/namespaces"}
+    data = read["error"]["data"]
+    assert data.pop("request_id")
+    assert data == {
+        "code": "invalid_params",
+        "retryable": False,
+        "uri": "enterprise://k8s/nope/namespaces",
+    }
 
 
 @pytest.mark.parametrize("role", ["mcp:viewer", "mcp:operator"])
