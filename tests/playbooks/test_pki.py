@@ -1,4 +1,4 @@
-"""Certificates that are given instead of issued: what is taken, what is refused and why.
+"""The authority that hosts trust already, and certificates that are given instead of issued.
 
 The role runs on this machine, with another folder in place of /etc/enterprise-mcp/tls. All that is
 refused is tried in one run, each case as a host of its own.
@@ -6,7 +6,9 @@ refused is tried in one run, each case as a host of its own.
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +17,14 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests import plays
-from tests.plays import run_play
+from tests.plays import ROOT, ansible_playbook, run_play
 
 ADDRESS = "192.0.2.1"
 
@@ -44,6 +47,11 @@ class Company:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.certificate = folder / f"{name}.pem"
         self.private_key = folder / f"{name}.key"
+        self.certificate.write_bytes(self.certify())
+        write_key(self.private_key, self._key)
+
+    def certify(self) -> bytes:
+        """Return a new certificate of the authority, by the same key."""
         now = datetime.now(UTC)
         own = (
             x509.CertificateBuilder(self._name, self._name, self._key.public_key())
@@ -53,8 +61,7 @@ class Company:
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .sign(self._key, hashes.SHA256())
         )
-        self.certificate.write_bytes(own.public_bytes(serialization.Encoding.PEM))
-        write_key(self.private_key, self._key)
+        return own.public_bytes(serialization.Encoding.PEM)
 
     def sign(self, wanted: Certificate, name: str = "leaf") -> dict[str, str]:
         """Return an entry of pki_provided_leaves."""
@@ -130,8 +137,8 @@ def role(
     """Run tasks of the role for nginx on hosts; `given` by host."""
     variables = LOCAL | {
         "base_address": ADDRESS,
+        # Without its private key, which a company may keep to itself.
         "pki_ca_certificate_file": str(company.certificate),
-        "pki_ca_private_key_file": str(company.private_key),
     }
     hosts = {host: {"pki_provided_leaves": {"nginx": each}} for host, each in given.items()}
     for host in given:
@@ -230,14 +237,15 @@ def test_a_pair_that_would_not_work_is_refused_before_it_is_copied(
     assert "BEGIN" not in done.stdout + done.stderr
 
 
-def test_the_own_authority_signs_for_hosts_of_ipv4_and_of_ipv6_and_a_second_run_changes_nothing(
+def test_the_own_authority_signs_for_ipv4_ipv6_and_the_domain_itself_and_a_second_run_changes_nothing(
     tmp_path: Path,
 ) -> None:
     addresses = {"lb1": "2001:db8::10", "mcp1": "2001:DB8:0:0::11", "cache1": ADDRESS}
     hosts = {name: {"ansible_host": address} for name, address in addresses.items()}
     inventory = {
         "children": {"mcp_servers": {"hosts": hosts}},
-        "vars": LOCAL | {"pki_state_dir": str(tmp_path / "pki")},
+        "vars": LOCAL
+        | {"pki_state_dir": str(tmp_path / "pki"), "pki_leaf_extra_sans": ["DNS:lab.internal"]},
     }
     tasks = [
         {"ansible.builtin.import_role": {"name": "pki"}},
@@ -264,9 +272,134 @@ def test_the_own_authority_signs_for_hosts_of_ipv4_and_of_ipv6_and_a_second_run_
     }
     leaves = [str(tmp_path / "tls" / name / "nginx/cert.pem") for name in hosts]
     verified = subprocess.run(
-        ["openssl", "verify", "-CAfile", str(tmp_path / "pki/ca.pem"), *leaves],
+        [
+            *("openssl", "verify", "-CAfile", str(tmp_path / "pki/ca.pem")),
+            *("-verify_hostname", "lab.internal", *leaves),
+        ],
         capture_output=True,
         text=True,
         check=False,
     )
     assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+class Hosts:
+    """Hosts that are this machine, what they trust, and what their controller has."""
+
+    def __init__(self, folder: Path, **trusted: bytes | None) -> None:
+        self._folder = folder
+        self.state = folder / ".state"
+        for host, certificate in trusted.items():
+            (folder / "tls" / host).mkdir(parents=True)
+            if certificate is not None:
+                (folder / "tls" / host / "ca.pem").write_bytes(certificate)
+        groups = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
+        hosts = {host: plays.LOCAL | {"base_address": ADDRESS} for host in trusted}
+        inventory = {"all": {"children": {group: {"hosts": hosts} for group in groups}}}
+        (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
+
+    def give_state(self, authority: Company) -> None:
+        """Give the controller an authority and a secret."""
+        for name in ("pki", "secrets"):
+            (self.state / name).mkdir(parents=True)
+        shutil.copy(authority.private_key, self.state / "pki/ca.key")
+        shutil.copy(authority.certificate, self.state / "pki/ca.pem")
+        (self.state / "secrets/redis_password").write_text("from the first run")
+
+    def files(self) -> list[str]:
+        """Return what is in the controller's state."""
+        return sorted(str(each.relative_to(self.state)) for each in self.state.rglob("*"))
+
+    def run(self, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a playbook of the repository; base, which would change this machine, is never chosen."""
+        tls = f"{self._folder}/tls/{{{{ inventory_hostname }}}}"
+        return ansible_playbook(
+            *("-i", self._folder / "hosts.yml", "-e", json.dumps({"__pki_directory": tls})),
+            *(playbook, "--skip-tags", "base", *arguments),
+        )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("site.yml", "--tags", "secrets"),
+        ("site.yml", "--tags", "secrets", "--check", "--limit", "old1"),
+        ("playbooks/pki.yml",),
+        ("playbooks/postgres.yml", "--tags", "preflight"),
+    ],
+    ids=" ".join,
+)
+def test_a_controller_without_the_state_of_an_installation_stops_before_it_makes_another(
+    tmp_path: Path, company: Company, command: tuple[str, ...]
+) -> None:
+    hosts = Hosts(tmp_path, new1=None, old1=company.certificate.read_bytes())
+
+    result = hosts.run(*command)
+
+    said = " ".join(result.stdout.split())
+    key = f"there is no {hosts.state}/pki/ca.key"
+    assert result.returncode != 0, result.stdout
+    assert "old1 belongs to an installation that exists: it trusts the authority Company" in said
+    assert f"This run would replace it by a new one: {key}" in said
+    assert "run site.yml with -e pki_replace_authority=true" in said
+    assert not hosts.state.exists()
+    assert "PLAY [Certificate authority]" not in result.stdout
+
+
+def test_the_state_of_another_installation_is_refused(tmp_path: Path, company: Company) -> None:
+    hosts = Hosts(tmp_path, old1=company.certificate.read_bytes())
+    hosts.give_state(Company(tmp_path, "Other"))
+    before = hosts.files()
+
+    result = hosts.run("playbooks/secrets.yml")
+
+    said = " ".join(result.stdout.split())
+    assert result.returncode != 0, result.stdout
+    assert f"would replace it by that of {hosts.state}/pki/ca.key, whose key is" in said
+    assert hosts.files() == before
+
+
+def test_a_companys_authority_does_not_hide_that_the_secrets_are_missing(
+    tmp_path: Path, company: Company
+) -> None:
+    hosts = Hosts(tmp_path, old1=company.certificate.read_bytes())
+    given = ("-e", f"pki_ca_certificate_file={company.certificate}")
+    key = ("-e", f"pki_ca_private_key_file={company.private_key}")
+
+    result = hosts.run("playbooks/secrets.yml", *given, *key)
+
+    said = " ".join(result.stdout.split())
+    assert result.returncode != 0, result.stdout
+    assert f"This controller has none of its secrets: {hosts.state}/secrets is empty." in said
+    assert not hosts.state.exists()
+
+
+def test_fresh_hosts_and_those_of_the_authority_pass_whatever_its_certificate(
+    tmp_path: Path, company: Company
+) -> None:
+    hosts = Hosts(tmp_path, new1=None, old1=company.certify())
+    hosts.give_state(company)
+
+    result = hosts.run("playbooks/secrets.yml")
+
+    assert result.returncode == 0, result.stdout
+    assert (hosts.state / "secrets/jwt_secret").exists()
+
+
+def test_an_authority_is_replaced_on_purpose(tmp_path: Path, company: Company) -> None:
+    hosts = Hosts(tmp_path, old1=company.certificate.read_bytes())
+
+    result = hosts.run("playbooks/secrets.yml", "-e", "pki_replace_authority=true")
+
+    assert result.returncode == 0, result.stdout
+    assert (hosts.state / "secrets/jwt_secret").exists()
+
+
+def test_every_playbook_that_changes_hosts_looks_at_them_first() -> None:
+    texts = {path.stem: path.read_text() for path in ROOT.glob("playbooks/*.yml")}
+
+    without = {name for name, text in texts.items() if "import_tasks: tasks/facts.yml" not in text}
+
+    # base.yml gives no secret to a host, publish_policies.yml makes none, and verify.yml only asks.
+    assert without == {"base", "inventory", "lab", "pki", "publish_policies", "verify"}
+    assert "import_playbook: secrets.yml" in texts["pki"]

@@ -44,6 +44,14 @@ def write_once(path: Path, content: bytes, mode: int) -> None:
         partial.unlink()
 
 
+def make_directory(directory: Path) -> None:
+    """Make a folder of secrets, and have Git ignore the topmost of the folders that were made."""
+    made = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if made:
+        (made[-1] / ".gitignore").write_text("*\n")
+
+
 class ActionModule(ActionBase):
     """The action; its options are described in plugins/modules/generated_secrets.py."""
 
@@ -84,7 +92,7 @@ class ActionModule(ActionBase):
         }
         if wanted and not self._task.check_mode:
             try:
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_directory(directory)
                 for item in wanted:
                     self._create(directory, item)
             except OSError as error:

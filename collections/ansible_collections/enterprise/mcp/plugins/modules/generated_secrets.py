@@ -14,7 +14,9 @@ description:
 author: [enterprise-mcp]
 options:
   directory:
-    description: Folder on the controller. It is made with mode 0700.
+    description:
+      - Folder on the controller. It is made with mode 0700, and the topmost folder that has to be made for it gets a file
+        C(.gitignore) by which Git ignores all that is in it.
     type: path
     required: true
   secrets:
