@@ -1,4 +1,7 @@
-"""The role nginx takes numbers however they are given, and refuses those that are not above 0."""
+"""The role nginx takes numbers however they are given, and refuses those that are not above 0.
+
+Its issued certificate has the names that clients use.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plays import LOCAL, role_of, run_play
+from tests.plays import LOCAL, ROOT, role_of, run_play
 
 NUMBERS = (
     "nginx_concurrent_requests",
@@ -49,3 +52,34 @@ def test_what_is_not_above_zero_is_named(tmp_path: Path, value: str) -> None:
 
     assert result.returncode != 0
     assert "whole numbers above 0: nginx_requests_burst." in " ".join(result.stdout.split())
+
+
+def test_the_issued_certificate_has_every_name_that_clients_use_unless_they_see_another(
+    tmp_path: Path,
+) -> None:
+    names = ["mcp.example.com", "a.mcp.example.com", "mcp.example.org", "192.0.2.1"]
+    hosts = {"own": {}, "other": {"nginx_tls_certificate": "/etc/ssl/mcp.pem"}}
+    told = "{{ inventory_hostname }}: {{ __nginx_certified_names | join(' ') }}."
+
+    result = run_play(
+        tmp_path,
+        [
+            {"ansible.builtin.include_vars": str(ROOT / "roles/nginx/vars/main.yml")},
+            {"ansible.builtin.debug": {"msg": told}},
+        ],
+        inventory={
+            "all": {
+                "hosts": hosts,
+                "vars": {
+                    **LOCAL,
+                    "base_domain": "mcp.example.com",
+                    "nginx_server_names": names,
+                    "nginx_tls_certificate": "",
+                },
+            }
+        },
+    )
+
+    assert result.returncode == 0, result.stdout
+    assert "own: mcp.example.com a.mcp.example.com mcp.example.org." in result.stdout
+    assert "other: ." in result.stdout

@@ -309,6 +309,164 @@ def test_a_host_without_an_ip_address_is_named(tmp_path: Path) -> None:
     assert "Host all1 needs an IP address" in " ".join(result.stdout.split())
 
 
+class TestCertificates:
+    """What the authority may not sign for, or cannot sign, is told before a host is reached."""
+
+    NETWORKS: ClassVar[list[str]] = ["198.51.100.0/24", "2001:db8::/32", "127.0.0.0/8"]
+    LEAVES: ClassVar[dict[str, set[str]]] = {
+        "all": {"node-exporter"},
+        "loadbalancers": {"nginx"},
+        "mcp_servers": {"mcp-server"},
+        "postgres": {"postgres"},
+        "redis": {"redis"},
+        "monitoring": {"prometheus", "alertmanager"},
+    }
+
+    def given(self, *names: str) -> dict[str, object]:
+        return {name: {"certificate": "cert.pem", "private_key": "key.pem"} for name in names}
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            {"ansible_host": "192.0.2.1"},
+            {"ansible_host": "198.51.100.1", "base_address": "192.0.2.1"},
+        ],
+    )
+    def test_an_address_outside_of_the_permitted_networks_is_refused(
+        self, tmp_path: Path, address: dict[str, str]
+    ) -> None:
+        result = look_at(tmp_path, one_host(**address), pki_permitted_networks=self.NETWORKS)
+
+        assert result.returncode != 0
+        assert (
+            "The address 192.0.2.1 of all1 is in none of the networks that the internal authority may"
+            in " ".join(result.stdout.split())
+        )
+
+    @pytest.mark.parametrize(
+        ("address", "more"),
+        [
+            ("198.51.100.1", {}),
+            ("2001:db8:1::1", {}),
+            ("192.0.2.1", {"pki_ca_certificate_file": "ca.pem", "pki_ca_private_key_file": "key"}),
+        ],
+        ids=["IPv4", "IPv6", "a company's authority has limits of its own"],
+    )
+    def test_an_address_that_can_be_signed_for_passes(
+        self, tmp_path: Path, address: str, more: dict[str, str]
+    ) -> None:
+        hosts = one_host(ansible_host=address)
+
+        result = look_at(tmp_path, hosts, pki_permitted_networks=self.NETWORKS, **more)
+
+        assert result.returncode == 0, result.stdout
+
+    @pytest.mark.parametrize(
+        ("variables", "uncovered"),
+        [
+            ({"nginx_server_names": ["mcp.example.org", "a.mcp.example.com"]}, "mcp.example.org"),
+            ({"nginx_server_names": ["notmcp.example.com"]}, "notmcp.example.com"),
+            ({"nginx_server_names": ["192.0.2.1", "192.0.2.2"]}, "192.0.2.2"),
+            ({"pki_permitted_domains": ["example.org"]}, "all1.mcp.example.com"),
+        ],
+    )
+    def test_a_name_that_no_certificate_would_cover_is_refused(
+        self, tmp_path: Path, variables: dict[str, object], uncovered: str
+    ) -> None:
+        result = look_at(tmp_path, one_host(), base_domain="mcp.example.com", **variables)
+
+        assert result.returncode != 0
+        assert (
+            f"No certificate of the internal authority can cover {uncovered} (of all1)"
+            in " ".join(result.stdout.split())
+        )
+
+    @pytest.mark.parametrize(
+        "variables",
+        [
+            {"nginx_server_names": ["mcp.example.com", "*.mcp.example.com", "A.MCP.example.com"]},
+            {
+                "nginx_server_names": ["mcp.example.org"],
+                "nginx_tls_certificate": "/etc/ssl/mcp.pem",
+                "nginx_tls_key": "/etc/ssl/mcp.key",
+            },
+            {
+                "nginx_server_names": ["mcp.example.org"],
+                "pki_permitted_domains": ["mcp.example.com", "mcp.example.org"],
+            },
+            {
+                "nginx_server_names": ["mcp.example.org"],
+                "pki_ca_certificate_file": "ca.pem",
+                "pki_ca_private_key_file": "key.pem",
+            },
+        ],
+    )
+    def test_names_that_a_certificate_covers_pass(
+        self, tmp_path: Path, variables: dict[str, object]
+    ) -> None:
+        result = look_at(tmp_path, one_host(), base_domain="mcp.example.com", **variables)
+
+        assert result.returncode == 0, result.stdout
+
+    def test_a_companys_authority_without_its_key_passes_with_all_certificates(
+        self, tmp_path: Path
+    ) -> None:
+        leaves = self.given(*set.union(*self.LEAVES.values()))
+
+        result = look_at(
+            tmp_path, several(), pki_ca_certificate_file="ca.pem", pki_provided_leaves=leaves
+        )
+
+        assert result.returncode == 0, result.stdout
+
+    def test_the_certificates_that_it_lacks_are_named(self, tmp_path: Path) -> None:
+        groups = several() | {"mcp_servers": {"hosts": {"mcp1": {"ansible_host": "192.0.2.1"}}}}
+        leaves = self.given("node-exporter", "nginx", "postgres", "redis")
+
+        result = look_at(
+            tmp_path, groups, pki_ca_certificate_file="ca.pem", pki_provided_leaves=leaves
+        )
+
+        said = " ".join(result.stdout.split())
+        assert result.returncode != 0
+        assert "pki_provided_leaves of all1 lacks alertmanager, prometheus. Without" in said
+        assert "pki_provided_leaves of mcp1 lacks mcp-server. Without" in said
+
+    def test_only_the_hosts_of_the_run_need_theirs(self, tmp_path: Path) -> None:
+        inventory = write(
+            tmp_path,
+            several(),
+            pki_ca_certificate_file="ca.pem",
+            pki_provided_leaves=self.given("node-exporter", "mcp-server"),
+        )
+
+        limited = run(inventory, "playbooks/inventory.yml", "--limit", "mcp_servers")
+
+        assert limited.returncode == 0, limited.stdout
+
+    def test_the_certificates_that_are_asked_for_are_those_of_the_roles(self) -> None:
+        (play,) = yaml.safe_load((ROOT / "playbooks/inventory.yml").read_text())
+        roles = {
+            "node_exporter": "all",
+            "nginx": "loadbalancers",
+            "mcp_server": "mcp_servers",
+            "postgres": "postgres",
+            "redis": "redis",
+            "prometheus": "monitoring",
+        }
+        used: dict[str, set[str]] = {}
+        for path in sorted(ROOT.glob("roles/*/tasks/configure.yml")):
+            for task in yaml.safe_load(path.read_text()):
+                name = task.get("vars", {}).get("pki_leaf_name")
+                if name is not None:
+                    used[roles[path.parts[-3]]] = set(task.get("loop", [name]))
+
+        assert used == self.LEAVES
+        assert {
+            group: set(names) for group, names in play["vars"]["inventory_leaves"].items()
+        } == self.LEAVES
+
+
 class TestOtherHosts:
     """An inventory may hold hosts that are not of this installation."""
 
