@@ -16,7 +16,13 @@ import click
 import yaml
 
 from mcp_server import __version__
-from mcp_server.settings import MAX_LIFETIME_S, Settings, SettingsError, load_settings
+from mcp_server.settings import (
+    MAX_LIFETIME_S,
+    DatabaseSettings,
+    Settings,
+    SettingsError,
+    load_settings,
+)
 
 if TYPE_CHECKING:
     from mcp_server.tools.cmdb.importer import NetBoxRules
@@ -241,6 +247,13 @@ def docs_tools() -> None:
     click.echo(tools_document(), nl=False)
 
 
+_database_ca_option = click.option(
+    "--database-ca",
+    type=click.Path(path_type=Path),
+    help="CA of the database's certificate (PEM).  [default: database.ca of the configuration]",
+)
+
+
 @main.group()
 def db() -> None:
     """The database's schema."""
@@ -249,19 +262,24 @@ def db() -> None:
 @db.command("upgrade")
 @_config_option
 @click.option("--owner", default="mcp_owner", show_default=True, help="Role that owns the schema.")
+@_database_ca_option
 @_plain_errors
-def db_upgrade(config: Path, owner: str) -> None:
+def db_upgrade(config: Path, owner: str, database_ca: Path | None) -> None:
     """Apply missing migrations. The owner's password is read from standard input."""
     from mcp_server.database import DatabaseUnavailable  # noqa: PLC0415
     from mcp_server.migrate import MigrationFailed, upgrade  # noqa: PLC0415
 
-    settings = load_settings(config)
+    database = _database(load_settings(config).database, database_ca)
     password = sys.stdin.readline().rstrip("\r\n")
     try:
-        applied = asyncio.run(upgrade(settings.database, user=owner, password=password))
+        applied = asyncio.run(upgrade(database, user=owner, password=password))
     except (MigrationFailed, DatabaseUnavailable) as error:
         _fail(error)
     click.echo(f"applied: {', '.join(applied)}" if applied else "up to date")
+
+
+def _database(settings: DatabaseSettings, ca: Path | None) -> DatabaseSettings:
+    return settings if ca is None else settings.model_copy(update={"ca": ca})
 
 
 @main.group()
@@ -308,6 +326,7 @@ def cmdb() -> None:
     type=click.Path(path_type=Path),
     help="File with the owner's password (/dev/stdin works).",
 )
+@_database_ca_option
 @click.option("--dry-run", is_flag=True, help="Say what would change, change nothing.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @_plain_errors
@@ -324,6 +343,7 @@ def cmdb_import(
     reason: str | None,
     owner: str,
     password_file: Path,
+    database_ca: Path | None,
     dry_run: bool,
     output: str,
 ) -> None:
@@ -347,7 +367,7 @@ def cmdb_import(
 
     if file == "-" and password_file in (Path("/dev/stdin"), Path("-")):
         _fail("standard input cannot be FILE and the password at once; use a file for one of them")
-    settings = load_settings(config)
+    database = _database(load_settings(config).database, database_ca)
     sources = [Source(file, None if file_format is None else Format(file_format))]
     if relations is not None:
         sources.append(Source(relations, relations=True))
@@ -357,7 +377,7 @@ def cmdb_import(
             sources, tenant=tenant, netbox=_netbox_rules(netbox_environment, netbox_roles)
         )
         connection = await connect(
-            settings.database, user=owner, password=password, statement_timeout_s=_IMPORT_TIMEOUT_S
+            database, user=owner, password=password, statement_timeout_s=_IMPORT_TIMEOUT_S
         )
         try:
             return await write_import(

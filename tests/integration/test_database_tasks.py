@@ -13,7 +13,7 @@ import yaml
 
 from mcp_server.settings import DatabaseSettings
 from tests.integration.nodes import McpNode
-from tests.integration.servers import PostgresServer
+from tests.integration.servers import Authority, PostgresServer
 from tests.plays import LOCAL, role_of, run_play
 
 _GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
@@ -66,6 +66,42 @@ def test_an_empty_database_is_migrated_and_seeded_once(role: Role) -> None:
     assert "changed=3" in first.stdout
     assert second.returncode == 0, second.stdout
     assert "changed=0" in second.stdout
+
+
+class TestAuthorityOfItsOwn:
+    """The configuration names a file that only the unit has, and has after its start."""
+
+    @pytest.fixture
+    def settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+        ca = "/run/credentials/mcp-server.service/database_ca"
+        return settings | {"database": settings["database"] | {"ca": ca}}
+
+    def test_the_database_is_migrated_and_seeded_before_the_unit_starts(
+        self, role: Role, postgres: PostgresServer, tmp_path: Path
+    ) -> None:
+        (tmp_path / "database_ca").write_bytes(postgres.ca.read_bytes())
+
+        result = role(
+            "migrate",
+            mcp_server_database_ca_file=str(postgres.ca),
+            __mcp_server_credentials_next=str(tmp_path),
+        )
+
+        assert result.returncode == 0, result.stdout
+        assert "changed=3" in result.stdout
+
+    def test_a_database_of_a_stranger_is_refused(self, role: Role, tmp_path: Path) -> None:
+        stranger = Authority(tmp_path)
+
+        result = role(
+            "migrate",
+            mcp_server_database_ca_file=str(stranger.ca),
+            __mcp_server_credentials_next=str(stranger.ca.parent),
+            __mcp_server_database_ca_options=[f"--database-ca={stranger.ca}"],
+        )
+
+        assert result.returncode != 0
+        assert "certificate verify failed" in result.stdout
 
 
 def test_a_migration_that_fails_says_why(role: Role, postgres: PostgresServer) -> None:
