@@ -1,4 +1,4 @@
-"""Whose end the script of role node_exporter watches: the certificates of the roles, and that of clients."""
+"""Whose end the script of role node_exporter watches: the role's certificates, and that of clients."""
 
 from __future__ import annotations
 
