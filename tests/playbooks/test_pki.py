@@ -340,7 +340,7 @@ def test_a_controller_without_the_state_of_an_installation_stops_before_it_makes
     key = f"there is no {hosts.state}/pki/ca.key"
     assert result.returncode != 0, result.stdout
     assert "old1 belongs to an installation that exists: it trusts the authority Company" in said
-    assert f"This run would replace it by a new one: {key}" in said
+    assert f"This run would replace it: {key}" in said
     assert "run site.yml with -e pki_replace_authority=true" in said
     assert not hosts.state.exists()
     assert "PLAY [Certificate authority]" not in result.stdout
