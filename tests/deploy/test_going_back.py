@@ -31,7 +31,7 @@ async def test_a_node_that_does_not_become_ready_goes_back_and_the_others_are_le
 
     async with Traffic(calm, per_second=5) as traffic:
         run = await to_thread.run_sync(
-            lambda: calm.play("site.yml", "--tags", "mcp_server", "-e", json.dumps(change))
+            lambda: calm.play("playbooks/mcp_server.yml", "-e", json.dumps(change))
         )
         await traffic.more(20)
 

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import pytest
 from testinfra.host import Host as Shell
 
-from tests.deploy.installation import Host, Installation
+from tests.deploy.installation import JOURNAL, SECRETS, Host, Installation
 
 testinfra_hosts = ["ansible://all"]
 
@@ -48,38 +48,25 @@ _KEY_READERS = {
 }
 # A credential of a running unit is a file in a file system of its own, for the unit's account only.
 CREDENTIALS = "/run/credentials/"
-SECRETS = [
-    "jwt_secret",
-    "postgres_owner_password",
-    "postgres_server_password",
-    "redis_password",
-    "bundle_signing_key",
-]
-
-
-def _needles(installation: Installation) -> dict[str, str]:
-    """Return each secret as one line to look for."""
-    return {name: max(installation.secret(name).splitlines(), key=len) for name in SECRETS}
 
 
 def test_no_file_holds_a_secret_but_the_ones_that_must(
     me: Host, installation: Installation
 ) -> None:
     places = "/etc /opt /usr/local /home /root /tmp /var /run /srv"
-    for name, needle in _needles(installation).items():
-        found = set(
-            me.run(
-                f"grep -rlFsf - --exclude-dir=journal {places} || true", stdin=needle.encode()
-            ).split()
-        )
-        on_disk = {path for path in found if not path.startswith(CREDENTIALS)}
-        allowed = {
-            path
-            for group, names in ALLOWED.items()
-            if me.name in installation.groups[group]
-            for path in names.get(name, ())
-        }
-        assert on_disk == allowed, name
+    names = {line: name for name, line in installation.secret_lines().items()}
+    grep = f"grep -raoHZFsf - --exclude-dir=journal {places} || true"
+    on_disk: dict[str, set[str]] = {name: set() for name in names.values()}
+    for match in me.run(grep, stdin="\n".join(names).encode()).splitlines():
+        path, _, line = match.partition("\0")
+        if not path.startswith(CREDENTIALS):
+            on_disk[names[line]].add(path)
+
+    allowed: dict[str, set[str]] = {name: set() for name in names.values()}
+    for group, paths in ALLOWED.items():
+        if me.name in installation.groups[group]:
+            allowed |= paths
+    assert on_disk == allowed
 
 
 def test_files_with_secrets_are_for_one_account(
@@ -120,29 +107,19 @@ def test_the_keys_of_authority_and_bundle_are_not_on_a_host(host: Shell) -> None
         ("command lines", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'"),
         ("environments", "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'"),
         ("units", "systemctl show '*.service' --no-pager"),
-        ("journal", "journalctl --no-pager --output=export --all"),
+        ("journal", JOURNAL),
     ],
 )
 def test_no_secret_can_be_seen_by_looking_at(
     me: Host, installation: Installation, what: str, command: str
 ) -> None:
-    needles = "\n".join(_needles(installation).values())
-
-    found = me.run(f"{{ {command} | grep -cFf /dev/fd/3; }} 3<&0 || true", stdin=needles.encode())
-
-    assert found.strip() == "0", what
+    assert me.lines_with(installation.secret_lines().values(), command) == 0, what
 
 
 def test_no_secret_is_among_the_facts(me: Host, installation: Installation) -> None:
-    needles = "\n".join(_needles(installation).values())
+    facts = "cat /etc/ansible/facts.d/* /root/.ansible/* /home/*/.ansible/* 2>/dev/null"
 
-    found = me.run(
-        "{ cat /etc/ansible/facts.d/* /root/.ansible/* /home/*/.ansible/* 2>/dev/null"
-        " | grep -cFf /dev/fd/3; } 3<&0 || true",
-        stdin=needles.encode(),
-    )
-
-    assert found.strip() == "0"
+    assert me.lines_with(installation.secret_lines().values(), facts) == 0
 
 
 def test_the_controller_keeps_secrets_to_itself(installation: Installation) -> None:
