@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-busy test-conformance test-deploy bench bench-pods docs lock
+.PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-busy test-conformance test-deploy bench bench-pods bench-site docs lock
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ROLES ?= mcp:viewer
@@ -63,6 +63,10 @@ bench: ## Calls a second and latency beside the bare SDK, and the largest topolo
 bench-pods: ## The first page of 5,000 pods beside the API server's own lists (docs/performance.md)
 	@scripts/bootstrap --tests
 	@python -m tests.bench.pods
+
+bench-site: ## Time site.yml on the lab where it changes nothing, and count its modules (docs/performance.md)
+	@scripts/bootstrap
+	@python -m tests.bench.site
 
 docs: ## Write docs/tools.md and the README.md of each role anew
 	@scripts/bootstrap
