@@ -30,6 +30,23 @@ if enabled in cloud-config.
 """
 
 
+def task_of(file: str, name: str) -> dict[str, Any]:
+    """Return a task of the role."""
+    tasks = yaml.safe_load((ROOT / "roles/base/tasks" / file).read_text())
+    (task,) = (each for each in tasks if each["name"] == name)
+    return dict(task)
+
+
+def look(*parts: str) -> list[dict[str, Any]]:
+    """Return the tasks that find what the host has, with these variables of the role."""
+    load = [
+        {"ansible.builtin.include_vars": str(ROOT / f"roles/base/{part}/main.yml")}
+        for part in parts
+    ]
+    name = "install | Look for other time services, folders and templates"
+    return [*load, task_of("install.yml", name)]
+
+
 class TestNames:
     """Servers find PostgreSQL, Redis and Prometheus by the names in /etc/hosts."""
 
@@ -42,7 +59,7 @@ class TestNames:
         """Let the role name the hosts."""
         done = run_play(
             folder,
-            [role_of("base", "hosts")],
+            [*look("vars"), role_of("base", "hosts")],
             inventory=INVENTORY,
             variables={
                 "__base_hosts_file": str(self.hosts),
@@ -110,13 +127,6 @@ def test_packages_are_waited_for_until_a_host_has_done_with_its_first_boot(tasks
     ]
 
 
-def task_of(file: str, name: str) -> dict[str, Any]:
-    """Return a task of the role."""
-    tasks = yaml.safe_load((ROOT / "roles/base/tasks" / file).read_text())
-    (task,) = (each for each in tasks if each["name"] == name)
-    return dict(task)
-
-
 @pytest.mark.parametrize(("wanted", "written"), [(True, "1"), (False, "0"), ("false", "0")])
 def test_security_updates_are_turned_on_and_off(
     tmp_path: Path, wanted: object, written: str
@@ -164,16 +174,11 @@ def test_timesyncd_is_installed_where_no_other_time_service_is(
     if found:
         (tmp_path / found).touch()
     told = "installs={{ 'systemd-timesyncd' in __base_packages }} keeps={{ __base_keeps_time }}"
-    load = [
-        {"ansible.builtin.include_vars": str(ROOT / f"roles/base/{part}/main.yml")}
-        for part in ("defaults", "vars")
-    ]
 
     done = run_play(
         tmp_path,
         [
-            *load,
-            task_of("install.yml", "install | Look for another time service"),
+            *look("defaults", "vars"),
             {"ansible.builtin.debug": {"msg": told}},
         ],
         inventory=INVENTORY,

@@ -295,7 +295,12 @@ class Hosts:
                 (folder / "tls" / host / "ca.pem").write_bytes(certificate)
         groups = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
         hosts = {host: plays.LOCAL | {"base_address": ADDRESS} for host in trusted}
-        inventory = {"all": {"children": {group: {"hosts": hosts} for group in groups}}}
+        # Only one host may be in the groups of the stores: the last one.
+        last = dict([list(hosts.items())[-1]])
+        members = {group: last if group in {"postgres", "redis"} else hosts for group in groups}
+        inventory = {
+            "all": {"children": {group: {"hosts": each} for group, each in members.items()}}
+        }
         (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
 
     def give_state(self, authority: Company) -> None:

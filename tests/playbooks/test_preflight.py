@@ -236,6 +236,7 @@ def test_lists_are_lists_however_they_are_given(tmp_path: Path) -> None:
         postgres_client_addresses="{{ known_on_the_host_only.addresses }}",
         prometheus_external_labels={"site": "{{ inventory_hostname }}"},
         nginx_trusted_proxies=None,
+        pki_permitted_domains=["lab.internal", "example.com"],
     )
     keys = '{"redis_acl_keys": ["mcp:*"]}'
 
@@ -527,6 +528,8 @@ class TestOtherHosts:
                 for role in ("base", "pki")
                 for part in ("defaults", "vars")
             ],
+            # No host has cloud-init's template.
+            "vars": {"__base_found": {"stdout_lines": []}},
             "tasks": [
                 *tasks,
                 {"ansible.builtin.copy": {"content": content, "dest": str(networks)}},

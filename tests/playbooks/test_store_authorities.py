@@ -25,7 +25,7 @@ TOLD = """{{ {
   'redis': __mcp_server_settings.counters.ca,
   'names': __mcp_server_credential_names,
   'files': __mcp_server_credentials | dict2items | selectattr('key', 'search', '_ca$') | items2dict,
-  'unused': __mcp_server_credentials_unused,
+  'unused': __mcp_server_credentials_unused | sort,
 } | to_json }}"""
 
 
