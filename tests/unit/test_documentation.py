@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
@@ -149,3 +150,20 @@ def test_the_decision_that_is_tried_by_hand_is_an_allowing_one() -> None:
     assert command[0] == ".venv/bin/python"
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["result"][0]["expressions"][0]["value"]["effect"] == "allow"
+
+
+@pytest.mark.parametrize(
+    "module",
+    sorted(ROOT.glob("collections/ansible_collections/enterprise/mcp/plugins/modules/*.py")),
+    ids=lambda path: path.stem,
+)
+def test_ansible_doc_can_read_what_a_module_says_of_itself(module: Path) -> None:
+    texts = re.findall(
+        r'^(?:DOCUMENTATION|EXAMPLES|RETURN) = r"""(.*?)"""',
+        module.read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+
+    assert len(texts) == 3
+    assert yaml.safe_load(texts[0])["module"] == module.stem
+    assert all(yaml.safe_load(text) is not None for text in texts)

@@ -12,8 +12,8 @@ description:
   - A task that writes a file notifies a handler, and forgets it when the run ends before the handler has done its work. The next
     run finds the file as it should be, and the service goes on with what it had.
   - So the handler has a note written of what it made the service load. A run compares the files with the note before it writes
-    anything, and a task for each name in C(stale) notifies its handler. A loop over this module would not do: Ansible notifies
-    the handlers of all items as soon as one of them is changed.
+    anything, and a task for each name in C(stale) notifies its handler. A loop over this module would not do, because Ansible
+    notifies the handlers of all items as soon as one of them is changed.
   - A note that differs is made void. It is written anew with the next load that succeeds, even if the files become again what they
     were, because the service may have been started with others meanwhile.
   - A first installation has loaded nothing and misses files, so nothing is stale then. The tasks that write the files notify the
