@@ -260,9 +260,11 @@ class TestSettings:
     def test_one_step_can_be_checked_alone(self, installation: Installation, tag: str) -> None:
         (node, *_) = installation.members("mcp_servers")
 
+        # The last argument of the command is the playbook that is named first.
         run = installation.play(
-            *("playbooks/policies.yml", "playbooks/mcp_server.yml"),
+            "playbooks/mcp_server.yml",
             *("--limit", f"{node.name},localhost", "--tags", tag, "--check", "--diff"),
+            "playbooks/policies.yml",
         ).require()
 
         assert set(re.findall(r"changed=(\d+)", run.output)) == {"0"}
