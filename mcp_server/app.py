@@ -27,14 +27,15 @@ from starlette.types import ASGIApp
 from mcp_server import telemetry
 from mcp_server.audit.store import AuditStore
 from mcp_server.database import Database
+from mcp_server.entitlements import EntitlementsReader, policy_me
 from mcp_server.gate import Caller, Gate
+from mcp_server.health.readiness import Monitor
+from mcp_server.health.routes import health_routes, telemetry_routes
 from mcp_server.identity import JwtVerifier, Subject, TokenVerifier
 from mcp_server.policy import Counters, PolicyEngine
 from mcp_server.prompts import PROMPTS, Prompts
-from mcp_server.readiness import Monitor
 from mcp_server.resources import Resources
 from mcp_server.settings import CmdbSettings, Settings, SettingsError
-from mcp_server.standing import StandingReader, policy_me
 from mcp_server.tools.catalog import Catalog
 from mcp_server.tools.cmdb.backend import CmdbBackend
 from mcp_server.tools.cmdb.family import Cmdb
@@ -43,13 +44,12 @@ from mcp_server.tools.cmdb.rest import RestCmdb
 from mcp_server.tools.cursor import KEY_BYTES, seal_cursors
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
-from mcp_server.transports.edge import Edge, EdgeState, KnownHosts, internal_error
-from mcp_server.transports.endpoint import McpEndpoint
 from mcp_server.transports.errors import UNAUTHENTICATED
-from mcp_server.transports.health import health_routes, telemetry_routes
+from mcp_server.transports.http_guard import HttpGuard, RequestState, TrustedHosts, internal_error
 from mcp_server.transports.listener import Listener
-from mcp_server.transports.mcp import McpDoor
-from mcp_server.transports.rest import RestDoor, wrong_path
+from mcp_server.transports.mcp import McpTransport
+from mcp_server.transports.rest import RestApi, wrong_path
+from mcp_server.transports.streamable_http import StreamableHttp
 
 __all__ = ["Node", "serve", "serve_stdio"]
 
@@ -68,7 +68,7 @@ class Node:
     backend to be up), leaving stops them in the opposite order.
     """
 
-    _door = McpDoor
+    _transport_class = McpTransport
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -108,10 +108,10 @@ class Node:
                 *(self.monitoring.resources() if self.monitoring else ()),
                 *(self.cmdb.resources() if self.cmdb else ()),
                 *(self.kubernetes.resources() if self.kubernetes else ()),
-                policy_me(StandingReader(self.gate, offered=self._offered)),
+                policy_me(EntitlementsReader(self.gate, offered=self._offered)),
             ]
         )
-        self._doors: list[McpDoor] = []
+        self._transports: list[McpTransport] = []
         self.monitor = Monitor(
             policy=self.policy,
             counters=self.counters,
@@ -142,10 +142,10 @@ class Node:
         await self._stack.aclose()
 
     async def _announce_lists(self) -> None:
-        for door in self._doors:
-            await door.changes.publish(ToolsListChanged())
-            await door.changes.publish(ResourcesListChanged())
-            await door.changes.publish(PromptsListChanged())
+        for transport in self._transports:
+            await transport.changes.publish(ToolsListChanged())
+            await transport.changes.publish(ResourcesListChanged())
+            await transport.changes.publish(PromptsListChanged())
 
     def _offered(self) -> list[str]:
         """Return the URIs of documents and the names of prompts that this node has."""
@@ -154,34 +154,36 @@ class Node:
     def drain(self) -> None:
         """Take no new requests and end the streams of events; what is in progress goes on."""
         self.draining = True
-        for door in self._doors:
-            door.drain()
+        for transport in self._transports:
+            transport.drain()
 
-    def mcp_door(
+    def mcp_transport(
         self,
         caller_of: Callable[[ServerRequestContext[Any, Any]], Caller],
         on_node_unavailable: Callable[[ServerRequestContext[Any, Any]], None] = lambda _: None,
-    ) -> McpDoor:
-        """Return a new MCP door, which hears of changed lists."""
-        door = self._door(
+    ) -> McpTransport:
+        """Return a new MCP transport, which is notified of changed lists."""
+        transport = self._transport_class(
             self.gate,
             self.resources,
             self.prompts,
             caller_of=caller_of,
             on_node_unavailable=on_node_unavailable,
         )
-        self._doors.append(door)
-        return door
+        self._transports.append(transport)
+        return transport
 
     def application(self) -> Starlette:
         """Return the ASGI application behind the load balancer."""
         settings = self.settings
-        door = self.mcp_door(lambda ctx: _edge_state(ctx).caller, _mark_node_unavailable)
-        endpoint = McpEndpoint(door.server, max_body_bytes=settings.listen.max_body_bytes)
-        rest = RestDoor(self.gate, self.resources)
+        transport = self.mcp_transport(
+            lambda ctx: _request_state(ctx).caller, _mark_node_unavailable
+        )
+        endpoint = StreamableHttp(transport.server, max_body_bytes=settings.listen.max_body_bytes)
+        rest = RestApi(self.gate, self.resources)
 
-        def edge(app: ASGIApp, transport: Any) -> ASGIApp:
-            return Edge(
+        def guarded(app: ASGIApp, transport: Any) -> ASGIApp:
+            return HttpGuard(
                 app,
                 transport=transport,
                 verifier=self.verifier,
@@ -203,13 +205,13 @@ class Node:
                     public_origin=settings.public_origin,
                     issuer=settings.identity.jwt.issuer,
                 ),
-                Route("/mcp", edge(endpoint.handle_request, "mcp"), methods=None),
-                Mount("/", edge(rest.app, "rest")),
+                Route("/mcp", guarded(endpoint.handle_request, "mcp"), methods=None),
+                Mount("/", guarded(rest.app, "rest")),
             ],
             lifespan=lifespan,
             exception_handlers={HTTPException: wrong_path(), Exception: internal_error},
         )
-        app.add_middleware(KnownHosts, names=_host_names(settings))
+        app.add_middleware(TrustedHosts, names=_host_names(settings))
         return app
 
     def telemetry_application(self) -> Starlette:
@@ -236,14 +238,14 @@ def _host_names(settings: Settings) -> list[str]:
     return [settings.public_url.host or "", settings.listen.host]
 
 
-def _edge_state(ctx: ServerRequestContext[Any, Any]) -> EdgeState:
+def _request_state(ctx: ServerRequestContext[Any, Any]) -> RequestState:
     if ctx.request is None:
         raise TypeError("the message did not come over HTTP")
-    return EdgeState.of(ctx.request.scope)
+    return RequestState.of(ctx.request.scope)
 
 
 def _mark_node_unavailable(ctx: ServerRequestContext[Any, Any]) -> None:
-    _edge_state(ctx).node_unavailable = True
+    _request_state(ctx).node_unavailable = True
 
 
 async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> None:
@@ -318,6 +320,6 @@ async def serve_stdio(settings: Settings, subject: Subject) -> None:
         )
 
     async with Node(settings) as node:
-        server = node.mcp_door(caller).server
+        server = node.mcp_transport(caller).server
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())

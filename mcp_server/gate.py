@@ -1,6 +1,6 @@
 """The one way every request goes: subject, decision, charge, run, audit, answer.
 
-MCP, REST and stdio are thin doors into this module. It compares no role, no limit and no address:
+MCP, REST and stdio are thin transports that call this module. It compares no role, no limit and no address:
 OPA does. What it guarantees is the order of the steps, and that every way out of them other than a
 well-formed permission is a refusal.
 """
@@ -26,30 +26,30 @@ from mcp_server import telemetry
 from mcp_server.audit.record import AuditReason, AuditRecord, Phase
 from mcp_server.audit.store import AuditStore, AuditUnavailable
 from mcp_server.identity import Subject
-from mcp_server.masking import mask_fields, mask_text
 from mcp_server.policy.counters import Counters, CountersUnavailable
-from mcp_server.policy.documents import (
+from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable, PolicyUndecided
+from mcp_server.policy.protocol import (
     Action,
     Admission,
     Charge,
     Context,
     Decision,
     DecisionInput,
+    Entitlements,
     Obligations,
     Quota,
     Reason,
     Resource,
-    Standing,
-    SubjectDocument,
+    SubjectInput,
     Visible,
 )
-from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable, PolicyUndecided
 from mcp_server.redaction import (
     RedactedArguments,
     redact_arguments,
     redact_text,
     without_secrets,
 )
+from mcp_server.redaction.masking import mask_fields, mask_text
 from mcp_server.tools.backend import OutcomeUnknown
 from mcp_server.tools.catalog import Catalog, InvalidArguments, Tool, ToolContext, ToolError
 from mcp_server.tools.deadline import Deadlines
@@ -491,7 +491,7 @@ class Gate:
         except PolicyUnavailable as error:
             raise self._without_an_answer(error) from error
 
-    async def standing(self, caller: Caller, call: Call) -> Standing:
+    async def entitlements(self, caller: Caller, call: Call) -> Entitlements:
         """Return where the caller stands: what it may do, and what is left of its limits.
 
         The counters are read and not charged; Rego says what the counts mean.
@@ -502,11 +502,11 @@ class Gate:
         """
         question = self._question(caller, call)
         try:
-            standing = await self._policy.standing(question, ())
-            if not standing.charges:
-                return standing
-            counts = await self._counters.peek(standing.charges)
-            return await self._policy.standing(question, counts)
+            entitlements = await self._policy.entitlements(question, ())
+            if not entitlements.charges:
+                return entitlements
+            counts = await self._counters.peek(entitlements.charges)
+            return await self._policy.entitlements(question, counts)
         except PolicyUnavailable as error:
             raise self._without_an_answer(error) from error
         except CountersUnavailable as error:
@@ -556,7 +556,7 @@ class Gate:
     def _question(self, caller: Caller, call: Call) -> DecisionInput:
         subject = caller.subject
         return DecisionInput(
-            subject=SubjectDocument(
+            subject=SubjectInput(
                 id=subject.id,
                 tenant=subject.tenant,
                 roles=subject.roles,

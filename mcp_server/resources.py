@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mcp_server.gate import Answer, Call, Caller, Failed, Gate, tool_context
-from mcp_server.masking import MASK, mask_fields
 from mcp_server.policy import Obligations, Resource
 from mcp_server.redaction import redact_shapes, redact_text
+from mcp_server.redaction.masking import MASK, mask_fields
 from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
 from mcp_server.tools.documents import Document
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES

@@ -1,7 +1,8 @@
 """The decision: what OPA is asked, what it may answer, and the counters it compares with."""
 
 from mcp_server.policy.counters import Counters, CountersUnavailable
-from mcp_server.policy.documents import (
+from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable, PolicyUndecided
+from mcp_server.policy.protocol import (
     Action,
     Admission,
     Charge,
@@ -9,14 +10,13 @@ from mcp_server.policy.documents import (
     Count,
     Decision,
     DecisionInput,
+    Entitlements,
     Obligations,
     Quota,
     Reason,
     Resource,
-    Standing,
     Visible,
 )
-from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable, PolicyUndecided
 
 __all__ = [
     "Action",
@@ -28,6 +28,7 @@ __all__ = [
     "CountersUnavailable",
     "Decision",
     "DecisionInput",
+    "Entitlements",
     "Obligations",
     "PolicyEngine",
     "PolicyUnavailable",
@@ -35,6 +36,5 @@ __all__ = [
     "Quota",
     "Reason",
     "Resource",
-    "Standing",
     "Visible",
 ]

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from mcp_server.policy.documents import Charge, Count
+from mcp_server.policy.protocol import Charge, Count
 from mcp_server.settings import CountersSettings
 from mcp_server.tls import RenewedContext, renewed_client_context
 

@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from mcp_server import telemetry
 from mcp_server.policy.batches import Batches
-from mcp_server.policy.documents import (
+from mcp_server.policy.protocol import (
     Admission,
     Canary,
     Count,
     Decision,
     DecisionInput,
-    Standing,
+    Entitlements,
     Visible,
 )
 from mcp_server.settings import PolicySettings
@@ -33,7 +33,7 @@ _STRICT = {"strict-builtin-errors": "true"}
 _VISIBLE_CACHE_SIZE = 1024
 _LONGEST_FAULT = 500  # characters of what OPA says of a rule that failed
 
-_AnswerT = TypeVar("_AnswerT", Decision, Admission, Visible, Standing, Canary)
+_AnswerT = TypeVar("_AnswerT", Decision, Admission, Visible, Entitlements, Canary)
 
 
 class PolicyUnavailable(Exception):
@@ -101,7 +101,7 @@ class PolicyEngine:
         self._visible: OrderedDict[tuple[str, str], Visible] = OrderedDict()
         self.revision = ""
         # From the start: of a series that begins with its first fault, no rate tells it.
-        for entry in ("decide", "admit", "visible", "standing", "canary"):
+        for entry in ("decide", "admit", "visible", "entitlements", "canary"):
             for effect in ("unavailable", "undecided"):
                 telemetry.DECISIONS.labels(entry, effect)
 
@@ -170,13 +170,15 @@ class PolicyEngine:
             self._visible.popitem(last=False)
         return visible
 
-    async def standing(self, question: DecisionInput, counts: tuple[Count, ...]) -> Standing:
+    async def entitlements(
+        self, question: DecisionInput, counts: tuple[Count, ...]
+    ) -> Entitlements:
         """Return what the subject could do and, with `counts`, what is left of each limit.
 
         Raises:
             PolicyUnavailable: as `decide`.
         """
-        return await self._ask("standing", question.document(counts), Standing)
+        return await self._ask("entitlements", question.document(counts), Entitlements)
 
     async def canary(self) -> Canary:
         """Ask the policy to judge its two known questions.

@@ -1,1 +1,1 @@
-"""The doors: MCP (Streamable HTTP and stdio) and REST. All lead into the same gate."""
+"""Where requests enter: MCP (Streamable HTTP and stdio) and REST. All of them call the same gate."""

@@ -18,8 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from mcp_server import telemetry
 from mcp_server.settings import ListenSettings, TelemetrySettings
 from mcp_server.tls import renew_server_context, server_context
-from mcp_server.transports.edge import request_id_of
 from mcp_server.transports.errors import UNAVAILABLE, Rejection, transport_of
+from mcp_server.transports.http_guard import request_id_of
 
 __all__ = ["Listener"]
 

@@ -1,4 +1,4 @@
-"""The MCP door: protocol versions 2024-11-05 to 2026-07-28 over Streamable HTTP, and stdio."""
+"""The MCP transport: protocol versions 2024-11-05 to 2026-07-28 over Streamable HTTP, and stdio."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from mcp_server.resources import Resources
 from mcp_server.tools.catalog import InvalidArguments, Tool
 from mcp_server.tools.documents import Document
 from mcp_server.transports.errors import FORBIDDEN, RATE_LIMITED, UNAVAILABLE, error_data
-from mcp_server.transports.pages import InvalidCursor, page
+from mcp_server.transports.list_pages import InvalidCursor, page
 
-__all__ = ["McpDoor", "declaration", "instructions"]
+__all__ = ["McpTransport", "declaration", "instructions"]
 
 UNTRUSTED_SOURCE = "enterprise-mcp/untrusted-source"
 
@@ -64,7 +64,7 @@ _T = TypeVar("_T")
 _ItemT = TypeVar("_ItemT")
 
 
-class McpDoor:
+class McpTransport:
     """Translates between MCP and the gate.
 
     Args:

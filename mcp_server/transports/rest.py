@@ -1,4 +1,4 @@
-"""The REST door: the same tools for callers that do not speak MCP."""
+"""The REST API: the same tools for callers that do not speak MCP."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from mcp_server.gate import (
 from mcp_server.policy import Obligations, Quota, Resource, Visible
 from mcp_server.resources import Resources
 from mcp_server.tools.catalog import InvalidArguments
-from mcp_server.transports.edge import RETRY_AFTER_S, EdgeState
+from mcp_server.transports.http_guard import RETRY_AFTER_S, RequestState
 
-__all__ = ["RestDoor", "wrong_path"]
+__all__ = ["RestApi", "wrong_path"]
 
 _NAMES_TOLD = 5
 _PATHS = "POST /mcp, GET /tools, POST /tools/{name}/execute, GET /resources and GET /health"
 
 
-class RestDoor:
+class RestApi:
     """`GET /tools`, `POST /tools/{name}/execute` and `GET /resources`.
 
     Every answer is JSON. Errors have the form `{"error": {"code", "message", ...}}` with status 400
@@ -93,7 +93,7 @@ class RestDoor:
         try:
             return await answer(request)
         except Exception as error:  # noqa: BLE001 - nobody is behind this one but the client
-            caller = EdgeState.of(request.scope).caller
+            caller = RequestState.of(request.scope).caller
             if not isinstance(error, InternalError):
                 error = self._gate.failed(caller, f"{request.method} {request.url.path}", error)
             return _error(
@@ -155,7 +155,7 @@ class RestDoor:
         )
 
     async def _visible(self, request: Request, method: str) -> Visible | Response:
-        state = EdgeState.of(request.scope)
+        state = RequestState.of(request.scope)
 
         async def work(_: Obligations) -> Visible:
             return await self._gate.visible(state.caller, method)
@@ -167,7 +167,7 @@ class RestDoor:
             return _refused(refusal, state)
 
     async def _execute(self, request: Request) -> Response:
-        state = EdgeState.of(request.scope)
+        state = RequestState.of(request.scope)
         arguments = state.document
         if isinstance(arguments, dict) and set(arguments) == {"arguments"}:
             # As over MCP, where `arguments` may be null (tools/call).
@@ -220,7 +220,7 @@ def _executed(answer: Answer[ToolAnswer], caller: Caller) -> Response:
     )
 
 
-def _refused(refusal: Refused, state: EdgeState) -> Response:
+def _refused(refusal: Refused, state: RequestState) -> Response:
     details: dict[str, Any] = {
         "reasons": [reason.model_dump(exclude={"rule"}) for reason in refusal.reasons],
         "retryable": refusal.retryable,
@@ -232,7 +232,7 @@ def _refused(refusal: Refused, state: EdgeState) -> Response:
         headers["Retry-After"] = str(max(math.ceil(refusal.retry_after_ms / 1000), 1))
         return _error(429, "rate_limited", str(refusal), headers, **details)
     if isinstance(refusal, NodeUnavailable):
-        state.node_unavailable = True  # the edge adds Retry-After
+        state.node_unavailable = True  # the HTTP guard adds Retry-After
         return _error(503, "unavailable", str(refusal), **details)
     if isinstance(refusal, OutcomeNotRecorded):
         return _error(502, "outcome_not_recorded", str(refusal), **details)

@@ -32,8 +32,8 @@ from typing import Any
 import aiohttp
 import yaml
 
-from mcp_server.catalog_document import catalog_of
-from mcp_server.migrate import upgrade
+from mcp_server.database.migrate import upgrade
+from mcp_server.generate.policy_catalog import catalog_of
 from tests.bench.echo_node import ECHO
 from tests.integration.nodes import McpNode
 from tests.integration.servers import (

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from mcp_server.database import Database, connect
-from mcp_server.migrate import upgrade
+from mcp_server.database.migrate import upgrade
 from mcp_server.tools.cmdb.model import Direction
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
 from tests.integration.cmdbs import Postgres, asset

@@ -1,9 +1,9 @@
 """A server node with the tools, resources and prompts that the conformance suite asks for.
 
-Everything but these fixtures is the product: edge, JWT, gate, OPA, Redis, PostgreSQL, the doors. Where
-the product has a way to declare a thing (text, structured results, templates, prompts of text), the
-fixtures are declared that way. What no tool of the product answers with (images, audio, embedded
-resources) is answered by a door of the tests, after the same gate.
+Everything but these fixtures is the product: HTTP guard, JWT, gate, OPA, Redis, PostgreSQL and the
+transports. Where the product has a way to declare a thing (text, structured results, templates, prompts
+of text), the fixtures are declared that way. Content that no tool of the product returns (images,
+audio, embedded resources) is added by a transport of the tests, after the same gate.
 
 Usage: python -m tests.conformance.fixture_node CONFIG
 """
@@ -22,14 +22,14 @@ from mcp.server.subscriptions import PromptsListChanged, ToolsListChanged
 from pydantic import Field
 
 from mcp_server.app import Node, serve
-from mcp_server.catalog_document import catalog_of
+from mcp_server.generate.policy_catalog import catalog_of
 from mcp_server.prompts import Prompt, PromptArguments, Prompts, Step
 from mcp_server.resources import Resources
 from mcp_server.settings import Settings, load_settings
 from mcp_server.telemetry import configure_logs
 from mcp_server.tools.catalog import Arguments, Catalog, Result, Tool, ToolContext, ToolError
 from mcp_server.tools.documents import Document
-from mcp_server.transports.mcp import McpDoor
+from mcp_server.transports.mcp import McpTransport
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
 WAV = "UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAA="
@@ -193,8 +193,8 @@ def catalogue() -> dict[str, Any]:
     return catalog_of(TOOLS, DOCUMENTS, PROMPTS)
 
 
-class FixtureDoor(McpDoor):
-    """The product's door; contents that no tool of the product has are put in here."""
+class FixtureTransport(McpTransport):
+    """The product's transport; contents that no tool of the product has are put in here."""
 
     async def _call_tool(
         self, ctx: Any, params: types.CallToolRequestParams
@@ -240,7 +240,7 @@ class FixtureDoor(McpDoor):
 class FixtureNode(Node):
     """The product's node with the fixtures beside its own tools."""
 
-    _door = FixtureDoor
+    _transport_class = FixtureTransport
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

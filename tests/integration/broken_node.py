@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from mcp_server.app import Node, serve
-from mcp_server.catalog_document import catalog_of
+from mcp_server.generate.policy_catalog import catalog_of
 from mcp_server.prompts import Prompt, PromptArguments, Prompts, Step
 from mcp_server.resources import Resources
 from mcp_server.settings import Settings, load_settings

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from mcp_server.database import Database, connect
-from mcp_server.migrate import upgrade
+from mcp_server.database.migrate import upgrade
 from mcp_server.settings import DatabaseSettings
 from tests.integration.clusters import Cluster
 from tests.integration.cmdb_imports import import_rows

@@ -17,7 +17,7 @@ import yaml
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from mcp_server.catalog_document import every_tool
+from mcp_server.generate.policy_catalog import every_tool
 from mcp_server.identity import mint_token
 from mcp_server.settings import CountersSettings, DatabaseSettings, PolicySettings, TlsSettings
 from mcp_server.tls import client_context

@@ -79,7 +79,7 @@ def paths(routes: Iterable[BaseRoute], before: str = "") -> Iterator[str]:
             case Route():
                 yield before + route.path.replace("{name}", TOOL)
             case Mount():
-                # An edge is around those of REST.
+                # The guard surrounds the routes of REST.
                 inner: Any = getattr(route.app, "_app", route.app)
                 yield from paths(inner.routes, before + route.path)
 

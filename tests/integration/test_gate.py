@@ -25,13 +25,13 @@ from mcp_server.database import Database
 from mcp_server.gate import Caller, Gate, InternalError, Limited, OutcomeNotRecorded, Refused
 from mcp_server.identity import JwtVerifier, Subject
 from mcp_server.policy import Counters, PolicyEngine
-from mcp_server.policy.documents import (
+from mcp_server.policy.protocol import (
     Action,
     Context,
     Decision,
     DecisionInput,
     Resource,
-    SubjectDocument,
+    SubjectInput,
 )
 from mcp_server.redaction import REDACTED
 from mcp_server.settings import JwtSettings, Secret
@@ -388,7 +388,7 @@ async def test_what_is_visible_is_asked_again_for_another_transport_and_minute(
 ) -> None:
     def question(time: str, transport: Literal["mcp", "rest"]) -> DecisionInput:
         return DecisionInput(
-            subject=SubjectDocument("olga", "default", ("mcp:operator",), (), (), ""),
+            subject=SubjectInput("olga", "default", ("mcp:operator",), (), (), ""),
             action=Action("tools/list"),
             resource=Resource("server", "test"),
             context=Context(

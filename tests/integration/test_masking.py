@@ -18,13 +18,13 @@ import asyncpg
 import pytest
 
 from mcp_server.audit.store import AuditStore
-from mcp_server.catalog_document import every_document, every_tool
 from mcp_server.database import Database
 from mcp_server.gate import Caller, Failed, Gate, ToolAnswer
+from mcp_server.generate.policy_catalog import every_resource, every_tool
 from mcp_server.identity import Subject
-from mcp_server.masking import MASK
 from mcp_server.policy import Counters, Decision, PolicyEngine
 from mcp_server.prompts import PROMPTS, Prompts
+from mcp_server.redaction.masking import MASK
 from mcp_server.resources import OwnDocument, Resources
 from mcp_server.settings import KubernetesSettings, MonitoringSettings
 from mcp_server.tools.catalog import Catalog, InvalidArguments, Result, Tool, ToolContext, ToolError
@@ -649,7 +649,7 @@ DOCUMENTS = {
 def test_every_document_is_read() -> None:
     """But what the server itself tells a caller of what it may do."""
     assert set(DOCUMENTS) == {
-        document.uri for document in every_document() if not isinstance(document, OwnDocument)
+        document.uri for document in every_resource() if not isinstance(document, OwnDocument)
     }
 
 

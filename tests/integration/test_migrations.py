@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from mcp_server.database import DatabaseUnavailable, connect
-from mcp_server.migrate import MigrationFailed, upgrade
+from mcp_server.database.migrate import MigrationFailed, upgrade
 from mcp_server.settings import DatabaseSettings
 from tests.integration.servers import PostgresServer
 

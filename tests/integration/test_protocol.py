@@ -93,7 +93,7 @@ def masking_node(
     opa.stop()
 
 
-async def _standing(client: LegacyClient) -> dict[str, Any]:
+async def _entitlements(client: LegacyClient) -> dict[str, Any]:
     answer = await client.request("resources/read", {"uri": POLICY_ME})
     document: dict[str, Any] = json.loads(answer["result"]["contents"][0]["text"])
     return document
@@ -177,13 +177,13 @@ class TestReading:
         assert json.loads(row["arguments"]) == {"uri": "enterprise://no/such"}
 
 
-class TestStanding:
+class TestEntitlements:
     async def test_what_is_left_counts_calls_and_the_reading_itself(
         self, legacy: LegacyClient
     ) -> None:
-        before = await _standing(legacy)
+        before = await _entitlements(legacy)
         await legacy.call("cmdb_query_assets")
-        after = await _standing(legacy)
+        after = await _entitlements(legacy)
 
         left_before = {row["id"]: row["remaining"] for row in before["limits"]}
         left_after = {row["id"]: row["remaining"] for row in after["limits"]}
@@ -191,24 +191,24 @@ class TestStanding:
         assert left_after == {"global": 997, "user": 97}
 
     async def test_what_may_be_done_is_what_is_listed(self, legacy: LegacyClient) -> None:
-        standing = await _standing(legacy)
+        entitlements = await _entitlements(legacy)
         tools = (await legacy.request("tools/list"))["result"]["tools"]
         resources = (await legacy.request("resources/list"))["result"]["resources"]
         templates = (await legacy.request("resources/templates/list"))["result"]
         prompts = (await legacy.request("prompts/list"))["result"]["prompts"]
 
-        assert [tool["name"] for tool in standing["tools"]] == [tool["name"] for tool in tools]
-        assert standing["resources"] == sorted(
+        assert [tool["name"] for tool in entitlements["tools"]] == [tool["name"] for tool in tools]
+        assert entitlements["resources"] == sorted(
             [row["uri"] for row in resources]
             + [row["uriTemplate"] for row in templates["resourceTemplates"]]
         )
-        assert standing["prompts"] == [prompt["name"] for prompt in prompts]
-        assert standing["roles"] == ["mcp:viewer"]
+        assert entitlements["prompts"] == [prompt["name"] for prompt in prompts]
+        assert entitlements["roles"] == ["mcp:viewer"]
 
     async def test_finding_out_charges_nothing_beside_the_reading(
         self, legacy: LegacyClient, redis_server: RedisServer
     ) -> None:
-        await _standing(legacy)
+        await _entitlements(legacy)
 
         assert redis_server.cli("zcard", "mcp:window:global").strip() == "1"
         assert len(redis_server.cli("keys", "mcp:window:*").split()) == 2

@@ -19,7 +19,7 @@ import pytest
 
 from mcp_server import app
 from mcp_server.gate import Gate
-from mcp_server.probe import probe
+from mcp_server.health.probe import probe
 from mcp_server.settings import (
     DatabaseSettings,
     KubernetesSettings,

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from mcp_server import app
-from mcp_server.catalog_document import every_tool
+from mcp_server.generate.policy_catalog import every_tool
 from tests.plays import LOCAL, ROOT, run_play
 
 _DRAIN_S = 7

@@ -8,8 +8,8 @@ import httpx2
 import pytest
 from starlette.applications import Starlette
 
-from mcp_server.readiness import Readiness
-from mcp_server.transports.health import health_routes
+from mcp_server.health.readiness import Readiness
+from mcp_server.health.routes import health_routes
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,7 @@ ALLOWED = {
     ("mcp_server/cli.py", "mcp:viewer"),
     # Environments of assets, which are called like namespaces.
     ("mcp_server/cli.py", "staging"),
-    ("mcp_server/migrations/versions/0001_audit_and_cmdb.py", "staging"),
+    ("mcp_server/database/migrations/versions/0001_audit_and_cmdb.py", "staging"),
     ("mcp_server/tools/cmdb/family.py", "staging"),
     ("mcp_server/tools/cmdb/importer/netbox.py", "development"),
     ("mcp_server/tools/cmdb/importer/netbox.py", "production"),

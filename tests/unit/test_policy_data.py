@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 import yaml
 
-from mcp_server.catalog_document import every_tool
-from mcp_server.policy.documents import (
+from mcp_server.generate.policy_catalog import every_tool
+from mcp_server.policy.protocol import (
     Action,
     Context,
     DecisionInput,
     Resource,
-    SubjectDocument,
+    SubjectInput,
 )
 from tests.policy_command import ROOT, run_policy, write_example
 
@@ -110,10 +110,10 @@ def fields(value: Any, path: str = "") -> set[str]:
 
 
 class TestDocuments:
-    """What the policies are tried with is what the server sends (mcp_server/policy/documents.py)."""
+    """What the policies are tried with is what the server sends (mcp_server/policy/protocol.py)."""
 
     SENT = DecisionInput(
-        SubjectDocument("a", "t", ("r",), ("g",), ("s",), "j"),
+        SubjectInput("a", "t", ("r",), ("g",), ("s",), "j"),
         Action("tools/call"),
         Resource("tool", "x"),
         Context("192.0.2.1", "2026-01-07T12:00:00Z", "n", "r", "mcp", "up", "up"),

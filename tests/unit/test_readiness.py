@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mcp_server import readiness
+from mcp_server.health import readiness
+from mcp_server.health.readiness import Monitor
 from mcp_server.policy import PolicyUnavailable
-from mcp_server.policy.documents import Canary
-from mcp_server.readiness import Monitor
+from mcp_server.policy.protocol import Canary
 
 pytestmark = pytest.mark.anyio
 

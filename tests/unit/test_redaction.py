@@ -517,7 +517,7 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         lengths.append(len(text))
         return redact_text(text)
 
-    monkeypatch.setattr("mcp_server.redaction.redact_text", counted)
+    monkeypatch.setattr("mcp_server.redaction.secrets.redact_text", counted)
     return lengths
 
 

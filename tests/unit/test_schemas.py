@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 from pydantic import Field, ValidationError
 
-from mcp_server.catalog_document import every_tool
-from mcp_server.masking import MASK
+from mcp_server.generate.policy_catalog import every_tool
+from mcp_server.redaction.masking import MASK
 from mcp_server.tools.catalog import Arguments, Result, Tool
 from mcp_server.tools.schemas import argument_schema, elsewhere, plain, result_schema
 from mcp_server.transports.mcp import instructions

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_server.redaction import REDACTED, LineRedactor, redact_text
-from mcp_server.secret_shapes import SHAPES
+from mcp_server.redaction.patterns import SHAPES
 
 _ESC = "\x1b"
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mcp_server.catalog_document import catalog_document, every_tool
-from mcp_server.masking import MASK, mask_fields
+from mcp_server.generate.policy_catalog import every_tool, policy_catalog
+from mcp_server.redaction.masking import MASK, mask_fields
 from mcp_server.tools.catalog import (
     Arguments,
     Catalog,
@@ -32,13 +32,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_policys_catalogue_is_the_generated_one() -> None:
     committed = yaml.safe_load((ROOT / "policies/config/catalog/data.yaml").read_text())
 
-    assert committed == catalog_document(), (
+    assert committed == policy_catalog(), (
         "run: mcpctl policy catalog > policies/config/catalog/data.yaml"
     )
 
 
 def test_every_name_fits_the_wire_and_has_its_family() -> None:
-    for name, entry in catalog_document()["tools"].items():
+    for name, entry in policy_catalog()["tools"].items():
         assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", entry["wire"])
         assert name == entry["wire"].replace("_", ":", 1)
         assert entry["family"] == name.split(":")[0]

@@ -193,12 +193,12 @@ test_a_tenant_confined_to_a_pattern_still_needs_a_role if {
 }
 
 _named(config) := tool.namespaces if {
-	standing := decision.standing with input as fixtures.request(["auditor"], "resources/read") with data.config as config
-	some tool in standing.tools
+	entitlements := decision.entitlements with input as fixtures.request(["auditor"], "resources/read") with data.config as config
+	some tool in entitlements.tools
 	tool.id == "k8s:get_pods"
 }
 
-test_a_standing_tells_patterns_as_patterns if {
+test_entitlements_hold_patterns_as_patterns if {
 	config := _listed({"prod-*": ["mcp:admin"], "team-*": ["auditor"], "docs": ["auditor"]})
 	_named(config) == ["docs", "team-*"]
 }

@@ -108,12 +108,12 @@ visible := {
 }
 
 # METADATA
-# title: Where the subject stands
+# title: The subject's entitlements
 # description: >-
-#   What it can see, where it could use each tool, and the limits that apply: `charges` are the windows to count, and
-#   `quota` is what is left of those whose counts came with the question. Asking charges nothing.
+#   The tools, resources and prompts that the subject can see, the namespaces of each tool, and the rate limits that apply.
+#   `charges` lists the windows to count; `quota` is the rest of each window whose count is in the input. The query charges nothing.
 # entrypoint: true
-standing := {
+entitlements := {
 	"version": _version,
 	"revision": revision,
 	"roles": [role | some role in subject.roles],

@@ -157,7 +157,7 @@ test_the_revision_of_the_bundle_is_in_every_answer if {
 	bundles := {"mcp": {"manifest": {"revision": "abc123"}}}
 	answers := {name: answer |
 		answer := decision[name] with input as request with data.config as fixtures.config with data.system.bundles as bundles
-		name in ["decide", "admit", "visible", "standing", "canary"]
+		name in ["decide", "admit", "visible", "entitlements", "canary"]
 	}
 	count(answers) == 5
 	every answer in answers {
@@ -326,13 +326,13 @@ test_a_changed_limit_is_used_by_the_next_decision if {
 	answer.charges[1].limit == 3
 }
 
-_standing(roles, counts) := answer if {
+_entitlements(roles, counts) := answer if {
 	request := object.union(fixtures.read(roles, "enterprise://policy/me"), {"counts": counts})
-	answer := decision.standing with input as request with data.config as fixtures.config
+	answer := decision.entitlements with input as request with data.config as fixtures.config
 }
 
-test_a_standing_names_the_places_and_limits_of_each_tool if {
-	tools := {tool.id: object.remove(tool, ["id"]) | some tool in _standing(_operator, []).tools}
+test_entitlements_name_the_places_and_limits_of_each_tool if {
+	tools := {tool.id: object.remove(tool, ["id"]) | some tool in _entitlements(_operator, []).tools}
 	tools["k8s:scale_deployment"] == {
 		"namespaces": ["development", "staging"],
 		"other_namespaces": false,
@@ -344,21 +344,21 @@ test_a_standing_names_the_places_and_limits_of_each_tool if {
 }
 
 test_only_roles_that_are_named_for_them_stand_in_unlisted_and_all_namespaces if {
-	some tool in _standing(_admin, []).tools
+	some tool in _entitlements(_admin, []).tools
 	tool.id == "k8s:get_pods"
 	tool.other_namespaces
 	tool.all_namespaces
 }
 
-test_a_standing_without_counts_says_what_to_count if {
-	answer := _standing(_operator, [])
+test_entitlements_without_counts_list_the_windows_to_count if {
+	answer := _entitlements(_operator, [])
 	answer.quota == []
 	[charge.id | some charge in answer.charges] == ["global", "user", "tool:k8s:scale", "tool:monitoring:create_dashboard"]
 	answer.roles == ["mcp:operator"]
 }
 
 test_what_is_left_of_each_limit_is_computed_from_the_counts if {
-	_standing(_viewer, _counts(0, 101)).quota == [
+	_entitlements(_viewer, _counts(0, 101)).quota == [
 		{"id": "global", "limit": 1000, "remaining": 1000, "window_s": 3600, "reset_ms": 1000},
 		{"id": "user", "limit": 100, "remaining": 0, "window_s": 3600, "reset_ms": 3599000},
 	]
@@ -366,7 +366,7 @@ test_what_is_left_of_each_limit_is_computed_from_the_counts if {
 
 test_a_subject_that_is_not_served_stands_nowhere if {
 	suspended := object.union(fixtures.config, {"tenants": {"suspended": ["default"]}})
-	answer := decision.standing with input as fixtures.request(_admin, "resources/read") with data.config as suspended
+	answer := decision.entitlements with input as fixtures.request(_admin, "resources/read") with data.config as suspended
 	answer.tools == []
 	answer.resources == []
 	answer.prompts == []

@@ -201,8 +201,8 @@ test_a_subject_that_an_added_rule_denies_sees_nothing if {
 
 test_a_tool_stands_exactly_in_the_places_where_a_call_is_allowed if {
 	every roles in _role_sets {
-		standing := decision.standing with input as fixtures.request(roles, "resources/read") with data.config as fixtures.config
-		every tool in standing.tools {
+		entitlements := decision.entitlements with input as fixtures.request(roles, "resources/read") with data.config as fixtures.config
+		every tool in entitlements.tools {
 			every namespace, _ in fixtures.config.namespaces.listed {
 				expected := namespace in tool.namespaces
 				answer := _effect(fixtures.call(roles, tool.id, {"namespace": namespace}))
@@ -214,11 +214,11 @@ test_a_tool_stands_exactly_in_the_places_where_a_call_is_allowed if {
 	}
 }
 
-test_a_standing_names_the_limits_that_calls_are_charged_to if {
+test_entitlements_name_the_limits_that_calls_are_charged_to if {
 	every roles in _role_sets {
-		standing := decision.standing with input as fixtures.request(roles, "resources/read") with data.config as fixtures.config
-		windows := {charge | some charge in standing.charges}
-		every tool in standing.tools {
+		entitlements := decision.entitlements with input as fixtures.request(roles, "resources/read") with data.config as fixtures.config
+		windows := {charge | some charge in entitlements.charges}
+		every tool in entitlements.tools {
 			charged := {charge |
 				some place in fixtures.places
 				some charge in _decide(fixtures.call(roles, tool.id, place)).charges
@@ -284,8 +284,8 @@ _told(tool, namespace) if {
 }
 
 _fits(config, role, id) if {
-	standing := decision.standing with input as fixtures.request([role], "resources/read") with data.config as config
-	tools := [tool | some tool in standing.tools; tool.id == id]
+	entitlements := decision.entitlements with input as fixtures.request([role], "resources/read") with data.config as config
+	tools := [tool | some tool in entitlements.tools; tool.id == id]
 	told := {name | some tool in tools; some name in _some_names; _told(tool, name)}
 	named := {name | some tool in tools; some name in tool.namespaces; name in _some_names}
 	callable := {name |
@@ -298,7 +298,7 @@ _fits(config, role, id) if {
 	min([count(told), 1]) == min([count(callable), 1])
 }
 
-test_a_standing_tells_of_patterns_exactly_if_a_namespace_that_they_match_is_open if {
+test_entitlements_hold_a_pattern_exactly_if_a_matching_namespace_is_allowed if {
 	every row in ["none", "prod-*", "prod-eu"] {
 		every own in [{}, {"default": ["prod-*"]}, {"default": ["*-eu", "shop"]}, {"default": ["team-*"]}, {"default": ["*"]}] {
 			every role in _all_roles {

@@ -11,7 +11,7 @@ allow if {
 	input.method == "POST"
 	count(input.path) == 5
 	array.slice(input.path, 0, 4) == ["v1", "data", "mcp", "decision"]
-	input.path[4] in {"decide", "admit", "visible", "standing", "canary"}
+	input.path[4] in {"decide", "admit", "visible", "entitlements", "canary"}
 	_strict
 }
 

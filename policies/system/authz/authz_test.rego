@@ -7,7 +7,7 @@ _strict := {"strict-builtin-errors": ["true"]}
 _request(method, path, params) := {"method": method, "path": path, "params": params}
 
 test_the_five_documents_may_be_asked_for if {
-	every name in ["decide", "admit", "visible", "standing", "canary"] {
+	every name in ["decide", "admit", "visible", "entitlements", "canary"] {
 		authz.allow with input as _request("POST", ["v1", "data", "mcp", "decision", name], _strict)
 	}
 }

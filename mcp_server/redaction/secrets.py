@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_server.secret_shapes import BEGUN_KEY_BACKWARDS, SHAPES
+from mcp_server.redaction.patterns import BEGUN_KEY_BACKWARDS, SHAPES
 
 __all__ = [
     "ARGUMENTS_LIMIT",
@@ -34,7 +34,7 @@ __all__ = [
 
 REDACTED = "[redacted]"
 MASK = "[masked by policy]"
-"""Stands in the place of a value that the policy masks (`mcp_server.masking`)."""
+"""Stands in the place of a value that the policy masks (`mcp_server.redaction.masking`)."""
 CUT_KEY = "[cut]"
 ARGUMENTS_LIMIT = 16 * 1024
 """Bytes of JSON kept of one call's arguments."""

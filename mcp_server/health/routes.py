@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 
 from mcp_server import __version__
-from mcp_server.readiness import Readiness
+from mcp_server.health.readiness import Readiness
 
 __all__ = ["health_routes", "telemetry_routes"]
 

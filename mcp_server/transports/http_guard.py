@@ -1,4 +1,4 @@
-"""What every HTTP request meets before its door: host, origin, who is calling, size, strict JSON."""
+"""Checks of every HTTP request before its handler: host, origin, token, size, strict JSON."""
 
 from __future__ import annotations
 
@@ -27,12 +27,19 @@ from mcp_server.transports.errors import (
     transport_of,
 )
 
-__all__ = ["METADATA_PATH", "Edge", "EdgeState", "KnownHosts", "internal_error", "request_id_of"]
+__all__ = [
+    "METADATA_PATH",
+    "HttpGuard",
+    "RequestState",
+    "TrustedHosts",
+    "internal_error",
+    "request_id_of",
+]
 
 METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
 """Where RFC 9728 section 3.1 puts the metadata of the resource `/mcp`."""
 
-_STATE_KEY = "mcp_server.edge"
+_STATE_KEY = "mcp_server.request"
 _MAX_USER_AGENT = 256
 _MAX_CODING = 32
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::[0-9]{1,5})?")
@@ -41,13 +48,13 @@ RETRY_AFTER_S = 2
 
 
 @dataclass(slots=True)
-class EdgeState:
-    """What the edge tells the door about one request, and the door the edge about its answer.
+class RequestState:
+    """State of one HTTP request, shared between the guard and the handler behind it.
 
     Attributes:
         caller: the authenticated caller.
         document: the parsed body of a POST, else None.
-        node_unavailable: set by the door when this node could not decide and nothing was done; the
+        node_unavailable: set by the handler when this node could not decide and nothing was done; the
             response then gets status 503, so that the load balancer asks another node.
     """
 
@@ -56,15 +63,15 @@ class EdgeState:
     node_unavailable: bool = False
 
     @classmethod
-    def of(cls, scope: Mapping[str, Any]) -> EdgeState:
+    def of(cls, scope: Mapping[str, Any]) -> RequestState:
         """Return the state of the request that `scope` belongs to."""
         state = scope[_STATE_KEY]
         if not isinstance(state, cls):
-            raise TypeError("the request did not come through the edge")
+            raise TypeError("the request did not pass the HTTP guard")
         return state
 
 
-class KnownHosts:
+class TrustedHosts:
     """ASGI middleware that answers requests for our own names only (DNS rebinding).
 
     Args:
@@ -91,12 +98,12 @@ class KnownHosts:
         await self._app(scope, receive, send)
 
 
-class Edge:
-    """ASGI middleware around a door.
+class HttpGuard:
+    """ASGI middleware around the handler of a transport.
 
     Args:
-        app: the door.
-        transport: how the door is named to the policy; its clients read errors in that form.
+        app: the handler.
+        transport: the transport's name in the policy input; it also selects the form of errors.
         verifier: turns a bearer token into a subject.
         public_origin: for the challenge's URL; pages of other origins are refused.
         max_body_bytes: the largest body that is read; a larger one gets 413.
@@ -131,7 +138,7 @@ class Edge:
             if headers.get("origin", "") not in ("", self._public_origin):
                 raise _foreign_origin()
             try:
-                state = EdgeState(self._caller(scope, headers, request_id))
+                state = RequestState(self._caller(scope, headers, request_id))
             except AuthenticationError as error:
                 telemetry.AUTHENTICATION_FAILURES.labels(error.code or "no_token").inc()
                 raise _challenge(error, self._public_origin) from error
@@ -289,11 +296,11 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _status_503_when_unavailable(state: EdgeState, send: Send) -> Send:
-    """Return a send channel that answers 503 where the door says that this node cannot decide.
+def _status_503_when_unavailable(state: RequestState, send: Send) -> Send:
+    """Return a send channel that answers 503 when the handler reports that this node cannot decide.
 
-    The status is held back until the body begins: an event stream has its status before its door has
-    said anything.
+    The status is held back until the body begins: an event stream has its status before its handler has
+    reported anything.
     """
     start: Message | None = None
 

@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from mcp_server.transports.edge import EdgeState
 from mcp_server.transports.errors import Rejection, error_data
+from mcp_server.transports.http_guard import RequestState
 
-__all__ = ["McpEndpoint"]
+__all__ = ["StreamableHttp"]
 
 
 def _is_id(value: Any) -> bool:
@@ -34,8 +34,8 @@ _NOT_ALLOWED = Rejection(
 )
 
 
-class McpEndpoint:
-    """Serves an MCP server over Streamable HTTP, without sessions, behind an `Edge`.
+class StreamableHttp:
+    """Serves an MCP server over Streamable HTTP, without sessions, behind an `HttpGuard`.
 
     A JSON document is what any proxy can buffer, repeat and log, so it is the rule. Only a tool call
     that names a `progressToken` is answered with an event stream (Streamable HTTP, "Sending Messages to
@@ -70,7 +70,7 @@ class McpEndpoint:
         Only POST: without sessions, what GET would open is a stream that nothing is ever sent on, and
         that no decision was made about; there is no session to DELETE.
         """
-        state = EdgeState.of(scope)
+        state = RequestState.of(scope)
         document = state.document
         scope = _canonical(scope)
         try:
@@ -93,7 +93,7 @@ class McpEndpoint:
 def _canonical(scope: Scope) -> Scope:
     """Return a request with the headers that the SDK compares in the one form that it knows.
 
-    Media types are the same in any case (RFC 9110 section 8.3.1); the edge has checked the body's. An
+    Media types are the same in any case (RFC 9110 section 8.3.1); the HTTP guard has checked the body's. An
     Accept header may come in several lines (section 5.3), and without one every type is accepted
     (section 12.5.1).
     """
@@ -168,7 +168,7 @@ def _in_documented_form(scope: Scope, receive: Receive, send: Send) -> Send:
 
     Some are the SDK's own, made before any handler: they lack `data`, or parts of it.
     """
-    request_id = EdgeState.of(scope).caller.request_id
+    request_id = RequestState.of(scope).caller.request_id
     status = 0
     body = bytearray()
 

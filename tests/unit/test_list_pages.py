@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from mcp_server.transports.pages import InvalidCursor, page
+from mcp_server.transports.list_pages import InvalidCursor, page
 
 NAMES = [f"n{number:03}" for number in range(250)]
 

@@ -23,17 +23,17 @@ __all__ = [
     "Count",
     "Decision",
     "DecisionInput",
+    "Entitlements",
     "MaxItems",
     "Obligations",
     "Quota",
     "Reason",
     "Redact",
     "Resource",
-    "Standing",
     "StoreState",
-    "SubjectDocument",
+    "SubjectInput",
     "Timeout",
-    "ToolStanding",
+    "ToolEntitlement",
     "Visible",
 ]
 
@@ -48,7 +48,7 @@ StoreState = Literal["up", "down"]
 
 
 @dataclass(frozen=True, slots=True)
-class SubjectDocument:
+class SubjectInput:
     """The caller as the policy sees it."""
 
     id: str
@@ -99,7 +99,7 @@ class Context:
 class DecisionInput:
     """One question to OPA."""
 
-    subject: SubjectDocument
+    subject: SubjectInput
     action: Action
     resource: Resource
     context: Context
@@ -269,7 +269,7 @@ class Visible(_Versioned):
     prompts: frozenset[str] = Field(strict=False)
 
 
-class ToolStanding(_Answer):
+class ToolEntitlement(_Answer):
     """Where one tool may be used, and which limits its calls are charged to.
 
     `namespaces` are named in the policy, some by a pattern (`team-a-*`); `other_namespaces` stands for
@@ -283,11 +283,11 @@ class ToolStanding(_Answer):
     limits: list[str]
 
 
-class Standing(_Versioned):
-    """The answer of `standing`: what a subject could do, and what is left of each limit."""
+class Entitlements(_Versioned):
+    """The answer of `entitlements`: what a subject could do, and what is left of each limit."""
 
     roles: list[str]
-    tools: list[ToolStanding]
+    tools: list[ToolEntitlement]
     resources: frozenset[str] = Field(strict=False)
     prompts: frozenset[str] = Field(strict=False)
     charges: list[Charge]

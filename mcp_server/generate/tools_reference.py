@@ -6,16 +6,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mcp_server.catalog_document import every_document, every_prompt, every_tool
+from mcp_server.generate.policy_catalog import every_prompt, every_resource, every_tool
 from mcp_server.prompts import Prompt
 from mcp_server.resources import LONGEST_COMPLETED, MAX_COMPLETIONS
 from mcp_server.tools.catalog import Tool
 from mcp_server.tools.documents import Document
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 from mcp_server.tools.schemas import argument_schema
-from mcp_server.transports.pages import PAGE_SIZE
+from mcp_server.transports.list_pages import PAGE_SIZE
 
-__all__ = ["tools_document"]
+__all__ = ["tools_reference"]
 
 _INTRODUCTION = f"""\
 # Tools, resources and prompts
@@ -58,9 +58,9 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
 """
 
 
-def tools_document() -> str:
+def tools_reference() -> str:
     """Return the document (Markdown)."""
-    tools, documents, prompts = every_tool(), every_document(), every_prompt()
+    tools, documents, prompts = every_tool(), every_resource(), every_prompt()
     lines = [_INTRODUCTION, "## Tools", "", *_overview(tools), ""]
     for tool in tools:
         lines += _tool(tool)

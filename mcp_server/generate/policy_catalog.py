@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Protocol, cast, runtime_checkable
 
+from mcp_server.entitlements import policy_me
 from mcp_server.gate import Caller
 from mcp_server.prompts import PROMPTS, Prompt, Prompts
 from mcp_server.resources import Resources
 from mcp_server.settings import KubernetesSettings, MonitoringSettings
-from mcp_server.standing import policy_me
 from mcp_server.tools.catalog import Catalog, Scope, Tool
 from mcp_server.tools.cmdb.backend import CmdbBackend
 from mcp_server.tools.cmdb.family import Cmdb
@@ -22,12 +22,12 @@ from mcp_server.tools.documents import Document
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
 
-__all__ = ["catalog_document", "catalog_of", "every_document", "every_prompt", "every_tool"]
+__all__ = ["catalog_of", "every_prompt", "every_resource", "every_tool", "policy_catalog"]
 
 
-def catalog_document() -> dict[str, Any]:
+def policy_catalog() -> dict[str, Any]:
     """Return the catalogue of everything this version can serve."""
-    return catalog_of(every_tool(), every_document(), every_prompt())
+    return catalog_of(every_tool(), every_resource(), every_prompt())
 
 
 def catalog_of(
@@ -48,7 +48,7 @@ def every_tool() -> Catalog:
     return Catalog(tool for family in _families() for tool in family.tools())
 
 
-def every_document() -> Resources:
+def every_resource() -> Resources:
     """Return every resource and template, unconnected."""
     documents = [
         document

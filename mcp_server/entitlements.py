@@ -25,12 +25,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from mcp_server.gate import Call, Caller, Gate
-from mcp_server.policy import Resource, Standing
-from mcp_server.policy.documents import ToolStanding
+from mcp_server.policy import Entitlements, Resource
+from mcp_server.policy.protocol import ToolEntitlement
 from mcp_server.resources import OwnDocument
 from mcp_server.tools.catalog import Tool
 
-__all__ = ["POLICY_ME", "StandingReader", "policy_me"]
+__all__ = ["POLICY_ME", "EntitlementsReader", "policy_me"]
 
 POLICY_ME = "enterprise://policy/me"
 
@@ -53,7 +53,7 @@ def policy_me(read_for: Callable[[Caller], Awaitable[str]]) -> OwnDocument:
     )
 
 
-class StandingReader:
+class EntitlementsReader:
     """Reads the document for one caller.
 
     Args:
@@ -68,40 +68,40 @@ class StandingReader:
         """Return the document as JSON text.
 
         Raises:
-            Refused, NodeUnavailable: as `Gate.standing`.
+            Refused, NodeUnavailable: as `Gate.entitlements`.
         """
         call = Call("resources/read", Resource("resource", POLICY_ME))
-        standing = await self._gate.standing(caller, call)
-        return json.dumps(self._document(caller, standing), ensure_ascii=False)
+        entitlements = await self._gate.entitlements(caller, call)
+        return json.dumps(self._document(caller, entitlements), ensure_ascii=False)
 
-    def _document(self, caller: Caller, standing: Standing) -> dict[str, Any]:
+    def _document(self, caller: Caller, entitlements: Entitlements) -> dict[str, Any]:
         offered = set(self._offered())
-        places = {tool.id: tool for tool in standing.tools}
+        places = {tool.id: tool for tool in entitlements.tools}
         return {
             "user": caller.subject.id,
             "tenant": caller.subject.tenant,
-            "roles": standing.roles,
-            "policy_revision": standing.revision,
+            "roles": entitlements.roles,
+            "policy_revision": entitlements.revision,
             "tools": [
                 _tool(tool, places[tool.name]) for tool in self._gate.catalog if tool.name in places
             ],
-            "resources": sorted(standing.resources & offered),
-            "prompts": sorted(standing.prompts & offered),
-            "limits": [quota.model_dump() for quota in standing.quota],
+            "resources": sorted(entitlements.resources & offered),
+            "prompts": sorted(entitlements.prompts & offered),
+            "limits": [quota.model_dump() for quota in entitlements.quota],
         }
 
 
-def _tool(tool: Tool[Any, Any], standing: ToolStanding) -> dict[str, Any]:
+def _tool(tool: Tool[Any, Any], entitlements: ToolEntitlement) -> dict[str, Any]:
     document: dict[str, Any] = {
         "name": tool.wire_name,
         "title": tool.title,
         "changes": not tool.read_only,
-        "limits": standing.limits,
+        "limits": entitlements.limits,
     }
     if tool.scope.namespace is not None:
         document["namespaces"] = {
-            "named": standing.namespaces,
-            "others": standing.other_namespaces,
-            "all_at_once": standing.all_namespaces,
+            "named": entitlements.namespaces,
+            "others": entitlements.other_namespaces,
+            "all_at_once": entitlements.all_namespaces,
         }
     return document

@@ -1,4 +1,4 @@
-"""What a client is told whose request comes to no door: JSON, in the form that it reads."""
+"""Requests that no route answers get an error in JSON, in the form of the client's transport."""
 
 from __future__ import annotations
 

@@ -1,0 +1,11 @@
+"""PostgreSQL: the pool of connections (`connection`), and the schema (`migrate`, `migrations/`)."""
+
+from mcp_server.database.connection import (
+    CommitUnknown,
+    Database,
+    DatabaseUnavailable,
+    commit_refused,
+    connect,
+)
+
+__all__ = ["CommitUnknown", "Database", "DatabaseUnavailable", "commit_refused", "connect"]

@@ -1,0 +1,1 @@
+"""Files that are generated from the declarations of tools, resources and prompts."""
