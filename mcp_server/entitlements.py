@@ -27,7 +27,7 @@ from typing import Any
 from mcp_server.gate import Call, Caller, Gate
 from mcp_server.policy import Entitlements, Resource
 from mcp_server.policy.protocol import ToolEntitlement
-from mcp_server.resources import OwnDocument
+from mcp_server.resources import CallerResource
 from mcp_server.tools.catalog import Tool
 
 __all__ = ["POLICY_ME", "EntitlementsReader", "policy_me"]
@@ -35,13 +35,13 @@ __all__ = ["POLICY_ME", "EntitlementsReader", "policy_me"]
 POLICY_ME = "enterprise://policy/me"
 
 
-def policy_me(read_for: Callable[[Caller], Awaitable[str]]) -> OwnDocument:
+def policy_me(read_for: Callable[[Caller], Awaitable[str]]) -> CallerResource:
     """Return the declaration of the document."""
 
     async def never(*_: Any) -> str:
         raise TypeError(f"{POLICY_ME} is read for a caller")
 
-    return OwnDocument(
+    return CallerResource(
         uri=POLICY_ME,
         name="policy-me",
         title="What I may do",

@@ -435,7 +435,7 @@ class Gate:
         )
 
         async def work(obligations: Obligations) -> ToolAnswer | InvalidArguments:
-            masked = tool.hidden(obligations.redact)
+            masked = tool.masked_names(obligations.redact)
             obligations = dataclasses.replace(obligations, redact=masked)
             context = tool_context(caller, obligations, progress)
             try:
@@ -862,7 +862,7 @@ def _ended_early(tool: Tool[Any, Any], why: str, *, changes: bool) -> ToolError:
     """Return what a caller is told of a call that did not come to its end, wherever it was then."""
     if not changes:
         return ToolError(f"{tool.wire_name} {why}", retryable=True)
-    return OutcomeUnknown(tool.wire_name, why, find_out=tool.find_out)
+    return OutcomeUnknown(tool.wire_name, why, verify_hint=tool.verify_hint)
 
 
 def _outcome_of(value: object) -> str:

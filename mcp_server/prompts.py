@@ -16,9 +16,9 @@ from mcp_server.redaction.masking import mask_fields
 from mcp_server.resources import COMPLETION_TIMEOUT_S, Completion, Resources, completion_fault
 from mcp_server.tools.catalog import Catalog, InvalidArguments
 from mcp_server.tools.cmdb.family import AssetId, ServiceName, TimeRange
-from mcp_server.tools.faults import validated
 from mcp_server.tools.kubernetes.model import ClusterName, DeploymentName, Namespace
 from mcp_server.tools.monitoring.health import NAMING_LABELS
+from mcp_server.tools.validation import validate
 
 __all__ = [
     "PROMPTS",
@@ -117,7 +117,7 @@ class Prompt:
         Raises:
             InvalidArguments: naming each fault, and the known arguments where one is unknown.
         """
-        return validated(self.arguments, arguments)
+        return validate(self.arguments, arguments)
 
     def choices(self, argument: str) -> tuple[str, ...] | None:
         """Return the values an argument may have, none for free text, or None if it is unknown."""
@@ -308,7 +308,7 @@ class Prompts:
         )
 
         async def work(obligations: Obligations) -> Completion:
-            masked = tool.hidden(obligations.redact)
+            masked = tool.masked_names(obligations.redact)
             context = tool_context(caller, dataclasses.replace(obligations, redact=masked))
             found: set[str] = set()
             page = await tool.run(arguments, context)

@@ -8,19 +8,20 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mcp_server.gate import Answer, Call, Caller, Failed, Gate, tool_context
-from mcp_server.policy import Obligations, Resource
+from mcp_server.policy import Obligations
+from mcp_server.policy import Resource as PolicyResource
 from mcp_server.redaction import redact_shapes, redact_text
 from mcp_server.redaction.masking import MASK, mask_fields
 from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
-from mcp_server.tools.documents import Document
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
+from mcp_server.tools.resources import Resource
 
 __all__ = [
     "COMPLETION_TIMEOUT_S",
     "LONGEST_COMPLETED",
     "MAX_COMPLETIONS",
+    "CallerResource",
     "Completion",
-    "OwnDocument",
     "Reading",
     "Resources",
     "completion_fault",
@@ -37,7 +38,7 @@ LONGEST_COMPLETED = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnDocument(Document):
+class CallerResource(Resource):
     """A document about the caller, made by the server itself; nothing in it comes from outside.
 
     Attributes:
@@ -99,13 +100,13 @@ def completion_fault(argument: str, text: str, given: Mapping[str, str]) -> str 
 class Resources:
     """All documents of one server: single ones, and templates."""
 
-    def __init__(self, documents: Iterable[Document]) -> None:
+    def __init__(self, documents: Iterable[Resource]) -> None:
         self._documents = tuple(sorted(documents, key=lambda document: document.uri))
 
-    def __iter__(self) -> Iterator[Document]:
+    def __iter__(self) -> Iterator[Resource]:
         return iter(self._documents)
 
-    def find(self, uri: str) -> tuple[Document, Mapping[str, str]] | None:
+    def find(self, uri: str) -> tuple[Resource, Mapping[str, str]] | None:
         """Return the document that `uri` names and the values of its parameters, or None."""
         for document in self._documents:
             values = document.match(uri)
@@ -128,10 +129,10 @@ class Resources:
         if found is None:
             # The words of a template are no document, and must not be judged as one.
             named = "" if any(uri == document.uri for document in self) else uri[:_MAX_URI]
-            resource = Resource("resource", named)
+            resource = PolicyResource("resource", named)
         else:
             document, parameters = found
-            resource = Resource("resource", document.uri, document.properties(parameters))
+            resource = PolicyResource("resource", document.uri, document.properties(parameters))
         call = Call("resources/read", resource, arguments={"uri": uri[:_MAX_URI]})
 
         async def work(obligations: Obligations) -> Reading:
@@ -176,7 +177,7 @@ class Resources:
             given = {**document.defaults, **given}
         call = Call(
             "completion/complete",
-            Resource(
+            PolicyResource(
                 "resource",
                 uri[:_MAX_URI],
                 {} if document is None else document.properties(given),
@@ -205,13 +206,13 @@ class Resources:
 
 
 async def _read(
-    document: Document,
+    document: Resource,
     parameters: Mapping[str, str],
     uri: str,
     caller: Caller,
     obligations: Obligations,
 ) -> Reading:
-    if isinstance(document, OwnDocument):
+    if isinstance(document, CallerResource):
         text = await document.read_for(caller)
     else:
         obligations = _obligations_of(document, obligations)
@@ -226,8 +227,8 @@ async def _read(
     return Reading(uri, document.mime_type, text, document.source)
 
 
-def _obligations_of(document: Document, obligations: Obligations) -> Obligations:
-    return dataclasses.replace(obligations, redact=document.hidden(obligations.redact))
+def _obligations_of(document: Resource, obligations: Obligations) -> Obligations:
+    return dataclasses.replace(obligations, redact=document.masked_names(obligations.redact))
 
 
 def _presented(text: str, obligations: Obligations) -> str:

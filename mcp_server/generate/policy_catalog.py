@@ -18,9 +18,9 @@ from mcp_server.settings import KubernetesSettings, MonitoringSettings
 from mcp_server.tools.catalog import Catalog, Scope, Tool
 from mcp_server.tools.cmdb.backend import CmdbBackend
 from mcp_server.tools.cmdb.family import Cmdb
-from mcp_server.tools.documents import Document
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
+from mcp_server.tools.resources import Resource
 
 __all__ = ["catalog_of", "every_prompt", "every_resource", "every_tool", "policy_catalog"]
 
@@ -32,7 +32,7 @@ def policy_catalog() -> dict[str, Any]:
 
 def catalog_of(
     tools: Iterable[Tool[Any, Any]],
-    documents: Iterable[Document] = (),
+    documents: Iterable[Resource] = (),
     prompts: Iterable[Prompt] = (),
 ) -> dict[str, Any]:
     """Return the catalogue of some declarations, in the shape of `policies/schemas/catalog`."""
@@ -66,7 +66,7 @@ def every_prompt() -> Prompts:
 
 @runtime_checkable
 class _Documented(Protocol):
-    def resources(self) -> list[Document]: ...
+    def resources(self) -> list[Resource]: ...
 
 
 async def _unread(_: Caller) -> str:
@@ -101,7 +101,7 @@ def _tool(tool: Tool[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _document(document: Document) -> dict[str, Any]:
+def _document(document: Resource) -> dict[str, Any]:
     return {
         "family": document.family,
         "permission": document.permission,

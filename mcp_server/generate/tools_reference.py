@@ -10,8 +10,8 @@ from mcp_server.generate.policy_catalog import every_prompt, every_resource, eve
 from mcp_server.prompts import Prompt
 from mcp_server.resources import LONGEST_COMPLETED, MAX_COMPLETIONS
 from mcp_server.tools.catalog import Tool
-from mcp_server.tools.documents import Document
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
+from mcp_server.tools.resources import Resource
 from mcp_server.tools.schemas import argument_schema
 from mcp_server.transports.list_pages import PAGE_SIZE
 
@@ -111,7 +111,7 @@ def _tool(tool: Tool[Any, Any]) -> Iterator[str]:
         judged = ", ".join(f"`{name}`" for name in scope.values())
         yield f"The policy judges where it works by {judged}."
     if not tool.read_only:
-        yield f"Where it is not known whether the change was made: {tool.find_out}."
+        yield f"Where it is not known whether the change was made: {tool.verify_hint}."
     yield ""
     yield from _arguments(argument_schema(tool.arguments, whole=True))
     yield "Result:" if tool.rows is None else f"Result: a list `{tool.rows}`."
@@ -211,7 +211,7 @@ def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     return words
 
 
-def _documents(documents: Iterable[Document]) -> Iterator[str]:
+def _documents(documents: Iterable[Resource]) -> Iterator[str]:
     yield "| URI | what it holds | permission | completes |"
     yield "|---|---|---|---|"
     for document in documents:

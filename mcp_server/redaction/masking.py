@@ -2,7 +2,7 @@
 
 A value is masked wherever it stands under its name, and where texts beside it tell it: an alert's
 summary often has its labels in it. What one of our tools makes of a value is that tool's to mask
-(`ToolContext.shown`, and `told_by` of a tool or a document).
+(`ToolContext.masked_value`, and `revealed_by` of a tool or a document).
 """
 
 from __future__ import annotations

@@ -105,13 +105,13 @@ class OutcomeUnknown(ToolError):
 
     Args:
         why: what happened instead of an answer.
-        find_out: what to do before trying again, such as `look at the replicas`.
+        verify_hint: what to do before trying again, such as `look at the replicas`.
     """
 
-    def __init__(self, backend: str, why: str, *, find_out: str) -> None:
+    def __init__(self, backend: str, why: str, *, verify_hint: str) -> None:
         super().__init__(
             f"it is not known whether the change was made: {backend} {why}; "
-            f"before you try again, {find_out}"
+            f"before you try again, {verify_hint}"
         )
 
 
@@ -246,7 +246,7 @@ class Guard:
         ask: Callable[[], Awaitable[_T]],
         *,
         retry: bool,
-        find_out: str = "read what it is now",
+        verify_hint: str = "read what it is now",
         lasting: bool = False,
     ) -> _T:
         """Return what `ask` returns.
@@ -255,7 +255,7 @@ class Guard:
             ask: makes one attempt; called again after a failed connection when `retry` is set. It
                 gives up connecting after `connect_s`.
             retry: only for what changes nothing.
-            find_out: how a caller learns whether a change was made that got no answer.
+            verify_hint: how a caller learns whether a change was made that got no answer.
             lasting: what is asked for waits on purpose, such as a watch: it takes no place.
 
         Raises:
@@ -265,10 +265,10 @@ class Guard:
             ToolError: there is no place, or the work that asks has no time left. A change was not sent.
         """
         if lasting:
-            return await self._guarded(ask, retry=retry, find_out=find_out, alone=False)
+            return await self._guarded(ask, retry=retry, verify_hint=verify_hint, alone=False)
         await self._take_a_place()
         try:
-            return await self._guarded(ask, retry=retry, find_out=find_out, alone=True)
+            return await self._guarded(ask, retry=retry, verify_hint=verify_hint, alone=True)
         finally:
             self._places.release()
 
@@ -280,7 +280,7 @@ class Guard:
             raise _Busy(self.name, self._at_once) from None
 
     async def _guarded(
-        self, ask: Callable[[], Awaitable[_T]], *, retry: bool, find_out: str, alone: bool
+        self, ask: Callable[[], Awaitable[_T]], *, retry: bool, verify_hint: str, alone: bool
     ) -> _T:
         given_s = self.given_s
         try:
@@ -299,7 +299,7 @@ class Guard:
         except (aiohttp.ClientError, OSError, BackendUnavailable, AnswerTooLarge) as error:
             if not retry and not isinstance(error, _NO_CONNECTION):
                 raise OutcomeUnknown(
-                    self.name, _instead_of_an_answer(error, given_s), find_out=find_out
+                    self.name, _instead_of_an_answer(error, given_s), verify_hint=verify_hint
                 ) from error
             if isinstance(error, ToolError):
                 raise
@@ -406,8 +406,8 @@ class HttpBackend:
         bearer: sent as `Authorization: Bearer`; its file is read when the backend starts.
         headers: sent with every call besides.
         timeout_s: deadline of one call in seconds, retries included.
-        excuse: returns what to raise for a server error (its status and its parsed body) that tells
-            of one request and not of the backend, or None.
+        classify_error: returns the exception for a server error (HTTP status, parsed body) that is about
+            one request and not about the backend, or None for an outage.
     """
 
     def __init__(
@@ -420,7 +420,7 @@ class HttpBackend:
         bearer: Secret | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float,
-        excuse: Callable[[int, Any], ToolError | None] = lambda _status, _body: None,
+        classify_error: Callable[[int, Any], ToolError | None] = lambda _status, _body: None,
     ) -> None:
         self.name = name
         self._url = url.rstrip("/")
@@ -428,7 +428,7 @@ class HttpBackend:
         self._ca = ca
         self._bearer = bearer
         self._headers = dict(headers or {})
-        self._excuse = excuse
+        self._classify_error = classify_error
         self._guard = Guard(name, timeout_s=timeout_s)
         self._context: RenewedContext | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -503,12 +503,12 @@ class HttpBackend:
         *,
         json_body: Any,
         headers: Mapping[str, str] | None = None,
-        find_out: str,
+        verify_hint: str,
     ) -> tuple[int, Any]:
         """Send JSON that changes something, once; return as `get`.
 
         Args:
-            find_out: how a caller learns whether a change was made that got no answer.
+            verify_hint: how a caller learns whether a change was made that got no answer.
 
         Raises:
             BackendUnavailable: it was not sent.
@@ -518,7 +518,7 @@ class HttpBackend:
         return await self._guard.call(
             lambda: self._exchange(method, path, json=json_body, headers=headers),
             retry=False,
-            find_out=find_out,
+            verify_hint=verify_hint,
         )
 
     async def _probed(
@@ -569,7 +569,7 @@ class HttpBackend:
             except (ValueError, RecursionError):
                 document = None
             if response.status >= 500:
-                raise self._excuse(response.status, document) or BackendUnavailable(
+                raise self._classify_error(response.status, document) or BackendUnavailable(
                     self.name, f"it answered HTTP {response.status}"
                 )
             return response.status, document

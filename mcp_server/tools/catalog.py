@@ -1,4 +1,4 @@
-"""How a tool is declared: once, for every door, for the schemas, the docs and the policy's catalogue."""
+"""Declaration of tools: the source of the schemas, the documentation and the policy's catalogue."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
 from mcp_server.redaction import redact_text
 from mcp_server.redaction.masking import MASK
-from mcp_server.tools.faults import InvalidArguments, validated
-from mcp_server.tools.schemas import argument_schema, plain, result_schema
+from mcp_server.tools.schemas import argument_schema, brief, result_schema
+from mcp_server.tools.validation import InvalidArguments, validate
 
 __all__ = [
     "LONGEST_CURSOR",
@@ -26,7 +26,7 @@ __all__ = [
     "Tool",
     "ToolContext",
     "ToolError",
-    "hidden_with",
+    "expand_mask",
 ]
 
 
@@ -34,15 +34,15 @@ _T = TypeVar("_T")
 
 _LONGEST_ERROR = 4000
 LONGEST_CURSOR = 8192
-"""Characters of a cursor at most: as it is made, and as it is taken."""
+"""Maximum characters of a cursor."""
 
 
 class Arguments(BaseModel):
-    """Base of every tool's arguments: typed strictly, unknown names refused.
+    """Base class of arguments: strict types, unknown names are refused.
 
-    What JSON can say in two ways is made one before it is checked, so that the policy judges what the
-    tool runs: 5.0 is the integer 5 (JSON Schema Validation 2020-12, section 6.1.1), and null for an
-    argument that may be left out means that it is left out.
+    Equivalent JSON is normalized before validation, so that the policy judges what the tool executes:
+    5.0 is the integer 5 (JSON Schema Validation 2020-12, section 6.1.1), and null for an optional
+    argument means that it is omitted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
@@ -63,7 +63,7 @@ class Arguments(BaseModel):
 
 
 class Result(BaseModel):
-    """Base of every tool's result."""
+    """Base class of results."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", json_schema_serialization_defaults_required=True
@@ -83,33 +83,32 @@ def _whole_numbers_as_integers(value: Any) -> Any:
 
 
 class ListArguments(Arguments):
-    """Base of the arguments of every tool that returns a list.
+    """Base class of the arguments of tools that return a list.
 
-    What they mean is told once for all tools: in the server's instructions.
+    The server's instructions describe these arguments once for all tools.
     """
 
-    limit: Annotated[int, plain("Rows of a page", ge=1, le=500)] = 50
+    limit: Annotated[int, brief("Maximum rows per page", ge=1, le=500)] = 50
     cursor: Annotated[
-        str | None, plain("The next_cursor of the page before", max_length=LONGEST_CURSOR)
+        str | None, brief("next_cursor of the previous page", max_length=LONGEST_CURSOR)
     ] = None
-    fields: Annotated[list[str] | None, plain("Only these fields of each row")] = None
+    fields: Annotated[list[str] | None, brief("Return only these fields of each row")] = None
 
 
 class ListResult(Result):
-    """Base of every result that is a list; the rows are a field of the class that derives from it."""
+    """Base class of list results; a subclass adds the field with the rows."""
 
     total: int | None
-    """How many match in all, where known."""
+    """Number of all matches, if known."""
     truncated: bool
     next_cursor: str | None = None
 
     _cursor_after: Callable[[int], str] | None = PrivateAttr(default=None)
 
     def with_cursor(self, cursor_after: Callable[[int], str]) -> Self:
-        """Tell how to continue after the first n rows of this page, and return the result.
+        """Set the function that returns the cursor after the first n rows of this page.
 
-        The presentation asks it when rows must go to hold the byte budget; without it, it can only
-        tell the caller to ask for less.
+        The presentation uses it if it has to drop rows to stay within the byte budget.
         """
         self._cursor_after = cursor_after
         return self
@@ -120,11 +119,11 @@ class ListResult(Result):
 
 
 class ToolError(Exception):
-    """The tool could not do its work; the message is for the caller (and for a model to act on).
+    """The call failed; the message is for the caller and for a model to act on.
 
-    It may repeat what a backend said, so it is cut at 4,000 characters, without secrets then: of one
-    that is cut, the rest would not be known as such. `retryable` tells that the same call may work a
-    little later.
+    The message may quote a backend, so it is cut at 4,000 characters. Secrets are redacted before the
+    cut: a secret that is cut in two would no longer be recognized. `retryable` says that the same call
+    may succeed a little later.
     """
 
     def __init__(self, message: str, *, retryable: bool = False) -> None:
@@ -135,23 +134,23 @@ class ToolError(Exception):
         self.retryable = retryable
 
 
-async def _unheard(_progress: float, _total: float | None, _message: str) -> None:
-    """Drop a report of progress: the caller did not ask for any."""
+async def _discard_progress(_progress: float, _total: float | None, _message: str) -> None:
+    """Discard progress: the caller did not request it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """What a tool may know of its caller, and how much it may return.
+    """The caller of a tool and the limits of the call.
 
     Attributes:
-        user: the caller's id.
-        tenant: whose data the tool may touch.
-        groups: the caller's roles and groups, for backends that have a lock of their own.
-        request_id: joins what the tool writes elsewhere with the audit log.
-        max_items: the most items any list of the result may hold, or None.
-        masked: fields and labels whose values the caller may not have. Where they stand under their
-            names they are masked later; what a tool makes of them, it asks `shown` for.
-        progress: reports how far a long call is: done, total (or None), a message.
+        user: id of the caller.
+        tenant: tenant whose data the tool may access.
+        groups: roles and groups of the caller, for backends that authorize by themselves.
+        request_id: correlates records in other systems with the audit log.
+        max_items: maximum items of any list in the result, or None.
+        masked: fields and labels whose values the policy hides from the caller. Values under these names
+            are masked later; a tool that puts such a value into a text uses `masked_value`.
+        progress: reports progress of a long call: done, total (or None), message.
     """
 
     user: str
@@ -160,24 +159,24 @@ class ToolContext:
     request_id: str = ""
     max_items: int | None = None
     masked: frozenset[str] = frozenset()
-    progress: Callable[[float, float | None, str], Awaitable[None]] = _unheard
+    progress: Callable[[float, float | None, str], Awaitable[None]] = _discard_progress
 
-    def shown(self, value: _T, *names: str) -> _T | str:
-        """Return what has these names as a field or a label, or the mask where one is masked."""
+    def masked_value(self, value: _T, *names: str) -> _T | str:
+        """Return `value`, or the mask if the policy masks one of these names of fields or labels."""
         return value if self.masked.isdisjoint(names) else MASK
 
     def at_most(self, limit: int) -> int:
-        """Return how many items to return when the caller asks for `limit`."""
+        """Return `limit`, or `max_items` if that is less."""
         return limit if self.max_items is None else min(limit, self.max_items)
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which argument names the resource a call works on, so that the policy can judge it.
+    """The arguments that name the resource of a call, so that the policy can judge it.
 
     Attributes:
-        all_namespaces: the argument that asks for all namespaces at once.
-        cluster_wide: it is about all namespaces whatever the arguments are.
+        all_namespaces: argument that requests all namespaces at once.
+        cluster_wide: the call concerns the whole cluster, whatever the arguments are.
     """
 
     namespace: str | None = None
@@ -191,50 +190,52 @@ ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
 ResultT = TypeVar("ResultT", bound=Result)
 
 
-def hidden_with(names: Set[str], told_by: Mapping[str, Iterable[str]]) -> frozenset[str]:
-    """Return all that has to be masked where the policy masks `names`.
+def expand_mask(names: Set[str], revealed_by: Mapping[str, Iterable[str]]) -> frozenset[str]:
+    """Return `names` and the names of all fields that reveal their values.
 
     Args:
-        told_by: of a field or a label, which others tell its value as well.
+        names: fields and labels that the policy masks.
+        revealed_by: for a field or label, the other fields that reveal its value.
     """
-    return frozenset(names).union(*(told_by.get(name, ()) for name in names))
+    return frozenset(names).union(*(revealed_by.get(name, ()) for name in names))
 
 
-def _as_they_are(arguments: ArgumentsT) -> ArgumentsT:
+def _unchanged(arguments: ArgumentsT) -> ArgumentsT:
     return arguments
 
 
-def _nothing(_document: Mapping[str, Any]) -> Iterable[str]:
+def _no_footer(_document: Mapping[str, Any]) -> Iterable[str]:
     return ()
 
 
 @dataclass(frozen=True)
 class Tool(Generic[ArgumentsT, ResultT]):
-    """One tool.
+    """Declaration of one tool.
 
     Attributes:
-        name: the policy's name, `family:verb_noun`.
-        description: for a model that chooses among tools; short.
-        permission: what the policy asks of the caller, such as `metrics:query`.
-        run: does the work; raises ToolError, or InvalidArguments where the server itself finds fault
-            with an argument only then.
-        render: the result (as JSON-ready data, after obligations: in the place of any field there may
-            be a mask) as a short text for a model; a list needs none, its text is a table.
-        rows: the field of the result that holds the list, where the result is a list; its arguments
-            then derive from `ListArguments` and the result from `ListResult`.
-        columns: the fields of a row that the table shows.
-        widths: the most characters of a cell of a column, where it needs more than others.
-        below: lines of a list's text below its table, whatever fields are chosen.
-        told_by: of a field or a label of the result: which others tell its value as well, and are masked
-            with it.
-        source: where text in the result comes from, such as `Kubernetes`; it is marked as untrusted.
-        read_only, destructive, idempotent: the hints of the MCP specification; they must be true.
-        canonical: puts a name in the place of what stands for it, such as the default cluster's, so that
+        name: name in the policy, `family:verb_noun`.
+        description: tells a model when to choose the tool; short.
+        permission: permission that the policy requires, such as `metrics:query`.
+        run: executes the call. Raises ToolError, or InvalidArguments if an argument turns out to be
+            wrong during execution.
+        render: formats the result as short text for a model. It gets JSON-ready data after
+            obligations, so any field may hold a mask. Lists need none: their text is a table.
+        rows: for a list, the field of the result that holds the rows. The arguments then derive from
+            `ListArguments` and the result from `ListResult`.
+        columns: row fields that the table shows.
+        widths: maximum characters of a cell, per column that needs more than the default.
+        footer: returns lines that follow the table of a list, whatever `fields` the caller selects.
+        revealed_by: for a field or label of the result, the other fields that reveal its value and are
+            therefore masked with it.
+        source: system that the text in the result comes from, such as `Kubernetes`; the text is marked
+            as untrusted.
+        read_only, destructive, idempotent: annotations of the MCP specification; they must be true.
+        canonicalize: fills in names that the arguments leave out, such as the default cluster, so that
             the policy judges what is executed.
-        find_out: of a tool that changes something, how a caller learns whether a change was made that
-            gave no answer, such as `look at the replicas`.
-        dry_run: of a tool that changes something: the argument with which it changes nothing.
-        timeout_s: the deadline of one call in seconds, which an obligation may shorten.
+        verify_hint: for a tool that changes something: how a caller finds out whether a change without
+            an answer was made, such as `look at the replicas`.
+        dry_run: for a tool that changes something: the argument with which it changes nothing.
+        timeout_s: deadline of one call in seconds; an obligation of the policy may shorten it.
     """
 
     name: str
@@ -250,12 +251,12 @@ class Tool(Generic[ArgumentsT, ResultT]):
     rows: str | None = None
     columns: tuple[str, ...] = ()
     widths: Mapping[str, int] = field(default_factory=dict)
-    below: Callable[[Mapping[str, Any]], Iterable[str]] = _nothing
-    told_by: Mapping[str, Iterable[str]] = field(default_factory=dict)
+    footer: Callable[[Mapping[str, Any]], Iterable[str]] = _no_footer
+    revealed_by: Mapping[str, Iterable[str]] = field(default_factory=dict)
     destructive: bool = False
     idempotent: bool = True
-    canonical: Callable[[ArgumentsT], ArgumentsT] = _as_they_are
-    find_out: str = ""
+    canonicalize: Callable[[ArgumentsT], ArgumentsT] = _unchanged
+    verify_hint: str = ""
     dry_run: str | None = None
     scope: Scope = field(default_factory=Scope)
     timeout_s: float = 15.0
@@ -271,13 +272,13 @@ class Tool(Generic[ArgumentsT, ResultT]):
                 and (self.render is not None or bool(self.columns))
             )
         if not declared:
-            raise TypeError(f"{self.name}: the declaration of its result is not complete")
-        if not self.read_only and not self.find_out:
-            raise TypeError(f"{self.name}: it changes something and does not say how to find out")
+            raise TypeError(f"{self.name}: the declaration of its result is incomplete")
+        if not self.read_only and not self.verify_hint:
+            raise TypeError(f"{self.name}: a tool that changes something needs a verify_hint")
 
     @cached_property
     def row_fields(self) -> tuple[str, ...]:
-        """The names of the fields of one row of a list."""
+        """Field names of a row of a list."""
         if self.rows is None:
             return ()
         (row,) = get_args(self.result.model_fields[self.rows].annotation)
@@ -285,12 +286,12 @@ class Tool(Generic[ArgumentsT, ResultT]):
 
     @property
     def family(self) -> str:
-        """The part of the name before the colon: `monitoring`."""
+        """Part of the name before the colon, such as `monitoring`."""
         return self.name.partition(":")[0]
 
     @cached_property
     def wire_name(self) -> str:
-        """The name clients use: letters, digits, `_` and `-` only."""
+        """Name that clients use: letters, digits, `_` and `-` only."""
         return self.name.replace(":", "_")
 
     @cached_property
@@ -323,12 +324,12 @@ class Tool(Generic[ArgumentsT, ResultT]):
         return result_schema(self.result, whole=True)
 
     def parse(self, arguments: Mapping[str, Any]) -> ArgumentsT:
-        """Check raw arguments and return them typed, with defaults filled in.
+        """Validate raw arguments and return them typed, with defaults filled in.
 
         Raises:
-            InvalidArguments: naming each fault, and the known arguments where one is unknown.
+            InvalidArguments: names each error, and the known arguments if one is unknown.
         """
-        parsed = self.canonical(validated(self.arguments, arguments))
+        parsed = self.canonicalize(validate(self.arguments, arguments))
         if isinstance(parsed, ListArguments) and parsed.fields is not None:
             if not parsed.fields:
                 raise InvalidArguments(f"fields: empty; known fields: {', '.join(self.row_fields)}")
@@ -340,17 +341,17 @@ class Tool(Generic[ArgumentsT, ResultT]):
                 )
         return parsed
 
-    def hidden(self, names: Set[str]) -> frozenset[str]:
-        """Return all fields and labels that are masked where the policy masks `names`."""
-        return hidden_with(names, self.told_by)
+    def masked_names(self, names: Set[str]) -> frozenset[str]:
+        """Return the fields and labels to mask if the policy masks `names`."""
+        return expand_mask(names, self.revealed_by)
 
     def changes(self, arguments: ArgumentsT) -> bool:
-        """Tell whether a call with these arguments may change something."""
+        """Return whether a call with these arguments may change something."""
         tried = self.dry_run is not None and bool(getattr(arguments, self.dry_run))
         return not self.read_only and not tried
 
     def properties(self, arguments: ArgumentsT) -> dict[str, Any]:
-        """Return what the policy may judge of the resource: namespace, cluster, asset."""
+        """Return the properties of the resource for the policy: namespace, cluster, asset."""
         scope = {
             "namespace": self.scope.namespace,
             "cluster": self.scope.cluster,
@@ -365,13 +366,13 @@ class Tool(Generic[ArgumentsT, ResultT]):
 
 
 class Catalog:
-    """All tools of one server, by the names of both worlds."""
+    """All tools of one server, by policy name and by wire name."""
 
     def __init__(self, tools: Iterable[Tool[Any, Any]]) -> None:
         self.tools: tuple[Tool[Any, Any], ...] = tuple(sorted(tools, key=lambda tool: tool.name))
         self._by_wire_name = {tool.wire_name: tool for tool in self.tools}
         if len(self._by_wire_name) != len(self.tools):
-            raise ValueError("two tools share a name on the wire")
+            raise ValueError("two tools have the same wire name")
 
     def __iter__(self) -> Iterator[Tool[Any, Any]]:
         return iter(self.tools)
@@ -380,5 +381,5 @@ class Catalog:
         return len(self.tools)
 
     def find(self, wire_name: str) -> Tool[Any, Any] | None:
-        """Return the tool that clients call `wire_name`, or None."""
+        """Return the tool with this wire name, or None."""
         return self._by_wire_name.get(wire_name)

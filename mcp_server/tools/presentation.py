@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcp_server.redaction import redact_shapes, redact_text
-from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import Arguments, ListArguments, ListResult, Result, Tool, ToolError
+from mcp_server.tools.offload import offload
 from mcp_server.tools.text import table
 
 __all__ = ["RESULT_BUDGET_BYTES", "Presented", "marked", "present", "presented", "sent_bytes"]
@@ -19,7 +19,7 @@ __all__ = ["RESULT_BUDGET_BYTES", "Presented", "marked", "present", "presented",
 RESULT_BUDGET_BYTES = 64 * 1024
 """The most bytes of one answer: the structured result and its text, each as the JSON it is sent as."""
 
-# What a row costs of what `beside` counts.
+# What a row costs of what `offload` counts.
 _COST_OF_A_ROW = 10
 # So many bytes of a result that is no list cost one of it.
 _COST_BYTES = 16
@@ -45,7 +45,7 @@ async def presented(
         cost = len(result.model_dump_json()) // _COST_BYTES
     else:
         cost = len(getattr(result, tool.rows)) * _COST_OF_A_ROW
-    return await beside(cost, present, tool, arguments, result, oblige=oblige)
+    return await offload(cost, present, tool, arguments, result, oblige=oblige)
 
 
 def present(
@@ -176,7 +176,7 @@ def _text(
         body = tool.render(document)
     else:
         body = table(rows, columns, tool.widths) if rows else "Nothing matches."
-    text = marked(tool.source, "\n".join([body, *tool.below(document)]))
+    text = marked(tool.source, "\n".join([body, *tool.footer(document)]))
     if document["truncated"] is True:
         of = "" if document["total"] is None else f" of {document['total']}"
         more = "narrow the search or raise limit"

@@ -4,7 +4,7 @@ pydantic's schemas are right and long. What goes here says nothing to a validato
 that repeat names, references to definitions that are used once, `default` of what may be left out and is
 then null or false, bounds of results, and patterns and lengths of texts: a regular expression costs
 more than the argument it belongs to, and who breaks one is told by the server in words. So do
-descriptions that are marked as plain: see `plain`. What stays is what a strict client needs to validate
+descriptions that are marked as brief: see `brief`. What stays is what a strict client needs to validate
 (JSON Schema 2020-12): whatever the server takes, the schema takes.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-__all__ = ["argument_schema", "elsewhere", "plain", "result_schema"]
+__all__ = ["argument_schema", "brief", "described_elsewhere", "result_schema"]
 
 _REF = "#/$defs/"
 # What a result keeps: its shape. Bounds, examples and what must be there are for those who send
@@ -26,18 +26,18 @@ _SHAPE = frozenset(
 ) | frozenset(("oneOf", "prefixItems", "properties", "type"))
 # Titles repeat names; `discriminator` is OpenAPI's and names definitions that are no longer there.
 _NEVER = frozenset(("title", "discriminator"))
-_PLAIN = "plain"
-_ELSEWHERE = "elsewhere"
+_BRIEF = "brief"
+_DESCRIBED_ELSEWHERE = "described_elsewhere"
 _TEXT_BOUNDS = frozenset(("pattern", "minLength", "maxLength"))
 _Detail = Literal["whole", "short", "shape", "whole result"]
 _DROPPED = {
     "whole": _NEVER,
     "short": _NEVER | _TEXT_BOUNDS,
-    "whole result": _NEVER | frozenset(("default", _PLAIN, _ELSEWHERE)),
+    "whole result": _NEVER | frozenset(("default", _BRIEF, _DESCRIBED_ELSEWHERE)),
 }
 
 
-def plain(description: str, **bounds: Any) -> Any:
+def brief(description: str, **bounds: Any) -> Any:
     """Describe an argument that its name, its type and the server's instructions tell of already.
 
     The documents show the description; a list of tools leaves it out.
@@ -45,15 +45,15 @@ def plain(description: str, **bounds: Any) -> Any:
     Args:
         bounds: as pydantic's `Field` takes them.
     """
-    return Field(description=description, json_schema_extra={_PLAIN: True}, **bounds)
+    return Field(description=description, json_schema_extra={_BRIEF: True}, **bounds)
 
 
-def elsewhere() -> Any:
+def described_elsewhere() -> Any:
     """Mark an object in a result whose fields another tool's result tells of already.
 
     The documents tell them; a list of tools says no more than that it is an object.
     """
-    return Field(json_schema_extra={_ELSEWHERE: True})
+    return Field(json_schema_extra={_DESCRIBED_ELSEWHERE: True})
 
 
 def argument_schema(model: type[BaseModel], *, whole: bool = False) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def argument_schema(model: type[BaseModel], *, whole: bool = False) -> dict[str,
     is nothing to gain by sending it.
 
     Args:
-        whole: say also what a list of tools leaves out: what a text must look like, `plain`
+        whole: say also what a list of tools leaves out: what a text must look like, `brief`
             descriptions, and that a flag is false where it is left out.
     """
     return _compact(model, "whole" if whole else "short")
@@ -112,7 +112,7 @@ def _node(schema: Any, inlined: dict[str, Any], detail: _Detail) -> Any:
     """Return one schema without what nobody needs."""
     if not isinstance(schema, dict):
         return schema
-    if detail == "shape" and _ELSEWHERE in schema:
+    if detail == "shape" and _DESCRIBED_ELSEWHERE in schema:
         return {"type": "object"}
     if (name := _name(schema)) in inlined:
         beside = {key: value for key, value in schema.items() if key != "$ref"}
@@ -122,7 +122,7 @@ def _node(schema: Any, inlined: dict[str, Any], detail: _Detail) -> Any:
         for key, value in schema.items()
         if (key in _SHAPE if detail == "shape" else key not in _DROPPED[detail])
     }
-    if node.pop(_PLAIN, False) and detail == "short":
+    if node.pop(_BRIEF, False) and detail == "short":
         del node["description"]
     if node.get("default", ...) is False and detail == "short":
         del node["default"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from mcp_server.redaction import REDACTED
 
-__all__ = ["clipped", "notes", "table"]
+__all__ = ["notes", "table", "truncate_middle"]
 
 _MAX_CELL = 200
 _GAP = " … "
@@ -16,7 +16,7 @@ _GAP = " … "
 _NAMED = ("secret", "secret_key")
 
 
-def clipped(text: str, most: int) -> str:
+def truncate_middle(text: str, most: int) -> str:
     """Return `text`, or its beginning and its end with an ellipsis between: `most` characters.
 
     What wraps an error puts the cause last. Take secrets out before: of one that is cut, the end would
@@ -65,4 +65,4 @@ def _cell(column: str, value: Any, most: int) -> str:
             f"{key} {item}" if key in named and item != REDACTED else f"{key}={item}"
             for key, item in value.items()
         )
-    return clipped(" ".join(str(value).split()).replace("|", "/"), most)
+    return truncate_middle(" ".join(str(value).split()).replace("|", "/"), most)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from mcp_server.tools.catalog import Result, ToolContext
-from mcp_server.tools.faults import Spelling
+from mcp_server.tools.validation import TextFormat
 
 __all__ = ["NAMESPACE", "ServiceHealth", "Workload", "Workloads"]
 
-NAMESPACE = Spelling(
+NAMESPACE = TextFormat(
     r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
     "must be lower case letters, digits and -, at most 63, a letter or digit first and last, "
     "such as team-a",

@@ -28,11 +28,12 @@ from mcp_server.gate import (
     Progress,
     Refused,
 )
-from mcp_server.policy import Obligations, Resource, Visible
+from mcp_server.policy import Obligations, Visible
+from mcp_server.policy import Resource as PolicyResource
 from mcp_server.prompts import Prompt, Prompts
 from mcp_server.resources import Resources
 from mcp_server.tools.catalog import InvalidArguments, Tool
-from mcp_server.tools.documents import Document
+from mcp_server.tools.resources import Resource
 from mcp_server.transports.errors import FORBIDDEN, RATE_LIMITED, UNAVAILABLE, error_data
 from mcp_server.transports.list_pages import InvalidCursor, page
 
@@ -134,7 +135,7 @@ class McpTransport:
         if ctx.request_id is None or ctx.method in _HANDLERS_ASK:
             return await call_next(ctx)
         method = ctx.method if ctx.method in SPEC_CLIENT_METHODS else ctx.method[:_MAX_METHOD]
-        call = Call(method=method, resource=Resource("server", self.server.name))
+        call = Call(method=method, resource=PolicyResource("server", self.server.name))
         if ctx.method == "subscriptions/listen":
             # A stream lasts; what is decided and recorded is that it opens.
             await self._perform(ctx, call, _nothing)
@@ -242,7 +243,7 @@ class McpTransport:
 
     async def _documents(
         self, ctx: _Context, params: types.PaginatedRequestParams | None, *, templates: bool
-    ) -> tuple[list[Document], str | None]:
+    ) -> tuple[list[Resource], str | None]:
         visible = (await self._visible(ctx)).resources
         documents = [
             document

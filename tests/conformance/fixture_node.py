@@ -28,7 +28,7 @@ from mcp_server.resources import Resources
 from mcp_server.settings import Settings, load_settings
 from mcp_server.telemetry import configure_logs
 from mcp_server.tools.catalog import Arguments, Catalog, Result, Tool, ToolContext, ToolError
-from mcp_server.tools.documents import Document
+from mcp_server.tools.resources import Resource
 from mcp_server.transports.mcp import McpTransport
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg=="
@@ -132,8 +132,8 @@ async def _complete(
 
 def _document(
     uri: str, read: Callable[..., Awaitable[str]], mime_type: str, **more: Any
-) -> Document:
-    return Document(
+) -> Resource:
+    return Resource(
         uri=uri,
         name=uri.partition("://")[2].replace("/", "-"),
         title=uri,

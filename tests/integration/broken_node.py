@@ -21,7 +21,7 @@ from mcp_server.resources import Resources
 from mcp_server.settings import Settings, load_settings
 from mcp_server.telemetry import configure_logs
 from mcp_server.tools.catalog import Arguments, Catalog, Result, Tool, ToolContext
-from mcp_server.tools.documents import Document
+from mcp_server.tools.resources import Resource
 from tests.integration.nodes import McpNode
 
 __all__ = ["DETAIL", "BrokenMcpNode", "catalogue"]
@@ -65,14 +65,14 @@ def _tool(name: str, *, read_only: bool) -> Tool[Nothing, Said]:
         run=_crash,
         render=lambda result: str(result["text"]),
         read_only=read_only,
-        find_out="look at it",
+        verify_hint="look at it",
         source="the test",
     )
 
 
 TOOLS = [_tool("crash", read_only=True), _tool("crash_changing", read_only=False)]
 DOCUMENTS = [
-    Document(
+    Resource(
         uri="test://crash/{id}",
         name="crash",
         title="crash",

@@ -567,7 +567,7 @@ class TestUpdateStatus:
         [
             ({"status": "broken"}, "status: Input should be 'active', 'inactive' or 'maintenance'"),
             ({"reason": ""}, "reason: String should have at least 1 character"),
-            ({"reason": " \t\n"}, "reason: it has blanks only"),
+            ({"reason": " \t\n"}, "reason: must not be blank"),
             ({"expected_version": 0}, "expected_version: Input should be greater than or equal"),
             ({"asset_id": ""}, "asset_id: String should have at least 1 character"),
             ({"force": True}, "force: unknown argument; known arguments: asset_id, status"),

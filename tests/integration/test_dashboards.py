@@ -248,7 +248,7 @@ class TestCreation:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            ({"title": " \t"}, "title: it has blanks only"),
+            ({"title": " \t"}, "title: must not be blank"),
             ({"title": "x" * 201}, "title: String should have at most 200 characters"),
             ({"panels": []}, "panels: List should have at least 1 item"),
             ({"panels": ["up"] * 41}, "panels: List should have at most 40 items"),

@@ -87,7 +87,7 @@ def scale_tool(run: Run, *, timeout_s: float = 15) -> Tool[ScaleArguments, Scale
         read_only=False,
         source="a test",
         idempotent=True,
-        find_out="look at the replicas",
+        verify_hint="look at the replicas",
         dry_run="dry_run",
         scope=Scope(namespace="namespace"),
         timeout_s=timeout_s,

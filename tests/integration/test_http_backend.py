@@ -105,7 +105,7 @@ async def test_a_change_without_an_answer_is_sent_once_and_unknown(
     service.answer = answer
 
     with pytest.raises(OutcomeUnknown, match=f"{said}.*; before you try again, look") as unknown:
-        await backend.send(method, "/", json_body={}, find_out="look")
+        await backend.send(method, "/", json_body={}, verify_hint="look")
 
     assert not unknown.value.retryable
     assert service.methods == ["GET", method]
@@ -118,7 +118,7 @@ async def test_a_change_that_was_not_sent_may_be_tried_again() -> None:
         with pytest.raises(
             BackendUnavailable, match="it does not accept connections"
         ) as unavailable:
-            await backend.send("PUT", "/", json_body={}, find_out="look")
+            await backend.send("PUT", "/", json_body={}, verify_hint="look")
     finally:
         await backend.stop()
 

@@ -25,16 +25,16 @@ from mcp_server.identity import Subject
 from mcp_server.policy import Counters, Decision, PolicyEngine
 from mcp_server.prompts import PROMPTS, Prompts
 from mcp_server.redaction.masking import MASK
-from mcp_server.resources import OwnDocument, Resources
+from mcp_server.resources import CallerResource, Resources
 from mcp_server.settings import KubernetesSettings, MonitoringSettings
 from mcp_server.tools.catalog import Catalog, InvalidArguments, Result, Tool, ToolContext, ToolError
 from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.cmdb.model import AssetStatus, StatusChange
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
-from mcp_server.tools.documents import Document
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring import metrics
 from mcp_server.tools.monitoring.family import Monitoring
+from mcp_server.tools.resources import Resource
 from tests.integration.clusters import Cluster, deployment
 from tests.integration.cmdb_imports import import_rows
 from tests.integration.fake_grafana import EDITOR_TOKEN, FakeGrafana
@@ -411,7 +411,7 @@ def _told(answer: ToolAnswer) -> str:
 
 
 def _secrets(
-    tool: Tool[Any, Any] | Document, result: Any, masked: tuple[str, ...], arguments: Any
+    tool: Tool[Any, Any] | Resource, result: Any, masked: tuple[str, ...], arguments: Any
 ) -> set[str]:
     """Return the values that an answer may not tell.
 
@@ -422,7 +422,9 @@ def _secrets(
     leaves = set(_leaves(result, "", masked))
     same = {(name, name) for name, _, _ in leaves}
     same |= {
-        pair for one, others in tool.told_by.items() for pair in itertools.product([one], others)
+        pair
+        for one, others in tool.revealed_by.items()
+        for pair in itertools.product([one], others)
     }
     same |= {(other, one) for one, other in same}
     shown = {(name, leaf) for name, leaf, hidden in leaves if not hidden}
@@ -649,7 +651,7 @@ DOCUMENTS = {
 def test_every_document_is_read() -> None:
     """But what the server itself tells a caller of what it may do."""
     assert set(DOCUMENTS) == {
-        document.uri for document in every_resource() if not isinstance(document, OwnDocument)
+        document.uri for document in every_resource() if not isinstance(document, CallerResource)
     }
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from mcp_server.generate.policy_catalog import every_tool
 from mcp_server.tools.catalog import Arguments, InvalidArguments, Tool
-from mcp_server.tools.faults import validated
+from mcp_server.tools.validation import validate
 
 TOOLS = sorted(every_tool(), key=lambda tool: tool.wire_name)
 # What pydantic says of a type that does not fit, of a name that is missing or unknown: all of it is in
@@ -156,7 +156,7 @@ class _Outer(Arguments):
 def test_what_can_be_said_in_two_ways_is_judged_in_one(
     given_as: dict[str, Any], means: dict[str, Any]
 ) -> None:
-    parsed = validated(_Outer, given_as).model_dump(mode="json")
+    parsed = validate(_Outer, given_as).model_dump(mode="json")
 
     parsed["inner"] = [inner["depth"] for inner in parsed["inner"]]
     expected = {"name": "x", "count": 1, "inner": [], "labels": None, **means}
@@ -178,4 +178,4 @@ def test_what_can_be_said_in_two_ways_is_judged_in_one(
 )
 def test_what_the_schema_refuses_is_refused(given_as: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidArguments, match=re.escape(said)):
-        validated(_Outer, given_as)
+        validate(_Outer, given_as)

@@ -21,7 +21,7 @@ from mcp_server.tools.backend import (
 )
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.deadline import deadline, within
-from mcp_server.tools.together import together
+from mcp_server.tools.gather import gather_or_cancel
 from tests.clocks import Clock
 
 pytestmark = pytest.mark.anyio
@@ -217,7 +217,7 @@ async def test_a_change_that_was_sent_and_got_no_answer_is_unknown(
     error: Exception, said: str
 ) -> None:
     with pytest.raises(OutcomeUnknown, match=said) as unknown:
-        await Guard("B", timeout_s=5).call(Asked(error), retry=False, find_out="look at it")
+        await Guard("B", timeout_s=5).call(Asked(error), retry=False, verify_hint="look at it")
 
     assert str(unknown.value).endswith("; before you try again, look at it")
     assert not unknown.value.retryable
@@ -376,7 +376,9 @@ class TestTheTrial:
             await asyncio.sleep(0.05)
             return "answer"
 
-        heard = await together(guard.call(slowly, retry=True), guard.call(slowly, retry=True))
+        heard = await gather_or_cancel(
+            guard.call(slowly, retry=True), guard.call(slowly, retry=True)
+        )
 
         assert heard == ("answer", "answer")
 

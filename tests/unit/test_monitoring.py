@@ -347,7 +347,7 @@ def _state(state: str, same: list[KnownAlert]) -> str:
 def test_alerts_are_joined_as_they_are_pair_by_pair(
     raised: list[PrometheusAlert], known: list[KnownAlert]
 ) -> None:
-    joined = _joined(raised, _Known(everything=known, fitting=known))
+    joined = _joined(raised, _Known(everything=known, rows_that_fit=known))
 
     assert [(each.labels, each.state) for each in joined] == _joined_pair_by_pair(raised, known)
 

@@ -118,7 +118,7 @@ def test_fields_choose_what_a_row_holds_and_the_columns() -> None:
 def test_what_stands_below_a_table_stands_there_whatever_fields_are_chosen(
     fields: list[str] | None, rows: list[Row]
 ) -> None:
-    tool = dataclasses.replace(LIST, below=lambda document: [f"note: {document['total']} in all"])
+    tool = dataclasses.replace(LIST, footer=lambda document: [f"note: {document['total']} in all"])
 
     text = present(tool, ListArguments(fields=fields), page(*rows)).text
 

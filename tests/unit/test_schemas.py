@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from mcp_server.generate.policy_catalog import every_tool
 from mcp_server.redaction.masking import MASK
 from mcp_server.tools.catalog import Arguments, Result, Tool
-from mcp_server.tools.schemas import argument_schema, elsewhere, plain, result_schema
+from mcp_server.tools.schemas import argument_schema, brief, described_elsewhere, result_schema
 from mcp_server.transports.mcp import instructions
 from tests.integration.results import hold
 
@@ -139,8 +139,8 @@ def test_what_another_tool_tells_of_is_told_in_the_whole_schema_only() -> None:
         name: str
 
     class Pair(Result):
-        before: Annotated[Row, elsewhere()]
-        after: Annotated[Row, elsewhere()]
+        before: Annotated[Row, described_elsewhere()]
+        after: Annotated[Row, described_elsewhere()]
 
     row = {"name": "a"}
     whole = result_schema(Pair, whole=True)
@@ -233,9 +233,9 @@ def test_what_a_text_must_look_like_is_told_where_it_costs_nothing() -> None:
 
 def test_what_is_plain_and_a_flag_that_is_not_set_are_told_where_it_costs_nothing() -> None:
     class Named(Arguments):
-        name: Annotated[str, plain("Of the thing", max_length=9)]
+        name: Annotated[str, brief("Of the thing", max_length=9)]
         why: Annotated[str, Field(description="For the record")]
-        flag: Annotated[bool, plain("Do not")] = False
+        flag: Annotated[bool, brief("Do not")] = False
         on: bool = True
 
     short, whole = argument_schema(Named), argument_schema(Named, whole=True)

@@ -24,7 +24,7 @@ from mcp_server.tools.catalog import (
     ToolError,
 )
 from mcp_server.tools.schemas import argument_schema
-from mcp_server.tools.text import clipped, table
+from mcp_server.tools.text import table, truncate_middle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,7 +61,7 @@ def test_two_tools_cannot_share_a_name_on_the_wire() -> None:
         source="a test",
     )
 
-    with pytest.raises(ValueError, match="share a name"):
+    with pytest.raises(ValueError, match="same wire name"):
         Catalog([tool, dataclasses.replace(tool, name="a_b")])
 
 
@@ -137,11 +137,11 @@ def test_what_a_text_must_look_like_is_held(argument: str, text: str | None, tak
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
-        ("k8s:get_pods", {f"a{n}": 1 for n in range(60)}, "and 50 more faults"),
+        ("k8s:get_pods", {f"a{n}": 1 for n in range(60)}, "and 50 more errors"),
         ("k8s:get_pods", {f"a{n}": 1 for n in range(100_000)}, "known arguments: limit, cursor"),
         ("k8s:get_pods", {"x" * 1_000_000: 1}, "x: unknown argument"),
         ("k8s:get_pods", {"fields": [1] * 100_000}, "a list has 100000 items"),
-        ("k8s:get_pods", {"fields": [1] * 1000}, "and 990 more faults"),
+        ("k8s:get_pods", {"fields": [1] * 1000}, "and 990 more errors"),
         ("k8s:get_pods", {"fields": ["x" * 1_000_000]}, "known fields: name, namespace"),
         (
             "monitoring:create_dashboard",
@@ -171,10 +171,10 @@ def test_a_dry_run_of_scaling_changes_nothing() -> None:
     assert not tool.changes(tool.parse({**target, "dry_run": True}))
 
 
-def test_a_tool_that_changes_something_says_how_to_find_out_whether_it_did() -> None:
+def test_a_tool_that_changes_something_needs_a_verify_hint() -> None:
     tool = next(iter(every_tool()))
 
-    with pytest.raises(TypeError, match="does not say how to find out"):
+    with pytest.raises(TypeError, match="needs a verify_hint"):
         dataclasses.replace(tool, read_only=False)
 
 
@@ -201,7 +201,7 @@ def test_a_long_cell_is_cut_in_its_middle_to_its_columns_width(
     [("whole", 5, "whole"), ("0123456789", 9, "012 … 789"), ("0123456789", 8, "012 … 89")],
 )
 def test_what_is_clipped_keeps_both_ends(text: str, most: int, expected: str) -> None:
-    assert clipped(text, most) == expected
+    assert truncate_middle(text, most) == expected
 
 
 def test_fields_are_masked_at_any_depth() -> None:

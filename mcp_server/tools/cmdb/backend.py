@@ -19,9 +19,9 @@ from mcp_server.tools.cmdb.model import (
 )
 
 __all__ = [
-    "FIND_OUT",
     "MOST_NODES",
     "NAME",
+    "VERIFY_HINT",
     "AssetChanged",
     "AssetNotFound",
     "CmdbBackend",
@@ -30,7 +30,7 @@ __all__ = [
 NAME = "CMDB"
 """How messages call it."""
 
-FIND_OUT = "look with cmdb_get_change_records whether it is recorded"
+VERIFY_HINT = "look with cmdb_get_change_records whether it is recorded"
 """How a caller learns whether a status was set."""
 
 MOST_NODES = 10_000

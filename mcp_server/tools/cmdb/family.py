@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from mcp_server.redaction.masking import mask_fields
-from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import (
     Arguments,
     ListArguments,
@@ -20,7 +19,7 @@ from mcp_server.tools.catalog import (
     Tool,
     ToolContext,
 )
-from mcp_server.tools.cmdb.backend import FIND_OUT, NAME, AssetChanged, CmdbBackend
+from mcp_server.tools.cmdb.backend import NAME, VERIFY_HINT, AssetChanged, CmdbBackend
 from mcp_server.tools.cmdb.model import (
     Asset,
     AssetPage,
@@ -34,10 +33,11 @@ from mcp_server.tools.cmdb.model import (
 )
 from mcp_server.tools.cmdb.topology import mermaid
 from mcp_server.tools.cursor import Cursor, fingerprint_of
-from mcp_server.tools.documents import ROWS_BYTES, Document, fitting
-from mcp_server.tools.faults import Spelling, not_blank
+from mcp_server.tools.offload import offload
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, sent_bytes
-from mcp_server.tools.schemas import elsewhere, plain
+from mcp_server.tools.resources import ROWS_BYTES, Resource, rows_that_fit
+from mcp_server.tools.schemas import brief, described_elsewhere
+from mcp_server.tools.validation import TextFormat, not_blank
 
 __all__ = ["AssetId", "Cmdb", "ServiceName", "TimeRange"]
 
@@ -50,7 +50,7 @@ _MOST_NODES = 500
 _TOPOLOGY_BUDGET_BYTES = RESULT_BUDGET_BYTES - 1024
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 # Relations name the assets of a topology by their ids.
-_TOLD_BY = {"id": ("from", "to"), "nodes": ("edges",)}
+_REVEALED_BY = {"id": ("from", "to"), "nodes": ("edges",)}
 # Every change moves these; what it was about are the other fields.
 _BOOKKEEPING = ("version", "last_updated")
 
@@ -64,12 +64,12 @@ def _storable(text: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_storable)]
-AssetId = Annotated[Text, plain("Id of an asset, as cmdb_query_assets lists it")]
+AssetId = Annotated[Text, brief("Id of an asset, as cmdb_query_assets lists it")]
 ServiceName = Annotated[Text, Field(description="Name or id")]
 TimeRange = Annotated[
     str,
     Field(description="Until now, in m, h, d or w"),
-    Spelling(
+    TextFormat(
         r"^[1-9][0-9]{0,3}[mhdw]$", "must be a number from 1 to 9999 and m, h, d or w, such as 7d"
     ),
 ]
@@ -91,13 +91,13 @@ class QueryAssetsArguments(ListArguments):
     """Arguments of `query_assets`."""
 
     asset_type: Annotated[
-        Literal["server", "database", "application"] | None, plain("Only assets of this type")
+        Literal["server", "database", "application"] | None, brief("Only assets of this type")
     ] = None
     environment: Annotated[
-        Literal["prod", "staging", "dev"] | None, plain("Only assets of this environment")
+        Literal["prod", "staging", "dev"] | None, brief("Only assets of this environment")
     ] = None
-    status: Annotated[Status | None, plain("Only assets of this status")] = None
-    name_prefix: Annotated[Text | None, plain("What the name begins with")] = None
+    status: Annotated[Status | None, brief("Only assets of this status")] = None
+    name_prefix: Annotated[Text | None, brief("What the name begins with")] = None
     owner: Annotated[Text | None, Field(description="Whole name, exact case")] = None
 
 
@@ -116,7 +116,7 @@ class AssetRow(Result):
 
 
 # What query_assets describes field by field is not described again for every model to read.
-_Described = Annotated[AssetRow, elsewhere()]
+_Described = Annotated[AssetRow, described_elsewhere()]
 
 
 class QueryAssetsResult(ListResult):
@@ -135,7 +135,7 @@ class TopologyArguments(Arguments):
     ] = "both"
     depth: Annotated[int, Field(ge=1, le=20, description="Relations away")] = 3
     max_nodes: Annotated[
-        int, plain("At most so many assets, the nearest", ge=1, le=_MOST_NODES)
+        int, brief("At most so many assets, the nearest", ge=1, le=_MOST_NODES)
     ] = 100
 
 
@@ -177,10 +177,10 @@ class UpdateStatusArguments(Arguments):
     """Arguments of `update_asset_status`."""
 
     asset_id: AssetId
-    status: Annotated[Status, plain("What it is to be")]
+    status: Annotated[Status, brief("What it is to be")]
     reason: Annotated[
         str,
-        plain("Why, for the change record", min_length=1, max_length=1000),
+        brief("Why, for the change record", min_length=1, max_length=1000),
         AfterValidator(_storable),
         AfterValidator(not_blank),
     ]
@@ -274,7 +274,7 @@ class Cmdb:
                 result=TopologyResult,
                 run=self._get_topology,
                 render=_topology_text,
-                told_by=_TOLD_BY,
+                revealed_by=_REVEALED_BY,
                 read_only=True,
                 source=_SOURCE,
             ),
@@ -290,7 +290,7 @@ class Cmdb:
                 read_only=False,
                 # It replaces a value, which the specification of MCP counts as destructive.
                 destructive=True,
-                find_out=FIND_OUT,
+                verify_hint=VERIFY_HINT,
                 scope=Scope(asset="asset_id"),
                 source=_SOURCE,
             ),
@@ -307,14 +307,14 @@ class Cmdb:
                 source=_SOURCE,
                 rows="changes",
                 columns=("id", "time", "user", "change", "reason"),
-                told_by={"before": ("change",), "after": ("change",)},
+                revealed_by={"before": ("change",), "after": ("change",)},
             ),
         ]
 
-    def resources(self) -> list[Document]:
+    def resources(self) -> list[Resource]:
         """Return the documents of this family."""
         return [
-            Document(
+            Resource(
                 uri="enterprise://cmdb/assets",
                 name="cmdb-assets",
                 title="CMDB assets",
@@ -323,7 +323,7 @@ class Cmdb:
                 read=self._read_assets,
                 source=_SOURCE,
             ),
-            Document(
+            Resource(
                 uri="enterprise://cmdb/assets/{id}",
                 name="cmdb-asset",
                 title="CMDB asset",
@@ -333,7 +333,7 @@ class Cmdb:
                 source=_SOURCE,
                 complete=self._complete,
                 scope=Scope(asset="id"),
-                told_by=_TOLD_BY,
+                revealed_by=_REVEALED_BY,
             ),
         ]
 
@@ -364,7 +364,7 @@ class Cmdb:
         )
         # Each try draws all of it.
         size = 10 * (len(topology.nodes) + len(topology.edges))
-        return await beside(size, _fitted, topology, _fits_an_answer, asked=arguments.max_nodes)
+        return await offload(size, _fitted, topology, _fits_an_answer, asked=arguments.max_nodes)
 
     async def _update_status(
         self, arguments: UpdateStatusArguments, context: ToolContext
@@ -381,7 +381,7 @@ class Cmdb:
         try:
             done = await self._backend.update_status(context.tenant, arguments.asset_id, change)
         except AssetChanged as error:
-            raise AssetChanged(error.asset, context.shown) from error
+            raise AssetChanged(error.asset, context.masked_value) from error
         return UpdateStatusResult(
             changed=done.change_id is not None,
             before=_row(done.before),
@@ -419,7 +419,7 @@ class Cmdb:
         # Its cursor goes on in cmdb_query_assets called without arguments.
         result = _assets(page, fingerprint_of(QueryAssetsArguments()))
         document = result.model_dump(mode="json")
-        shown = fitting(document["assets"])
+        shown = rows_that_fit(document["assets"])
         if len(shown) < len(page.items):
             document |= {
                 "assets": shown,

@@ -12,7 +12,7 @@ import asyncpg
 
 from mcp_server.database import CommitUnknown, Database, DatabaseUnavailable
 from mcp_server.tools.backend import BackendUnavailable, Guard, OutcomeUnknown
-from mcp_server.tools.cmdb.backend import FIND_OUT, MOST_NODES, NAME, AssetChanged, AssetNotFound
+from mcp_server.tools.cmdb.backend import MOST_NODES, NAME, VERIFY_HINT, AssetChanged, AssetNotFound
 from mcp_server.tools.cmdb.model import (
     Asset,
     AssetPage,
@@ -264,7 +264,7 @@ class PostgresCmdb:
                     yield connection
             except CommitUnknown as error:
                 raise OutcomeUnknown(
-                    NAME, "lost its database while it wrote", find_out=FIND_OUT
+                    NAME, "lost its database while it wrote", verify_hint=VERIFY_HINT
                 ) from error
             except DatabaseUnavailable as error:
                 raise _unavailable() from error

@@ -18,7 +18,7 @@ from mcp_server.redaction import redact_text
 from mcp_server.settings import CmdbSettings
 from mcp_server.tools.backend import HttpBackend, OutcomeUnknown
 from mcp_server.tools.catalog import ToolError
-from mcp_server.tools.cmdb.backend import FIND_OUT, NAME, AssetChanged, AssetNotFound
+from mcp_server.tools.cmdb.backend import NAME, VERIFY_HINT, AssetChanged, AssetNotFound
 from mcp_server.tools.cmdb.model import (
     Asset,
     AssetPage,
@@ -29,7 +29,7 @@ from mcp_server.tools.cmdb.model import (
     StatusChanged,
     Topology,
 )
-from mcp_server.tools.text import clipped
+from mcp_server.tools.text import truncate_middle
 
 __all__ = ["RestCmdb"]
 
@@ -159,7 +159,7 @@ class RestCmdb:
                 mode="json", exclude={"expected_version"}, exclude_none=True
             ),
             headers=headers,
-            find_out=FIND_OUT,
+            verify_hint=VERIFY_HINT,
         )
         if _not_found(status, body):
             raise AssetNotFound(asset_id)
@@ -173,7 +173,7 @@ class RestCmdb:
             _require(done.after.status == change.status, "another status than asked for")
         except _BrokenAnswer as error:
             if 200 <= status < 300:
-                raise OutcomeUnknown(NAME, error.why, find_out=FIND_OUT) from error
+                raise OutcomeUnknown(NAME, error.why, verify_hint=VERIFY_HINT) from error
             raise
         return StatusChanged(before=done.before, after=done.after, change_id=done.change_id)
 
@@ -268,7 +268,7 @@ def _message(body: Any) -> str:
         text = None
     if not (isinstance(text, str) and text):
         return "it gives no reason"
-    return clipped(redact_text(text), _MESSAGE_LIMIT)
+    return truncate_middle(redact_text(text), _MESSAGE_LIMIT)
 
 
 def _require(holds: bool, otherwise: str) -> None:

@@ -22,12 +22,20 @@ from mcp_server.tools.backend import (
     reading,
 )
 from mcp_server.tools.catalog import ToolContext, ToolError
-from mcp_server.tools.text import clipped
+from mcp_server.tools.text import truncate_middle
 
 if TYPE_CHECKING:
     from mcp_server.tools.kubernetes.connection import Connection
 
-__all__ = ["FIND_OUT", "TABLE", "Cluster", "Conflict", "NodeUnavailable", "NotAllowed", "NotFound"]
+__all__ = [
+    "TABLE",
+    "VERIFY_HINT",
+    "Cluster",
+    "Conflict",
+    "NodeUnavailable",
+    "NotAllowed",
+    "NotFound",
+]
 
 _AUTH = ["BearerToken"]
 _MAX_SAID = 300
@@ -39,7 +47,7 @@ _SHARE_OF_A_NODE = 0.9
 _STATE_UNKNOWN = "ResourceVersionTooLarge"
 # So the API server begins its message where a webhook that must judge a change does not answer.
 _WEBHOOK_FAILED = "Internal error occurred: failed calling webhook"
-FIND_OUT = "look with k8s_get_deployments and k8s_get_rollout_status"
+VERIFY_HINT = "look with k8s_get_deployments and k8s_get_rollout_status"
 """How a caller learns whether a change of a deployment was made."""
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 """Accept header with which the API server prints objects as it does for kubectl."""
@@ -154,7 +162,7 @@ class Cluster:
                 verb, path, parameters, context, what=what, query=query, body=body
             ),
             retry=dry_run,
-            find_out=FIND_OUT,
+            verify_hint=VERIFY_HINT,
         )
 
     def reading(self) -> AbstractContextManager[None]:
@@ -177,7 +185,7 @@ class Cluster:
                 yield
         except BackendUnavailable as error:
             raise OutcomeUnknown(
-                self.title, f"gave no usable answer ({error})", find_out=FIND_OUT
+                self.title, f"gave no usable answer ({error})", verify_hint=VERIFY_HINT
             ) from error
 
     @asynccontextmanager
@@ -357,7 +365,7 @@ class Cluster:
         status = response.status
         retry_after = response.headers.get("Retry-After", "")
         said = str((await self._status(response) or {}).get("message", ""))
-        said = clipped(redact_text(said), _MAX_SAID)
+        said = truncate_middle(redact_text(said), _MAX_SAID)
         match status:
             case 401:
                 raise ToolError(

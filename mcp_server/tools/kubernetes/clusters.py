@@ -63,6 +63,6 @@ class Clusters:
         """
         cluster = self._clusters.get(self.default if name is None else name)
         if cluster is None:
-            known = context.shown(", ".join(self.names), "cluster", "name")
+            known = context.masked_value(", ".join(self.names), "cluster", "name")
             raise InvalidArguments(f"cluster: there is no cluster of that name; known: {known}")
         return cluster

@@ -9,21 +9,21 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mcp_server.redaction import redact_text
-from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import Scope, Tool, ToolContext
 from mcp_server.tools.cursor import Cursor, fingerprint
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.kinds import kind_of
 from mcp_server.tools.kubernetes.model import Event, EventArguments, Events
 from mcp_server.tools.kubernetes.reading import age
-from mcp_server.tools.text import clipped
+from mcp_server.tools.offload import offload
+from mcp_server.tools.text import truncate_middle
 
 __all__ = ["EventReader"]
 
 _PAGE = 500
 _MOST_READ = 5000
 _MAX_MESSAGE = 500
-# Of what `beside` counts: its message is searched for secrets.
+# Of what `offload` counts: its message is searched for secrets.
 _COST_OF_AN_EVENT = 10
 
 
@@ -66,7 +66,7 @@ class EventReader:
                 rows="events",
                 columns=tuple(Event.model_fields),
                 widths={"message": _MAX_MESSAGE},
-                below=lambda result: [f"note: {result['note']}"] if result["note"] else [],
+                footer=lambda result: [f"note: {result['note']}"] if result["note"] else [],
                 scope=Scope(
                     namespace="namespace", cluster="cluster", all_namespaces="all_namespaces"
                 ),
@@ -90,12 +90,12 @@ class EventReader:
         # The API server lists by name alone: what is newest is known only of all.
         items, all_read = await self._read(arguments, context)
         with self._clusters.find(arguments.cluster, context).reading():
-            found = await beside(len(items), _newest_first, items)
+            found = await offload(len(items), _newest_first, items)
             rest = [
                 event for event in found if after is None or event[:2] < (after.time, after.uid)
             ]
             shown = rest[: context.at_most(arguments.limit)]
-            events = await beside(len(shown) * _COST_OF_AN_EVENT, _events, shown, context)
+            events = await offload(len(shown) * _COST_OF_AN_EVENT, _events, shown, context)
 
         def cursor_after(rows: int) -> str:
             time, uid, _ = shown[rows - 1]
@@ -189,8 +189,8 @@ def _event_of(
     event: Mapping[str, Any], last_seen: str, now: datetime, context: ToolContext
 ) -> Event:
     about = event["involvedObject"]
-    kind = context.shown(about.get("kind", ""), "kind")
-    name = context.shown(about.get("name", ""), "name")
+    kind = context.masked_value(about.get("kind", ""), "kind")
+    name = context.masked_value(about.get("name", ""), "name")
     return Event(
         age=age(last_seen, now),
         type=event.get("type") or "",
@@ -198,5 +198,5 @@ def _event_of(
         object=f"{kind}/{name}",
         namespace=event["metadata"]["namespace"],
         count=(event.get("series") or {}).get("count") or event.get("count") or 1,
-        message=clipped(redact_text(event.get("message") or ""), _MAX_MESSAGE),
+        message=truncate_middle(redact_text(event.get("message") or ""), _MAX_MESSAGE),
     )

@@ -16,8 +16,7 @@ from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
 from mcp_server.tools.cursor import fingerprint
 from mcp_server.tools.deadline import within
-from mcp_server.tools.documents import Document
-from mcp_server.tools.kubernetes.cluster import FIND_OUT, TABLE, Cluster, Conflict, NotFound
+from mcp_server.tools.kubernetes.cluster import TABLE, VERIFY_HINT, Cluster, Conflict, NotFound
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.events import EventReader
 from mcp_server.tools.kubernetes.health import ServiceReader
@@ -45,6 +44,7 @@ from mcp_server.tools.kubernetes.reading import (
     rollout_of,
     selector_text,
 )
+from mcp_server.tools.resources import Resource
 from mcp_server.tools.workloads import ServiceHealth
 
 __all__ = ["Kubernetes"]
@@ -143,7 +143,7 @@ class Kubernetes:
                 result=Rollout,
                 run=self._get_rollout_status,
                 render=_render_rollout,
-                told_by=dict.fromkeys(_COUNTED, ("message",)),
+                revealed_by=dict.fromkeys(_COUNTED, ("message",)),
                 read_only=True,
                 source="Kubernetes",
                 scope=one,
@@ -159,7 +159,7 @@ class Kubernetes:
                 render=_render_scale,
                 read_only=False,
                 destructive=True,
-                find_out=FIND_OUT,
+                verify_hint=VERIFY_HINT,
                 dry_run="dry_run",
                 source="Kubernetes",
                 scope=one,
@@ -173,23 +173,23 @@ class Kubernetes:
                 result=Restart,
                 run=self._restart_deployment,
                 render=_render_restart,
-                told_by=dict.fromkeys(_COUNTED, ("message",)),
+                revealed_by=dict.fromkeys(_COUNTED, ("message",)),
                 read_only=False,
                 destructive=True,
-                find_out=FIND_OUT,
+                verify_hint=VERIFY_HINT,
                 idempotent=False,
                 source="Kubernetes",
                 scope=one,
                 timeout_s=70,
             ),
         ]
-        return [dataclasses.replace(tool, canonical=self._clusters.named) for tool in declared]
+        return [dataclasses.replace(tool, canonicalize=self._clusters.named) for tool in declared]
 
-    def resources(self) -> list[Document]:
+    def resources(self) -> list[Resource]:
         """Return the documents of this family."""
         return [
             *self._namespaces.resources(),
-            Document(
+            Resource(
                 uri="enterprise://k8s/clusters",
                 name="k8s-clusters",
                 title="Kubernetes clusters",
@@ -197,19 +197,19 @@ class Kubernetes:
                 permission="tools:read",
                 read=self._read_clusters,
                 source="Kubernetes",
-                told_by={"cluster": ("name",)},
+                revealed_by={"cluster": ("name",)},
             ),
         ]
 
     async def _get_pods(self, arguments: ListPodsArguments, context: ToolContext) -> Pods:
         rows, page = await self._list(arguments, context, "pods", pods_of_table)
-        return Pods(pods=rows, **page.told()).with_cursor(page.cursor_after)
+        return Pods(pods=rows, **page.summary()).with_cursor(page.cursor_after)
 
     async def _get_deployments(
         self, arguments: ListDeploymentsArguments, context: ToolContext
     ) -> Deployments:
         rows, page = await self._list(arguments, context, "deployments", deployments_of_table)
-        return Deployments(deployments=rows, **page.told()).with_cursor(page.cursor_after)
+        return Deployments(deployments=rows, **page.summary()).with_cursor(page.cursor_after)
 
     async def _list(
         self,
@@ -276,7 +276,7 @@ class Kubernetes:
             )
             with cluster.reading():
                 states.update(
-                    context.shown(pod.status, "status")
+                    context.masked_value(pod.status, "status")
                     for pod in pods_of_table(table, arguments.namespace)
                 )
                 query["continue"] = table["metadata"].get("continue") or ""
@@ -301,7 +301,7 @@ class Kubernetes:
             with cluster.reading():
                 before = scale["spec"].get("replicas", 0)
             if expected is not None and before != expected:
-                now = context.shown(f"{before} replicas, not {expected}", "before")
+                now = context.masked_value(f"{before} replicas, not {expected}", "before")
                 raise ToolError(f"{what} has {now}; nothing was changed")
             # With the resource version that was read: a change in between is refused.
             scale["spec"]["replicas"] = arguments.replicas
@@ -352,7 +352,7 @@ class Kubernetes:
             # It is a warning: that it is not known must not stop the scaling.
             return f"whether an autoscaler manages it is not known: {error}"
         if names:
-            name = context.shown(names[0], "name")
+            name = context.masked_value(names[0], "name")
             return f"the autoscaler {name} manages it and may change the number again"
         if more:
             return (

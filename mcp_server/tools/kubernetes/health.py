@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcp_server.tools.catalog import ToolContext
+from mcp_server.tools.gather import gather_or_cancel
 from mcp_server.tools.kubernetes.cluster import Cluster, NotAllowed, NotFound
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.reading import rollout_of
-from mcp_server.tools.together import together
 from mcp_server.tools.workloads import ServiceHealth, Workload
 
 __all__ = ["ServiceReader", "workload_of"]
@@ -38,7 +38,9 @@ class ServiceReader:
         """
         question = _Question(self._clusters.find(cluster, context), context, namespace, service)
         selector, endpoints = await question.service()
-        workloads = await together(*(question.workloads(kind, selector) for kind in _WORKLOAD_OF))
+        workloads = await gather_or_cancel(
+            *(question.workloads(kind, selector) for kind in _WORKLOAD_OF)
+        )
         ready, not_ready = (None, None) if endpoints is None else endpoints
         return ServiceHealth(
             cluster=question.cluster.name,

@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
 from mcp_server.tools.kubernetes.cluster import Cluster
+from mcp_server.tools.offload import offload
 
 __all__ = ["BUILT_IN", "kind_of", "named"]
 
@@ -86,7 +86,7 @@ async def kind_of(asked: str, cluster: Cluster, context: ToolContext) -> str:
         return known[name]
     near: list[str] = []
     if "kind" not in context.masked:
-        names = await beside(
+        names = await offload(
             len(known), difflib.get_close_matches, name, list(known), 3 * _MOST_NEAR
         )
         near = list(dict.fromkeys(known[each] for each in names))[:_MOST_NEAR]

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcp_server.redaction import LineRedactor
-from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
 from mcp_server.tools.deadline import within
 from mcp_server.tools.kubernetes.cluster import Cluster
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.model import LogArguments, Logs
+from mcp_server.tools.offload import offload
 
 __all__ = ["LogReader"]
 
@@ -28,7 +28,7 @@ _MAX_LINE_BYTES = 64 * 1024
 _MAX_LINE_SHOWN = 4096
 _AT_ONCE_BYTES = 64 * 1024
 _DEADLINE_S = 20.0
-# So many bytes of short lines cost one of what `beside` counts.
+# So many bytes of short lines cost one of what `offload` counts.
 _COST_BYTES = 16
 # What steers a terminal (ECMA-48): control sequences such as colours, strings such as titles of
 # windows, and the rest. It may stand within a word, which neither `grep` nor a reader would find.
@@ -184,10 +184,10 @@ async def _read(
         of_node=True,
     ) as stream:
         async for piece in stream.iter_chunked(_AT_ONCE_BYTES):
-            await beside(len(piece) // _COST_BYTES, log.feed, piece)
+            await offload(len(piece) // _COST_BYTES, log.feed, piece)
             # What is there is given without a pause, and others have to have their turn.
             await asyncio.sleep(0)
-    await beside(log.received // _COST_BYTES, log.end)
+    await offload(log.received // _COST_BYTES, log.end)
     return log
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from mcp_server.tools.catalog import Arguments, ListArguments, ListResult, Result
-from mcp_server.tools.faults import Spelling
-from mcp_server.tools.schemas import plain
+from mcp_server.tools.schemas import brief
+from mcp_server.tools.validation import TextFormat
 from mcp_server.tools.workloads import NAMESPACE
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 # RFC 1123: what the API server accepts as a name, so that no name can be a path.
-_NAME = Spelling(
+_NAME = TextFormat(
     r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$",
     "must be lower case letters, digits, - and ., at most 253, a letter or digit first and last, "
     "such as web-1",
@@ -41,13 +41,13 @@ _NAME = Spelling(
 Name = Annotated[str, _NAME]
 # What these mean is told once, in the server's instructions: see `mcp_server.transports.mcp`.
 ClusterName = Annotated[
-    str | None, plain("A configured cluster; the main one if left out", max_length=63)
+    str | None, brief("A configured cluster; the main one if left out", max_length=63)
 ]
-Namespace = Annotated[str, plain("Name of a namespace"), NAMESPACE]
-DeploymentName = Annotated[Name, plain("Name of a deployment")]
+Namespace = Annotated[str, brief("Name of a namespace"), NAMESPACE]
+DeploymentName = Annotated[Name, brief("Name of a deployment")]
 LabelSelector = Annotated[
     str | None,
-    plain(
+    brief(
         "As of kubectl: =, !=, in, notin, joined by commas",
         max_length=1024,
         examples=["app=web,tier!=db"],
@@ -55,7 +55,7 @@ LabelSelector = Annotated[
 ]
 Kind = Annotated[
     str,
-    Spelling(
+    TextFormat(
         r"^[A-Za-z][A-Za-z0-9-]{0,62}$",
         "must be a kind, its plural or its short name, such as Pod",
     ),
@@ -68,7 +68,7 @@ class Listing(ListArguments):
 
     cluster: ClusterName = None
     namespace: Namespace = "default"
-    all_namespaces: Annotated[bool, plain("Of all namespaces, instead of one")] = False
+    all_namespaces: Annotated[bool, brief("Of all namespaces, instead of one")] = False
 
     @model_validator(mode="after")
     def _is_one_place(self) -> Self:
@@ -88,7 +88,7 @@ class ListPodsArguments(Listing):
     label_selector: LabelSelector = None
     field_selector: Annotated[
         str | None,
-        plain(
+        brief(
             "By fields that the API server knows of pods",
             max_length=1024,
             examples=["spec.nodeName=n1,status.phase=Failed"],
@@ -120,7 +120,7 @@ class ListDeploymentsArguments(Listing):
     label_selector: LabelSelector = None
     field_selector: Annotated[
         str | None,
-        plain(
+        brief(
             "By fields that the API server knows of deployments",
             max_length=1024,
             examples=["metadata.name=web"],
@@ -151,7 +151,7 @@ class EventArguments(Listing):
 
     kind: Annotated[Kind | None, Field(description="Of the object", examples=["Pod", "po"])] = None
     name: Annotated[Name | None, Field(description="Of the object")] = None
-    type: Annotated[Literal["Warning", "Normal"] | None, plain("Only events of this type")] = None
+    type: Annotated[Literal["Warning", "Normal"] | None, brief("Only events of this type")] = None
 
 
 class Event(Result):
@@ -200,7 +200,7 @@ class Rollout(Result):
 class ScaleArguments(DeploymentArguments):
     """Arguments of `scale_deployment`."""
 
-    replicas: Annotated[int, plain("How many there are to be", ge=0, le=2**31 - 1)]
+    replicas: Annotated[int, brief("How many there are to be", ge=0, le=2**31 - 1)]
     expected_current_replicas: Annotated[
         int | None, Field(ge=0, description="Refuse if not so many now")
     ] = None
@@ -235,7 +235,7 @@ class LogArguments(Arguments):
 
     cluster: ClusterName = None
     namespace: Namespace = "default"
-    pod_name: Annotated[Name, plain("Name of a pod")]
+    pod_name: Annotated[Name, brief("Name of a pod")]
     container: Annotated[Name | None, Field(description="Needed if there are several")] = None
     previous: Annotated[bool, Field(description="Before its restart")] = False
     since_seconds: Annotated[int | None, Field(ge=1, le=30 * 86400, description="How far back")] = (

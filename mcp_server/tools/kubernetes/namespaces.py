@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mcp_server.tools.catalog import Scope, ToolContext
-from mcp_server.tools.documents import Document, fitting
 from mcp_server.tools.kubernetes.cluster import Cluster
 from mcp_server.tools.kubernetes.clusters import Clusters
+from mcp_server.tools.resources import Resource, rows_that_fit
 
 __all__ = ["NamespaceReader"]
 
@@ -22,10 +22,10 @@ class NamespaceReader:
     def __init__(self, clusters: Clusters) -> None:
         self._clusters = clusters
 
-    def resources(self) -> list[Document]:
+    def resources(self) -> list[Resource]:
         """Return the declaration."""
         return [
-            Document(
+            Resource(
                 uri="enterprise://k8s/{cluster}/namespaces",
                 name="k8s-namespaces",
                 title="Namespaces of a cluster",
@@ -38,7 +38,7 @@ class NamespaceReader:
                 source="Kubernetes",
                 scope=Scope(cluster="cluster", cluster_wide=True),
                 # What the document lists, and what its parameter takes, are names of things.
-                told_by={
+                revealed_by={
                     "name": ("namespace", "cluster"),
                     "namespace": ("name",),
                 },
@@ -54,7 +54,7 @@ class NamespaceReader:
                 {"name": item["metadata"]["name"], "phase": item.get("status", {}).get("phase")}
                 for item in document["items"]
             ]
-        shown = fitting(found)
+        shown = rows_that_fit(found)
         return json.dumps(
             {
                 "cluster": cluster.name,

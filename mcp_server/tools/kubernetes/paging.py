@@ -102,7 +102,7 @@ class Page:
             }
         ).encode()
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Return what a result says of the page."""
         following = self.next_cursor
         return {"total": self.total, "truncated": following is not None, "next_cursor": following}

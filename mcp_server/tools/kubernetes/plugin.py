@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mcp_server.redaction import redact_text
-from mcp_server.tools.text import clipped
+from mcp_server.tools.text import truncate_middle
 
 __all__ = ["Credential", "PluginFailed", "ask_plugin"]
 
@@ -104,7 +104,7 @@ async def _run(command: list[str], environment: dict[str, str]) -> bytes:
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     if process.returncode != 0:
-        words = clipped(redact_text(said.decode(errors="replace").strip()), _MAX_SAID)
+        words = truncate_middle(redact_text(said.decode(errors="replace").strip()), _MAX_SAID)
         raise PluginFailed(f"{command[0]} ended with status {process.returncode}: {words}")
     return printed
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mcp_server.redaction import redact_text
 from mcp_server.tools.kubernetes.model import Deployment, Pod, Rollout
-from mcp_server.tools.text import clipped
+from mcp_server.tools.text import truncate_middle
 
 __all__ = [
     "age",
@@ -131,7 +131,7 @@ def rollout_of(document: Mapping[str, Any]) -> Rollout:
         state, message = "complete", "the rollout is complete"
     return Rollout(
         state=state,
-        message=clipped(redact_text(message), _MAX_MESSAGE),
+        message=truncate_middle(redact_text(message), _MAX_MESSAGE),
         desired=desired,
         updated=updated,
         ready=status.get("readyReplicas", 0),

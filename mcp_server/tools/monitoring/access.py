@@ -20,9 +20,9 @@ def backend_of(
     access: AccessSettings,
     settings: MonitoringSettings,
     *,
-    excuse: Callable[[int, Any], ToolError | None] = lambda _status, _body: None,
+    classify_error: Callable[[int, Any], ToolError | None] = lambda _status, _body: None,
 ) -> HttpBackend:
-    """Return the backend of one of both; see `HttpBackend` for `name` and `excuse`."""
+    """Return the backend of one of both; see `HttpBackend` for `name` and `classify_error`."""
     return HttpBackend(
         name,
         str(url),
@@ -31,5 +31,5 @@ def backend_of(
         bearer=access.token,
         headers={} if access.tenant is None else {"X-Scope-OrgID": access.tenant},
         timeout_s=settings.timeout_s,
-        excuse=excuse,
+        classify_error=classify_error,
     )

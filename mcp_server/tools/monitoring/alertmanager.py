@@ -9,9 +9,9 @@ from typing import Any
 
 from mcp_server.settings import MonitoringSettings
 from mcp_server.tools.backend import BackendUnavailable, reading
-from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.monitoring.access import backend_of
+from mcp_server.tools.offload import offload
 
 __all__ = ["Alertmanager", "KnownAlert", "MatchersRefused"]
 
@@ -69,7 +69,7 @@ class Alertmanager:
         if status != 200 or not isinstance(body, list):
             raise BackendUnavailable("Alertmanager", f"it answered HTTP {status}")
         with reading("Alertmanager"):
-            return await beside(len(body), _alerts, body)
+            return await offload(len(body), _alerts, body)
 
 
 def _alerts(found: Sequence[Mapping[str, Any]]) -> list[KnownAlert]:

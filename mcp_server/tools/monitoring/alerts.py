@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mcp_server.redaction import redact_labels
-from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import (
     ListArguments,
     ListResult,
@@ -28,12 +27,13 @@ from mcp_server.tools.catalog import (
     ToolError,
 )
 from mcp_server.tools.cursor import LONGEST_KEY, Cursor, bounded, fingerprint_of
+from mcp_server.tools.gather import gather_or_cancel
 from mcp_server.tools.monitoring.alertmanager import Alertmanager, KnownAlert, MatchersRefused
 from mcp_server.tools.monitoring.matchers import LONGEST_MATCHER, MOST_MATCHERS, matchers_of
 from mcp_server.tools.monitoring.prometheus import Prometheus, PrometheusAlert, TimeSeries
-from mcp_server.tools.schemas import plain
+from mcp_server.tools.offload import offload
+from mcp_server.tools.schemas import brief
 from mcp_server.tools.text import notes, table
-from mcp_server.tools.together import together
 
 __all__ = ["Alert", "Alerts"]
 
@@ -46,7 +46,7 @@ _MOST_GROUPS = 50
 class GetAlertsArguments(ListArguments):
     """Arguments of `get_alerts`."""
 
-    severity: Annotated[Severity | None, plain("Only alerts of this severity")] = None
+    severity: Annotated[Severity | None, brief("Only alerts of this severity")] = None
     state: Annotated[State | None, Field(description="Default: all but pending")] = None
     matchers: Annotated[
         list[Annotated[str, Field(max_length=LONGEST_MATCHER)]] | None,
@@ -115,8 +115,8 @@ class Alerts:
                 source="Prometheus and Alertmanager",
                 rows="alerts",
                 columns=("name", "severity", "instance", "state", "active_since", "summary"),
-                below=_counts_and_notes,
-                told_by={
+                footer=_counts_and_notes,
+                revealed_by={
                     "alertname": ("name",),
                     "name": ("alertname",),
                     "alerts": ("groups",),
@@ -140,7 +140,7 @@ class Alerts:
                 f"{silence}. Whether an alert is silenced or inhibited is not known, and alerts that "
                 "Alertmanager got from others are missing."
             )
-        found, rest = await beside(len(alerts), _chosen, alerts, arguments, after)
+        found, rest = await offload(len(alerts), _chosen, alerts, arguments, after)
         page = rest[: context.at_most(arguments.limit)]
         more = len(page) < len(rest)
 
@@ -150,7 +150,7 @@ class Alerts:
 
         groups = None
         if arguments.group_by is not None:
-            counted = await beside(len(found), _counted, found, arguments.group_by, context)
+            counted = await offload(len(found), _counted, found, arguments.group_by, context)
             groups = dict(counted.most_common(_MOST_GROUPS))
             if len(counted) > len(groups):
                 told.append(
@@ -171,9 +171,11 @@ class Alerts:
         Raises:
             ToolError: a matcher is not valid, or Prometheus does not tell its alerts.
         """
-        raised, (known, silence) = await together(self._raised(matchers), self._known(matchers))
+        raised, (known, silence) = await gather_or_cancel(
+            self._raised(matchers), self._known(matchers)
+        )
         size = len(raised) + (len(known.everything) if known else 0)
-        return await beside(size, _joined, raised, known), silence
+        return await offload(size, _joined, raised, known), silence
 
     async def _raised(self, matchers: list[str]) -> list[PrometheusAlert]:
         """Return what Prometheus raised and fits the matchers.
@@ -183,11 +185,11 @@ class Alerts:
         """
         if not matchers:
             return await self._prometheus.alerts()
-        alerts, answer = await together(
+        alerts, answer = await gather_or_cancel(
             self._prometheus.alerts(),
             self._prometheus.query(f"ALERTS{{{', '.join(matchers)}}}"),
         )
-        return await beside(len(alerts), _among, alerts, answer.series)
+        return await offload(len(alerts), _among, alerts, answer.series)
 
     async def _known(self, matchers: list[str]) -> tuple[_Known | None, ToolError | None]:
         """Return what Alertmanager has, or why that is not known.
@@ -197,12 +199,12 @@ class Alerts:
         """
         try:
             everything = await self._alertmanager.alerts()
-            fitting = await self._alertmanager.alerts(matchers) if matchers else everything
+            rows_that_fit = await self._alertmanager.alerts(matchers) if matchers else everything
         except MatchersRefused:
             raise
         except ToolError as error:
             return None, error
-        return _Known(everything, fitting), None
+        return _Known(everything, rows_that_fit), None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,14 +212,14 @@ class _Known:
     """What Alertmanager has: all, and what of it fits the matchers."""
 
     everything: list[KnownAlert]
-    fitting: list[KnownAlert]
+    rows_that_fit: list[KnownAlert]
 
 
 def _among(
     alerts: Iterable[PrometheusAlert], series: Iterable[TimeSeries]
 ) -> list[PrometheusAlert]:
     """Return the alerts that are among the series `ALERTS`."""
-    fitting = {
+    rows_that_fit = {
         frozenset(
             (name, value)
             for name, value in each.labels.items()
@@ -225,7 +227,7 @@ def _among(
         )
         for each in series
     }
-    return [alert for alert in alerts if frozenset(alert.labels.items()) in fitting]
+    return [alert for alert in alerts if frozenset(alert.labels.items()) in rows_that_fit]
 
 
 def _joined(raised: Iterable[PrometheusAlert], known: _Known | None) -> list[Alert]:
@@ -239,7 +241,7 @@ def _joined(raised: Iterable[PrometheusAlert], known: _Known | None) -> list[Ale
     ours = {labels for each in namesakes.values() for labels in each.found()}
     joined += [
         _alert(each, "firing", [_Copies.of(each)])
-        for each in (known.fitting if known else ())
+        for each in (known.rows_that_fit if known else ())
         if frozenset(each.labels.items()) not in ours
     ]
     return joined
@@ -372,7 +374,7 @@ def _counted(alerts: Iterable[Alert], label: str, context: ToolContext) -> Count
     def value(alert: Alert) -> str:
         # Those that have none are told from those whose value is masked.
         shown = redact_labels(alert.labels).get(label)
-        return "" if shown is None else context.shown(shown, label, "labels")
+        return "" if shown is None else context.masked_value(shown, label, "labels")
 
     return Counter(map(value, alerts))
 

@@ -14,10 +14,9 @@ from mcp_server.settings import GrafanaSettings
 from mcp_server.tools.backend import reading
 from mcp_server.tools.catalog import Arguments, Result, Tool, ToolContext, ToolError
 from mcp_server.tools.deadline import within
-from mcp_server.tools.documents import Document, fitting
-from mcp_server.tools.faults import not_blank
+from mcp_server.tools.gather import gather_or_cancel
 from mcp_server.tools.monitoring.grafana import (
-    FIND_OUT,
+    VERIFY_HINT,
     Folder,
     FoundDashboard,
     Grafana,
@@ -25,8 +24,9 @@ from mcp_server.tools.monitoring.grafana import (
 )
 from mcp_server.tools.monitoring.panels import Panel, dashboard_model
 from mcp_server.tools.monitoring.prometheus import Prometheus, QueryRefused
-from mcp_server.tools.schemas import plain
-from mcp_server.tools.together import together
+from mcp_server.tools.resources import Resource, rows_that_fit
+from mcp_server.tools.schemas import brief
+from mcp_server.tools.validation import not_blank
 
 __all__ = ["Dashboards"]
 
@@ -38,7 +38,7 @@ _TAG = "enterprise-mcp"
 _COMPLETED = 5000
 _QUERIES_AT_ONCE = 8
 # Grafana's addresses of dashboards.
-_TOLD_BY = {"uid": ("url",), "title": ("url",)}
+_REVEALED_BY = {"uid": ("url",), "title": ("url",)}
 # Of the thirty seconds of a call: the rest is for asking Grafana.
 _CHECKED_WITHIN_S = 18.0
 # What Grafana puts in for them depends on who looks; any duration shows whether the query is valid.
@@ -52,11 +52,11 @@ class CreateDashboardArguments(Arguments):
 
     title: Annotated[
         str,
-        plain("One that is not taken in its folder", max_length=_MAX_TITLE),
+        brief("One that is not taken in its folder", max_length=_MAX_TITLE),
         AfterValidator(not_blank),
     ]
     panels: Annotated[
-        list[Panel], plain("A text is a panel's query", min_length=1, max_length=_MOST_PANELS)
+        list[Panel], brief("A text is a panel's query", min_length=1, max_length=_MOST_PANELS)
     ]
     folder: Annotated[str | None, Field(max_length=_MAX_TITLE, description="uid or title")] = None
     replace_uid: Annotated[str | None, Field(max_length=40, description="Dashboard to replace")] = (
@@ -111,17 +111,17 @@ class Dashboards:
                 read_only=False,
                 destructive=True,
                 idempotent=False,
-                find_out=FIND_OUT,
+                verify_hint=VERIFY_HINT,
                 source="Grafana",
-                told_by=_TOLD_BY,
+                revealed_by=_REVEALED_BY,
                 timeout_s=30.0,
             )
         ]
 
-    def resources(self) -> list[Document]:
+    def resources(self) -> list[Resource]:
         """Return the documents."""
         return [
-            Document(
+            Resource(
                 uri="enterprise://monitoring/dashboards",
                 name="monitoring-dashboards",
                 title="Grafana dashboards",
@@ -129,9 +129,9 @@ class Dashboards:
                 permission="tools:read",
                 read=self._read_list,
                 source="Grafana",
-                told_by=_TOLD_BY,
+                revealed_by=_REVEALED_BY,
             ),
-            Document(
+            Resource(
                 uri="enterprise://monitoring/dashboards/{uid}",
                 name="monitoring-dashboard",
                 title="A Grafana dashboard",
@@ -139,7 +139,7 @@ class Dashboards:
                 permission="tools:read",
                 read=self._read_one,
                 source="Grafana",
-                told_by=_TOLD_BY,
+                revealed_by=_REVEALED_BY,
                 complete=self._complete,
             ),
         ]
@@ -195,7 +195,7 @@ class Dashboards:
                 return f"{which}: its result is a {answer.kind}; a panel shows vectors", None
             return None, None if answer.series else f"{which} has no data now"
 
-        checked = await together(
+        checked = await gather_or_cancel(
             *(fault_or_warning(number, panel) for number, panel in enumerate(panels, start=1))
         )
         faults = [fault for fault, _ in checked if fault]
@@ -212,7 +212,7 @@ class Dashboards:
         if stored is None:
             raise ToolError(f"replace_uid: Grafana has no dashboard {arguments.replace_uid!r}")
         if stored.version != arguments.expected_version:
-            version = context.shown(stored.version, "version")
+            version = context.masked_value(stored.version, "version")
             raise ToolError(
                 f"expected_version: the dashboard has version {version} and not "
                 f"{arguments.expected_version}; someone changed it: read "
@@ -238,8 +238,8 @@ class Dashboards:
             if replaced is None or taken.uid != replaced.uid:
                 where = "at the root"
                 if folder is not None:
-                    where = f"in the folder {context.shown(folder.title, 'folder')!r}"
-                found = context.shown(f"uid {taken.uid}, {taken.url}", "uid", "url")
+                    where = f"in the folder {context.masked_value(folder.title, 'folder')!r}"
+                found = context.masked_value(f"uid {taken.uid}, {taken.url}", "uid", "url")
                 raise ToolError(
                     f"title: a dashboard {title!r} exists {where} ({found}); "
                     "choose another title, or replace it with replace_uid and expected_version"
@@ -248,7 +248,7 @@ class Dashboards:
     async def _read_list(self, context: ToolContext, _: Mapping[str, str]) -> str:
         most = context.at_most(_LISTED)
         found = await self._grafana.dashboards(most + 1)
-        rows = fitting(_row(each) for each in found[:most])
+        rows = rows_that_fit(_row(each) for each in found[:most])
         return json.dumps({"dashboards": rows, "truncated": len(rows) < len(found)})
 
     async def _read_one(self, context: ToolContext, parameters: Mapping[str, str]) -> str:
@@ -257,7 +257,7 @@ class Dashboards:
             raise ToolError("Grafana has no such dashboard")
         with reading("Grafana"):
             panels = list(_panels(stored.model))
-        shown = fitting(panels[: context.at_most(len(panels))])
+        shown = rows_that_fit(panels[: context.at_most(len(panels))])
         return json.dumps(
             {
                 "uid": stored.uid,

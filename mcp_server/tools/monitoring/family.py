@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 from mcp_server.settings import MonitoringSettings
 from mcp_server.tools.catalog import Tool
-from mcp_server.tools.documents import Document
 from mcp_server.tools.monitoring.alertmanager import Alertmanager
 from mcp_server.tools.monitoring.alerts import Alerts
 from mcp_server.tools.monitoring.dashboards import Dashboards
@@ -14,6 +13,7 @@ from mcp_server.tools.monitoring.grafana import Grafana
 from mcp_server.tools.monitoring.health import Health
 from mcp_server.tools.monitoring.metrics import Metrics
 from mcp_server.tools.monitoring.prometheus import Prometheus
+from mcp_server.tools.resources import Resource
 from mcp_server.tools.workloads import Workloads
 
 __all__ = ["Monitoring"]
@@ -66,6 +66,6 @@ class Monitoring:
         """Return the declarations of this family."""
         return [tool for part in self._parts for tool in part.tools()]
 
-    def resources(self) -> list[Document]:
+    def resources(self) -> list[Resource]:
         """Return the documents of this family: none without Grafana."""
         return [] if self._dashboards is None else self._dashboards.resources()

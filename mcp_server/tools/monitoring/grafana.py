@@ -16,9 +16,16 @@ from mcp_server.settings import GrafanaSettings
 from mcp_server.tools.backend import BackendUnavailable, HttpBackend, OutcomeUnknown, reading
 from mcp_server.tools.catalog import ToolContext, ToolError
 
-__all__ = ["FIND_OUT", "Folder", "FoundDashboard", "Grafana", "SavedDashboard", "StoredDashboard"]
+__all__ = [
+    "VERIFY_HINT",
+    "Folder",
+    "FoundDashboard",
+    "Grafana",
+    "SavedDashboard",
+    "StoredDashboard",
+]
 
-FIND_OUT = (
+VERIFY_HINT = (
     "look for its title in enterprise://monitoring/dashboards; where that is truncated, call with the "
     "same title and folder: that is refused, with the uid, if it was saved"
 )
@@ -116,7 +123,7 @@ class Grafana:
                 f"folder: Grafana shows no folder {name!r}; give the uid or the exact title of one"
             )
         if len(found) > 1:
-            uids = context.shown(", ".join(sorted(each.uid for each in found)), "uid")
+            uids = context.masked_value(", ".join(sorted(each.uid for each in found)), "uid")
             raise ToolError(f"folder: several folders are called {name!r}; give a uid: {uids}")
         return found[0]
 
@@ -196,14 +203,14 @@ class Grafana:
             "POST",
             "/api/dashboards/db",
             json_body=command,
-            find_out=FIND_OUT,
+            verify_hint=VERIFY_HINT,
         )
         if not 200 <= status < 300:
             _answered(status, body, dict, "save the dashboard")
         match body:
             case {"uid": str(uid), "url": str(url), "version": int(version)}:
                 return SavedDashboard(uid, self._absolute(url), version)
-        raise OutcomeUnknown("Grafana", "did not say what it saved", find_out=FIND_OUT)
+        raise OutcomeUnknown("Grafana", "did not say what it saved", verify_hint=VERIFY_HINT)
 
     async def _search(
         self, kind: _Kind, *, query: str | None = None, most: int = _PAGE * _MOST_PAGES

@@ -23,12 +23,12 @@ from mcp_server.tools.catalog import (
     ToolContext,
     ToolError,
 )
-from mcp_server.tools.faults import Spelling
+from mcp_server.tools.gather import gather_or_cancel
 from mcp_server.tools.monitoring.alerts import Alert, Alerts
 from mcp_server.tools.monitoring.prometheus import Prometheus, TimeSeries
-from mcp_server.tools.schemas import plain
+from mcp_server.tools.schemas import brief
 from mcp_server.tools.text import table
-from mcp_server.tools.together import together
+from mcp_server.tools.validation import TextFormat
 from mcp_server.tools.workloads import NAMESPACE, ServiceHealth, Workload, Workloads
 
 __all__ = ["NAMING_LABELS", "Evidence", "Health", "worst"]
@@ -54,14 +54,14 @@ class HealthCheckArguments(Arguments):
             max_length=253,
             description="Name of its Service, workload or job",
         ),
-        Spelling(
+        TextFormat(
             r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$",
             "must be letters, digits, ., _ and -, a letter or digit first and last, such as web-1",
         ),
     ]
-    namespace: Annotated[str, plain("Where it runs"), NAMESPACE] = "default"
+    namespace: Annotated[str, brief("Where it runs"), NAMESPACE] = "default"
     cluster: Annotated[
-        str | None, plain("A configured cluster; the main one if left out", max_length=63)
+        str | None, brief("A configured cluster; the main one if left out", max_length=63)
     ] = None
 
 
@@ -115,7 +115,7 @@ class Health:
                 read_only=True,
                 source=_SOURCES if self._workloads is None else f"Kubernetes, {_SOURCES}",
                 scope=Scope(namespace="namespace", cluster="cluster"),
-                canonical=self._named,
+                canonicalize=self._named,
             )
         ]
 
@@ -128,7 +128,7 @@ class Health:
         self, arguments: HealthCheckArguments, context: ToolContext
     ) -> HealthCheckResult:
         cluster = self._label_of(arguments.cluster, context)
-        parts = await together(
+        parts = await gather_or_cancel(
             self._of_workloads(arguments, context),
             self._of_targets(arguments, cluster, context),
             self._of_alerts(arguments, cluster, context),
@@ -195,7 +195,7 @@ def _unknown(source: str, says: str) -> Evidence:
 
 
 def _judged(found: ServiceHealth, service: str, context: ToolContext) -> Iterator[Evidence]:
-    shown = context.shown
+    shown = context.masked_value
     for unseen in found.unseen:
         yield _unknown("workloads", f"not seen: {unseen}")
     if not found.workloads and found.endpoints_ready is None:
@@ -271,7 +271,7 @@ def _judged_targets(series: Sequence[TimeSeries], context: ToolContext) -> Evide
     return Evidence(
         source="targets",
         verdict="unhealthy" if len(down) == len(series) else "degraded",
-        says=f"{said}; down: {context.shown(instances, 'instance', 'labels')}",
+        says=f"{said}; down: {context.masked_value(instances, 'instance', 'labels')}",
     )
 
 
@@ -291,7 +291,7 @@ def _judged_alerts(alerts: Sequence[Alert], context: ToolContext) -> Evidence:
     heard = [each for each in firing if each.severity != "info"]
     said = [
         f"{len(some)} {state}: "
-        f"{context.shown(_named(sorted({each.name for each in some})), 'name', 'alertname')}"
+        f"{context.masked_value(_named(sorted({each.name for each in some})), 'name', 'alertname')}"
         for state in ("firing", "pending", "silenced", "inhibited")
         if (some := [each for each in alerts if each.state == state])
     ]

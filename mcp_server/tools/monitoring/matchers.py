@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from mcp_server.tools.faults import InvalidArguments
-from mcp_server.tools.text import clipped
+from mcp_server.tools.text import truncate_middle
+from mcp_server.tools.validation import InvalidArguments
 
 __all__ = ["LONGEST_MATCHER", "MOST_MATCHERS", "matchers_of"]
 
@@ -103,8 +103,9 @@ class _Reader:
 
     def _fault(self, says: str) -> InvalidArguments:
         found = repr(self._text[self._at]) if self._at < len(self._text) else "the end"
+        text = truncate_middle(self._text, _MOST_SHOWN)
         return InvalidArguments(
-            f"matchers: {clipped(self._text, _MOST_SHOWN)!r}, character {self._at + 1} ({found}): "
+            f"matchers: {text!r}, character {self._at + 1} ({found}): "
             f'{says}; a matcher is such as job="api" or "service.name"=~"db-.*"'
         )
 

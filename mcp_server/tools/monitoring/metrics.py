@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import (
     InvalidArguments,
     ListArguments,
@@ -22,6 +21,7 @@ from mcp_server.tools.catalog import (
     ToolError,
 )
 from mcp_server.tools.cursor import LONGEST_KEY, Cursor, bounded, fingerprint_of
+from mcp_server.tools.gather import gather_or_cancel
 from mcp_server.tools.monitoring.names import NearNames, names_in
 from mcp_server.tools.monitoring.prometheus import (
     Answer,
@@ -39,9 +39,9 @@ from mcp_server.tools.monitoring.timerange import (
     instant,
     window,
 )
+from mcp_server.tools.offload import offload
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 from mcp_server.tools.text import notes, table
-from mcp_server.tools.together import together
 
 __all__ = ["Metrics"]
 
@@ -167,12 +167,12 @@ class Metrics:
                 result=QueryMetricsResult,
                 run=self._query_metrics,
                 render=_render_series,
-                below=lambda result: notes(result["notes"]),
+                footer=lambda result: notes(result["notes"]),
                 read_only=True,
                 source="Prometheus",
                 rows="series",
                 columns=("labels", "value", "points", "min", "max", "avg"),
-                told_by={"value": ("min", "max", "avg", "samples"), "name": ("__name__",)},
+                revealed_by={"value": ("min", "max", "avg", "samples"), "name": ("__name__",)},
                 # Up to three questions, each with the deadline of Prometheus.
                 timeout_s=30.0,
             ),
@@ -184,12 +184,12 @@ class Metrics:
                 arguments=ListMetricsArguments,
                 result=ListMetricsResult,
                 run=self._list_metrics,
-                below=lambda result: notes(result["notes"]),
+                footer=lambda result: notes(result["notes"]),
                 read_only=True,
                 source="Prometheus",
                 rows="metrics",
                 columns=("name", "type", "unit", "help"),
-                told_by={"__name__": ("name",)},
+                revealed_by={"__name__": ("name",)},
             ),
         ]
 
@@ -214,7 +214,7 @@ class Metrics:
             step_s, answer = await self._range(arguments.query, asked)
         found = answer.series
         most = context.at_most(arguments.limit)
-        page = await beside(
+        page = await offload(
             sum(1 + len(each.points) // 20 for each in found),
             _rows,
             found,
@@ -314,7 +314,7 @@ class Metrics:
         after = (
             None if arguments.cursor is None else _AfterName.decode(arguments.cursor, listed).name
         )
-        known, metadata = await together(
+        known, metadata = await gather_or_cancel(
             self._prometheus.metric_names(), self._prometheus.metadata()
         )
         part = (arguments.contains or "").lower()

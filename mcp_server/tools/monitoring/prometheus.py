@@ -18,11 +18,11 @@ from mcp_server.tools.backend import (
     SlowAnswer,
     reading,
 )
-from mcp_server.tools.beside import beside
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.cursor import bounded
 from mcp_server.tools.monitoring.access import backend_of
 from mcp_server.tools.monitoring.timerange import Evaluation
+from mcp_server.tools.offload import offload
 
 __all__ = [
     "Answer",
@@ -134,7 +134,7 @@ class Prometheus:
             settings.prometheus_url,
             settings.prometheus,
             settings,
-            excuse=lambda _, body: _of_one_request(body),
+            classify_error=lambda _, body: _of_one_request(body),
         )
         self._names = _Kept(self._read_names)
         self._metadata = _Kept(self._read_metadata)
@@ -183,7 +183,7 @@ class Prometheus:
         body = await self._ask("/api/v1/alerts", {})
         with reading("Prometheus"):
             alerts = body["data"]["alerts"]
-            return await beside(len(alerts), _alerts, alerts)
+            return await offload(len(alerts), _alerts, alerts)
 
     async def metric_names(self) -> Sequence[str]:
         """Return the names of all metrics in order; kept for a minute."""
@@ -234,7 +234,7 @@ class Prometheus:
             raise AnswerTooLong from error
         document = _successful(status, body)
         with reading("Prometheus"):
-            return await beside(_points(document["data"]), _answer, document)
+            return await offload(_points(document["data"]), _answer, document)
 
     async def _ask(self, path: str, params: Mapping[str, str]) -> dict[str, Any]:
         return _successful(*await self._http.get(path, params))

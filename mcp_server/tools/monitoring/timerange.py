@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from mcp_server.tools.faults import InvalidArguments
+from mcp_server.tools.validation import InvalidArguments
 
 __all__ = ["MAX_POINTS", "Evaluation", "Window", "evaluation", "instant", "seconds", "window"]
 

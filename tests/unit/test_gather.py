@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from mcp_server.tools.catalog import ToolError
-from mcp_server.tools.together import together
+from mcp_server.tools.gather import gather_or_cancel
 
 pytestmark = pytest.mark.anyio
 
@@ -18,8 +18,8 @@ async def after(seconds: float, answer: str) -> str:
 
 
 async def test_answers_come_in_the_order_of_the_questions() -> None:
-    assert await together(after(0.01, "a"), after(0, "b"), after(0, "c")) == ("a", "b", "c")
-    assert await together() == ()
+    assert await gather_or_cancel(after(0.01, "a"), after(0, "b"), after(0, "c")) == ("a", "b", "c")
+    assert await gather_or_cancel() == ()
 
 
 async def test_the_first_error_is_raised_as_it_is_and_the_others_are_given_up() -> None:
@@ -38,7 +38,7 @@ async def test_the_first_error_is_raised_as_it_is_and_the_others_are_given_up() 
             raise ToolError("second") from None
 
     with pytest.raises(ToolError, match="first") as failed:
-        await together(waits(), fails(), waits())
+        await gather_or_cancel(waits(), fails(), waits())
 
     assert given_up == [True, True]
     assert isinstance(failed.value.__cause__, ValueError)
@@ -55,6 +55,6 @@ async def test_who_gives_up_waits_for_all_of_them() -> None:
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await together(waits(), waits())
+            await gather_or_cancel(waits(), waits())
 
     assert ended == [True, True]

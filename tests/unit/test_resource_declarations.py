@@ -9,15 +9,15 @@ import pytest
 
 from mcp_server.resources import Completion, Resources
 from mcp_server.tools.catalog import Scope, ToolContext
-from mcp_server.tools.documents import Document
+from mcp_server.tools.resources import Resource
 
 
 async def _read(_context: ToolContext, _parameters: Mapping[str, str]) -> str:
     return "{}"
 
 
-def document(uri: str) -> Document:
-    return Document(
+def document(uri: str) -> Resource:
+    return Resource(
         uri=uri,
         name="n",
         title="t",
