@@ -1,27 +1,24 @@
-"""The time that circuit breakers go by, moved by a test in place of waiting for it."""
+"""The clock of circuit breakers, which a test moves instead of waiting."""
 
 from __future__ import annotations
 
 import time
 from types import SimpleNamespace
 
-import purgatory.domain.model
 import pytest
 
-from mcp_server.tools import backend
+from mcp_server.tools.backend import circuit
 
 __all__ = ["Clock"]
 
 
 class Clock:
-    """A clock that stands still until a test moves it: no machine is too slow for an open circuit."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self._now = time.time()
-        stopped = SimpleNamespace(time=lambda: self._now)
-        patch.setattr(purgatory.domain.model, "time", stopped)
-        patch.setattr(backend, "time", stopped)
+        self._now = time.monotonic()
+        patch.setattr(circuit, "time", SimpleNamespace(monotonic=lambda: self._now))
 
     def forward(self, seconds: float) -> None:
-        """Move it ahead."""
+        """Move the clock ahead."""
         self._now += seconds

@@ -1,4 +1,4 @@
-"""The deadline of the work that runs, for those who divide what is left of it among what they ask."""
+"""The deadline of the current call, for code that divides the remaining time among backends."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
-__all__ = ["Deadlines", "deadline", "within"]
+__all__ = ["Deadlines", "deadline", "remaining"]
 
-# The rest is for telling what did not answer, before the work is cut off.
+# The rest is for reporting which backend did not answer, before the call itself is cancelled.
 _SHARE = 0.9
 
 _END: ContextVar[float] = ContextVar("end", default=math.inf)
@@ -18,9 +18,9 @@ _END: ContextVar[float] = ContextVar("end", default=math.inf)
 
 @asynccontextmanager
 async def deadline(seconds: float) -> AsyncIterator[asyncio.Timeout]:
-    """Cut a block off after `seconds`, or at the deadline of a block around it, and let it know.
+    """Cancel a block after `seconds`, or earlier at the deadline of an enclosing block.
 
-    Gives what cuts it off.
+    Yields the timeout, with which the deadline can be moved.
 
     Raises:
         TimeoutError: the block did not end in time.
@@ -35,10 +35,10 @@ async def deadline(seconds: float) -> AsyncIterator[asyncio.Timeout]:
 
 
 class Deadlines:
-    """The deadlines of all work that one server does, which has to stop some day.
+    """The deadlines of all calls of one server, so that a server that stops can end them.
 
     Attributes:
-        over: whether they were ended; no work begins after that.
+        over: whether `end` was called; every later call ends at once.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Deadlines:
 
     @asynccontextmanager
     async def within(self, seconds: float) -> AsyncIterator[None]:
-        """Cut a block off as `deadline` does, or when all work ends.
+        """Cancel a block as `deadline` does, or when `end` is called.
 
         Raises:
             TimeoutError: the block did not end in time.
@@ -60,13 +60,13 @@ class Deadlines:
                 self._running.remove(timeout)
 
     def end(self) -> None:
-        """Cut all work off now, as if its deadline were over."""
+        """End all calls now, as if their deadline had passed."""
         self.over = True
         for timeout in self._running:
             if not timeout.expired():
                 timeout.reschedule(0)
 
 
-def within(seconds: float) -> float:
-    """Return `seconds`, or nine tenths of what the work that calls this has left, where that is less."""
+def remaining(seconds: float) -> float:
+    """Return `seconds`, or nine tenths of the time until the deadline of the current call if less."""
     return min(seconds, _SHARE * max(0.0, _END.get() - asyncio.get_running_loop().time()))

@@ -342,7 +342,7 @@ async def test_a_frozen_database_is_asked_five_times_and_again_after_a_while(
             for _ in range(5):
                 with pytest.raises(BackendUnavailable, match="its database does not answer"):
                     await ask()
-            with pytest.raises(BackendUnavailable, match="the last calls failed; tried again in"):
+            with pytest.raises(BackendUnavailable, match="recent calls failed; next attempt in"):
                 await ask()
         found = None
         for _ in range(600):

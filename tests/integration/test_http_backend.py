@@ -1,4 +1,4 @@
-"""Changes over HTTP that get no answer: made once, and said to be unknown."""
+"""HttpBackend: changes without a response are sent once, and their outcome is unknown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mcp_server.tools.backend import (
     HttpBackend,
     OutcomeUnknown,
     Probe,
-    SlowAnswer,
+    SlowResponse,
 )
 from tests.integration.servers import free_port
 
@@ -24,10 +24,10 @@ Answer = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class Service:
-    """Takes every request and answers as a test wants it.
+    """Answers every request as the test sets it.
 
     Attributes:
-        methods: of what it got.
+        methods: HTTP methods of the requests so far.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ async def service() -> AsyncIterator[Service]:
 
 @pytest.fixture
 async def backend(service: Service, request: pytest.FixtureRequest) -> AsyncIterator[HttpBackend]:
-    """The client, with as many seconds as a test gives it."""
+    """The client; its parameter is the timeout in seconds."""
     asked = HttpBackend("B", service.url, timeout_s=getattr(request, "param", 20))
     await asked.start()
     yield asked
@@ -90,17 +90,17 @@ async def backend(service: Service, request: pytest.FixtureRequest) -> AsyncIter
 @pytest.mark.parametrize(
     ("answer", "said", "backend"),
     [
-        (cut, "B broke off the connection", 20),
+        (cut, "B closed the connection", 20),
         (late, "B gave no answer within 4 s", 4),
         (gateway, "B gave no usable answer .*HTTP 504", 20),
         (endless, "B gave no usable answer .*more than 32 MiB", 20),
     ],
     indirect=["backend"],
 )
-async def test_a_change_without_an_answer_is_sent_once_and_unknown(
+async def test_a_change_without_a_response_is_sent_once_and_unknown(
     service: Service, backend: HttpBackend, method: str, answer: Answer, said: str
 ) -> None:
-    # Over a connection of the pool, where aiohttp would send a PUT again by itself.
+    # On a pooled connection aiohttp would resend a PUT by itself.
     await backend.get("/")
     service.answer = answer
 
@@ -111,7 +111,7 @@ async def test_a_change_without_an_answer_is_sent_once_and_unknown(
     assert service.methods == ["GET", method]
 
 
-async def test_a_change_that_was_not_sent_may_be_tried_again() -> None:
+async def test_a_change_that_was_not_sent_is_retryable() -> None:
     backend = HttpBackend("B", f"http://127.0.0.1:{free_port()}", timeout_s=20)
     await backend.start()
     try:
@@ -136,7 +136,7 @@ async def test_a_long_answer_is_read_whole(service: Service, backend: HttpBacken
     assert await backend.get("/") == (200, value)
 
 
-async def test_slow_requests_leave_room_to_see_that_the_backend_is_there(
+async def test_slow_requests_leave_a_connection_for_the_probe(
     service: Service, backend: HttpBackend
 ) -> None:
     async def slow(request: web.Request) -> web.Response:
@@ -150,5 +150,5 @@ async def test_slow_requests_leave_room_to_see_that_the_backend_is_there(
         *(backend.get("/slow", probe=probe) for _ in range(32)), return_exceptions=True
     )
 
-    assert [type(each) for each in told] == [SlowAnswer] * 32
+    assert [type(each) for each in told] == [SlowResponse] * 32
     assert await backend.get("/cheap") == (200, {})

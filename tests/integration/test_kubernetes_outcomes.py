@@ -79,19 +79,19 @@ def instead(status: int, text: str = "upstream trouble") -> Fate:
 @pytest.mark.parametrize(
     ("fate", "said"),
     [
-        (cut, "broke off the connection"),
+        (cut, "closed the connection"),
         (late, "gave no answer within 6 s"),
         (instead(500), "HTTP 500"),
         (instead(504), "HTTP 504"),
-        (instead(200, "<html>"), "it answered what its API does not give"),
-        (instead(200, '{"ok": true}'), "it answered what its API does not give"),
+        (instead(200, "<html>"), "its response does not conform to its API"),
+        (instead(200, '{"ok": true}'), "its response does not conform to its API"),
         (
             instead(200, '{"kind": "Status", "metadata": {}, "status": "Success"}'),
-            "it answered what its API does not give",
+            "its response does not conform to its API",
         ),
         (
             instead(200, '{"kind": "Deployment", "metadata": {}, "spec": 7}'),
-            "it answered what its API does not give",
+            "its response does not conform to its API",
         ),
     ],
     ids=["cut", "late", "500", "504", "no JSON", "other JSON", "other object", "odd object"],
@@ -201,7 +201,7 @@ async def test_an_object_of_another_shape_is_an_outage_that_names_the_cluster(
         (
             '{"kind": "APIGroupDiscoveryList", "items": [{"versions": 7}]}',
             BackendUnavailable,
-            "it answered what its API does not give",
+            "its response does not conform to its API",
         ),
     ],
 )
@@ -227,7 +227,7 @@ async def test_namespaces_of_another_shape_are_an_outage(balancer: Balancer, tex
     (template,) = (each for each in kubernetes.resources() if each.parameters)
     assert template.complete is not None
     context, cluster = ToolContext(user="alice", tenant="default"), {"cluster": "main"}
-    said = "it answered what its API does not give"
+    said = "its response does not conform to its API"
     await kubernetes.start()
     try:
         with pytest.raises(BackendUnavailable, match=said):
@@ -244,7 +244,7 @@ async def test_a_service_of_another_shape_is_an_outage(balancer: Balancer, text:
     kubernetes = Kubernetes(KubernetesSettings(clusters={"main": balancer.settings()}))
     await kubernetes.start()
     try:
-        with pytest.raises(BackendUnavailable, match="it answered what its API does not give"):
+        with pytest.raises(BackendUnavailable, match="its response does not conform to its API"):
             await kubernetes.service_health(
                 ToolContext(user="alice", tenant="default"),
                 cluster=None,
@@ -292,7 +292,7 @@ async def test_a_watch_that_says_odd_things_is_no_reason_to_doubt_a_restart(
         restarted = await call("restart_deployment", **_HERE, deployment="judged-far", wait_s=2)
 
     assert restarted.state == "progressing"
-    assert "what its API does not give" not in restarted.message
+    assert "does not conform to its API" not in restarted.message
 
 
 async def test_more_namespaces_than_a_document_holds_are_cut(balancer: Balancer) -> None:
@@ -389,7 +389,7 @@ async def test_a_balancer_that_fails_a_log_is_an_outage_of_the_cluster(
         target = await a_pod(call, web_cluster)
         balancer.fate = instead(503)
         await refused_often(5, BackendUnavailable, lambda: call("get_pod_logs", **target))
-        with pytest.raises(BackendUnavailable, match="the last calls failed"):
+        with pytest.raises(BackendUnavailable, match="recent calls failed"):
             await call("get_pods", **_HERE)
 
 

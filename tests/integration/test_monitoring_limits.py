@@ -313,7 +313,7 @@ async def test_a_prometheus_that_answers_nothing_is_asked_five_times(
             for error in unanswered:
                 assert isinstance(error, BackendUnavailable)
                 assert "no answer within" in str(error)
-            with pytest.raises(BackendUnavailable, match="the last calls failed"):
+            with pytest.raises(BackendUnavailable, match="recent calls failed"):
                 await query("up", instant=True)
 
 

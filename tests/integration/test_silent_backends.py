@@ -128,7 +128,7 @@ async def test_it_is_named_and_its_circuit_opens(deaf: LegacyClient, name: str) 
 
     for answer in first:
         assert f"{name} is not available: no " in _told(answer)
-    assert f"{name} is not available: the last calls failed" in sixth
+    assert f"{name} is not available: recent calls failed" in sixth
 
 
 async def test_a_dashboard_is_not_said_to_be_made_perhaps(

@@ -1,4 +1,4 @@
-"""The guard around a backend: deadline, retry, circuit breaker."""
+"""The guard of a backend: deadline, retry, concurrency limit, circuit breaker."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 
 from mcp_server.tools.backend import (
     OPEN_S,
-    AnswerTooLarge,
     BackendUnavailable,
     Guard,
     OutcomeUnknown,
-    parsed,
+    ResponseTooLarge,
+    parse_json,
 )
 from mcp_server.tools.catalog import ToolError
-from mcp_server.tools.deadline import deadline, within
+from mcp_server.tools.deadline import deadline, remaining
 from mcp_server.tools.gather import gather_or_cancel
 from tests.clocks import Clock
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Asked:
-    """Counts how often a backend was asked; raises what it is given, in turn, then answers."""
+    """A request that counts its attempts; raises the given errors in turn, then answers."""
 
     def __init__(self, *errors: BaseException) -> None:
         self.times = 0
@@ -51,18 +51,18 @@ async def open_circuit(guard: Guard) -> None:
             await guard.call(Asked(lost()), retry=False)
 
 
-async def test_a_read_is_tried_again_after_a_lost_connection_and_a_change_is_not() -> None:
+async def test_a_read_is_retried_after_a_lost_connection_and_a_change_is_not() -> None:
     guard = Guard("B", timeout_s=5)
     read, change = Asked(lost()), Asked(lost())
 
     assert await guard.call(read, retry=True) == "answer"
-    with pytest.raises(OutcomeUnknown, match="B broke off the connection; before you try again"):
+    with pytest.raises(OutcomeUnknown, match="B closed the connection; before you try again"):
         await guard.call(change, retry=False)
 
     assert (read.times, change.times) == (2, 1)
 
 
-async def test_a_slow_backend_meets_the_deadline() -> None:
+async def test_a_slow_backend_is_unavailable_at_the_deadline() -> None:
     async def slow() -> None:
         await asyncio.sleep(30)
 
@@ -80,21 +80,21 @@ async def test_a_slow_backend_meets_the_deadline() -> None:
         (aiohttp.ClientConnectorDNSError(Mock(), OSError()), "the name of its host is not known"),
         (aiohttp.ClientConnectorSSLError(Mock(), OSError()), "its certificate is not accepted"),
         (aiohttp.ClientConnectorCertificateError(Mock(), OSError()), "its certificate is not"),
-        (lost(), "it broke off the connection"),
-        (aiohttp.ClientPayloadError(), "it broke off the connection"),
+        (lost(), "it closed the connection"),
+        (aiohttp.ClientPayloadError(), "it closed the connection"),
         (aiohttp.ConnectionTimeoutError(), r"no connection within 2\.5 s"),
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_an_outage_is_told_in_words(error: Exception, said: str) -> None:
+async def test_an_outage_is_described_in_words(error: Exception, said: str) -> None:
     with pytest.raises(BackendUnavailable, match=f"^B is not available: {said}"):
         await Guard("B", timeout_s=5).call(Asked(error, error), retry=True)
 
 
-class TestTheWorkThatAsks:
-    """It has a deadline of its own, which ends before the backend's."""
+class TestDeadlineOfTheTool:
+    """The deadline of a tool call that ends before the deadline of the backend."""
 
-    async def test_it_hears_what_did_not_answer_before_it_is_cut_off(self) -> None:
+    async def test_the_tool_learns_which_backend_did_not_answer_before_its_deadline(self) -> None:
         guard = Guard("B", timeout_s=30)
         async with deadline(2):
             heard = await asyncio.gather(
@@ -104,10 +104,10 @@ class TestTheWorkThatAsks:
         for error in heard:
             assert isinstance(error, BackendUnavailable)
             assert re.fullmatch(r"B is not available: no answer within 1\.\d+ s", str(error))
-        with pytest.raises(BackendUnavailable, match="the last calls failed"):
+        with pytest.raises(BackendUnavailable, match="recent calls failed"):
             await guard.call(Asked(), retry=True)
 
-    async def test_a_backend_that_had_no_time_is_not_blamed(self) -> None:
+    async def test_a_backend_without_time_to_answer_counts_no_failure(self) -> None:
         guard = Guard("B", timeout_s=30)
         async with deadline(0.45):
             heard = await asyncio.gather(
@@ -121,7 +121,7 @@ class TestTheWorkThatAsks:
 
         assert await guard.call(Asked(), retry=True) == "answer"
 
-    async def test_a_change_is_not_begun_that_could_not_be_answered(self) -> None:
+    async def test_a_change_is_not_sent_without_time_for_its_response(self) -> None:
         change = Asked()
         with pytest.raises(ToolError, match="no time left") as late:
             async with deadline(0.3):
@@ -130,7 +130,7 @@ class TestTheWorkThatAsks:
         assert change.times == 0
         assert late.value.retryable
 
-    async def test_a_caller_that_went_away_tells_nothing_of_the_backend(self) -> None:
+    async def test_a_cancelled_call_counts_neither_as_success_nor_as_failure(self) -> None:
         guard = Guard("B", timeout_s=30)
         for _ in range(4):
             with pytest.raises(OutcomeUnknown):
@@ -142,29 +142,29 @@ class TestTheWorkThatAsks:
         with pytest.raises(OutcomeUnknown):
             await guard.call(Asked(lost()), retry=False)
 
-        with pytest.raises(BackendUnavailable, match="the last calls failed"):
+        with pytest.raises(BackendUnavailable, match="recent calls failed"):
             await guard.call(Asked(), retry=True)
 
     async def test_a_deadline_inside_another_ends_no_later(self) -> None:
-        assert within(7) == 7
+        assert remaining(7) == 7
         async with deadline(100):
             async with deadline(1000):
-                assert 50 < within(700) <= 90
+                assert 50 < remaining(700) <= 90
             async with deadline(1):
-                assert within(700) <= 0.9
-            assert 50 < within(700) <= 90
-        assert within(7) == 7
+                assert remaining(700) <= 0.9
+            assert 50 < remaining(700) <= 90
+        assert remaining(7) == 7
 
 
 async def forever() -> None:
     await asyncio.sleep(60)
 
 
-class TestPlaces:
-    """So many calls wait for a backend at once, and no more."""
+class TestConcurrencyLimit:
+    """The limit of concurrent calls."""
 
-    async def test_a_call_that_finds_none_is_refused_and_tells_nothing_of_the_backend(self) -> None:
-        guard, asked = Guard("B", timeout_s=30, at_once=2), Asked()
+    async def test_a_call_without_a_slot_is_refused_and_counts_no_failure(self) -> None:
+        guard, asked = Guard("B", timeout_s=30, max_concurrent=2), Asked()
         waiting = [asyncio.create_task(guard.call(forever, retry=True)) for _ in range(2)]
         await asyncio.sleep(0)
         refused = await asyncio.gather(
@@ -176,23 +176,23 @@ class TestPlaces:
 
         for error in refused:
             assert isinstance(error, ToolError)
-            assert str(error).startswith("2 calls of this server wait for B already; try again")
+            assert str(error).startswith("2 calls of this server are waiting for B; try again")
             assert error.retryable
         assert asked.times == 0
         assert await guard.call(asked, retry=False) == "answer"
 
-    async def test_a_call_waits_for_one_that_is_soon_free(self) -> None:
-        guard = Guard("B", timeout_s=30, at_once=1)
+    async def test_a_call_waits_for_a_slot(self) -> None:
+        guard = Guard("B", timeout_s=30, max_concurrent=1)
         first = asyncio.create_task(guard.call(lambda: asyncio.sleep(0.1), retry=True))
         await asyncio.sleep(0)
 
         assert await guard.call(Asked(), retry=False) == "answer"
         await first
 
-    async def test_what_lasts_takes_none(self) -> None:
-        guard = Guard("B", timeout_s=30, at_once=1)
+    async def test_a_stream_takes_no_slot(self) -> None:
+        guard = Guard("B", timeout_s=30, max_concurrent=1)
         lasting = [
-            asyncio.create_task(guard.call(forever, retry=True, lasting=True)) for _ in range(3)
+            asyncio.create_task(guard.call(forever, retry=True, streaming=True)) for _ in range(3)
         ]
         await asyncio.sleep(0)
 
@@ -205,15 +205,15 @@ class TestPlaces:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (lost(), "broke off the connection"),
-        (aiohttp.ClientPayloadError(), "broke off the connection"),
+        (lost(), "closed the connection"),
+        (aiohttp.ClientPayloadError(), "closed the connection"),
         (TimeoutError(), "gave no answer within 5 s"),
         (BackendUnavailable("B", "it answered HTTP 504"), "HTTP 504"),
-        (AnswerTooLarge("B", 2**20), "more than 1 MiB"),
+        (ResponseTooLarge("B", 2**20), "more than 1 MiB"),
     ],
     ids=["lost", "cut", "late", "error", "too large"],
 )
-async def test_a_change_that_was_sent_and_got_no_answer_is_unknown(
+async def test_the_outcome_of_a_change_without_a_response_is_unknown(
     error: Exception, said: str
 ) -> None:
     with pytest.raises(OutcomeUnknown, match=said) as unknown:
@@ -232,31 +232,31 @@ async def test_a_change_that_was_sent_and_got_no_answer_is_unknown(
     ],
     ids=["refused", "no connection in time", "a proxy"],
 )
-async def test_a_change_that_was_not_sent_may_be_tried_again(error: Exception) -> None:
+async def test_a_change_that_was_not_sent_is_retryable(error: Exception) -> None:
     with pytest.raises(BackendUnavailable) as unavailable:
         await Guard("B", timeout_s=5).call(Asked(error), retry=False)
 
     assert unavailable.value.retryable
 
 
-async def test_an_open_circuit_makes_no_change() -> None:
+async def test_an_open_circuit_refuses_a_change() -> None:
     guard = Guard("B", timeout_s=5)
     await open_circuit(guard)
 
-    with pytest.raises(BackendUnavailable, match="the last calls failed"):
+    with pytest.raises(BackendUnavailable, match="recent calls failed"):
         await guard.call(Asked(), retry=False)
 
 
-async def test_a_long_text_is_parsed_as_a_short_one() -> None:
+async def test_long_and_short_texts_are_parsed_alike() -> None:
     value = {"items": [{"n": n, "text": "x" * 100, "of": {"a": [1.5, None]}} for n in range(5000)]}
 
-    assert await parsed(json.dumps(value).encode()) == value
+    assert await parse_json(json.dumps(value).encode()) == value
     for faulty in (b"", b"{" * 10, b"x" * 2**20, b"[" * 2**20):
         with pytest.raises((ValueError, RecursionError)):
-            await parsed(faulty)
+            await parse_json(faulty)
 
 
-async def test_parsing_a_long_text_leaves_others_their_turn() -> None:
+async def test_parsing_a_long_text_does_not_block_the_event_loop() -> None:
     document = [{"values": [[1700000000.5 + n, "1.5"] for n in range(50)]} for _ in range(8000)]
     text = json.dumps(document).encode()
     turns = 0
@@ -268,19 +268,19 @@ async def test_parsing_a_long_text_leaves_others_their_turn() -> None:
             turns += 1
 
     running = asyncio.create_task(others())
-    await parsed(text)
+    await parse_json(text)
     running.cancel()
 
     # The parser alone would keep the interpreter for all of this text's 12 MB.
     assert turns >= 5
 
 
-async def test_after_five_failures_calls_are_refused_without_asking() -> None:
+async def test_five_failures_in_a_row_open_the_circuit() -> None:
     guard = Guard("B", timeout_s=5)
     await open_circuit(guard)
     asked = Asked()
 
-    with pytest.raises(BackendUnavailable, match=r"the last calls failed; tried again in \d+ s"):
+    with pytest.raises(BackendUnavailable, match=r"recent calls failed; next attempt in \d+ s"):
         await guard.call(asked, retry=True)
 
     assert asked.times == 0
@@ -291,7 +291,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-async def test_an_open_circuit_lets_a_call_through_after_its_time_and_closes(clock: Clock) -> None:
+async def test_a_successful_trial_closes_the_circuit(clock: Clock) -> None:
     guard = Guard("B", timeout_s=5)
     await open_circuit(guard)
     clock.forward(OPEN_S + 1)
@@ -303,7 +303,7 @@ async def test_an_open_circuit_lets_a_call_through_after_its_time_and_closes(clo
 @pytest.mark.parametrize(
     "error", [ToolError("bad query"), asyncio.CancelledError()], ids=["refusal", "cancelled"]
 )
-async def test_what_is_not_the_backends_fault_does_not_open_the_circuit(
+async def test_errors_of_the_request_do_not_open_the_circuit(
     error: BaseException,
 ) -> None:
     guard = Guard("B", timeout_s=5)
@@ -315,8 +315,8 @@ async def test_what_is_not_the_backends_fault_does_not_open_the_circuit(
     assert await guard.call(raising, retry=False) == "answer"
 
 
-class TestTheTrial:
-    """The one call that finds out whether the backend is back, once the circuit was open long enough."""
+class TestHalfOpen:
+    """The call that is let through in the half open state."""
 
     @pytest.fixture
     async def guard(self, clock: Clock) -> Guard:
@@ -325,7 +325,7 @@ class TestTheTrial:
         clock.forward(OPEN_S + 1)
         return guard
 
-    async def test_it_alone_asks_and_the_others_wait_for_what_it_finds(self, guard: Guard) -> None:
+    async def test_the_other_calls_wait_for_the_result_of_the_trial(self, guard: Guard) -> None:
         trial, asked = Trial(), Asked()
         begun = asyncio.create_task(guard.call(trial, retry=True))
         await trial.begun.wait()
@@ -339,7 +339,7 @@ class TestTheTrial:
         assert await asyncio.gather(*others) == ["answer"] * 29
         assert (meanwhile, asked.times) == (0, 29)
 
-    async def test_where_it_fails_the_others_are_refused_unasked(self, guard: Guard) -> None:
+    async def test_a_failed_trial_refuses_the_waiting_calls(self, guard: Guard) -> None:
         trial, asked = Trial(), Asked()
         begun = asyncio.create_task(guard.call(trial, retry=False))
         await trial.begun.wait()
@@ -352,25 +352,23 @@ class TestTheTrial:
             await begun
         for error in await asyncio.gather(*others, return_exceptions=True):
             assert isinstance(error, BackendUnavailable)
-            assert "tried again in" in str(error)
+            assert "next attempt in" in str(error)
         assert asked.times == 0
 
-    async def test_one_that_does_not_end_in_time_is_not_waited_for_longer(
-        self, guard: Guard
-    ) -> None:
+    async def test_a_waiting_call_is_refused_at_its_deadline(self, guard: Guard) -> None:
         trial = Trial()
         begun = asyncio.create_task(guard.call(trial, retry=True))
         await trial.begun.wait()
 
-        with pytest.raises(BackendUnavailable, match="one is trying whether it is back"):
-            async with deadline(0.3):
+        with pytest.raises(BackendUnavailable, match="a trial call is in progress"):
+            async with deadline(0.5):
                 await guard.call(Asked(), retry=True)
 
         trial.answers.set_result("answer")
         assert await begun == "answer"
 
-    async def test_questions_of_one_call_find_out_together(self, guard: Guard) -> None:
-        """The first tries; were the second refused, the first would be given up, and so for ever."""
+    async def test_two_concurrent_calls_of_one_tool_both_succeed(self, guard: Guard) -> None:
+        """Were the second refused, gather_or_cancel would cancel the trial, again and again."""
 
         async def slowly() -> str:
             await asyncio.sleep(0.05)
@@ -382,27 +380,25 @@ class TestTheTrial:
 
         assert heard == ("answer", "answer")
 
-    async def test_what_lasts_on_purpose_keeps_nobody_waiting(self, guard: Guard) -> None:
+    async def test_a_stream_is_no_trial(self, guard: Guard) -> None:
         trial = Trial()
-        begun = asyncio.create_task(guard.call(trial, retry=True, lasting=True))
+        begun = asyncio.create_task(guard.call(trial, retry=True, streaming=True))
         await trial.begun.wait()
 
         assert await guard.call(Asked(), retry=True) == "answer"
         trial.answers.set_result("answer")
         assert await begun == "answer"
 
-    async def test_where_it_fails_the_circuit_opens_again_and_another_follows(
-        self, guard: Guard, clock: Clock
-    ) -> None:
+    async def test_a_failed_trial_opens_the_circuit_again(self, guard: Guard, clock: Clock) -> None:
         with pytest.raises(OutcomeUnknown):
             await guard.call(Asked(lost()), retry=False)
-        with pytest.raises(BackendUnavailable, match="tried again in"):
+        with pytest.raises(BackendUnavailable, match="next attempt in"):
             await guard.call(Asked(), retry=True)
         clock.forward(OPEN_S + 1)
 
         assert await guard.call(Asked(), retry=True) == "answer"
 
-    async def test_where_it_is_cancelled_the_next_call_is_one(self, guard: Guard) -> None:
+    async def test_after_a_cancelled_trial_the_next_call_is_the_trial(self, guard: Guard) -> None:
         trial, next_one = Trial(), Trial()
         gone = asyncio.create_task(guard.call(trial, retry=True))
         await trial.begun.wait()
@@ -419,7 +415,9 @@ class TestTheTrial:
 
         assert (await begun, await other, meanwhile) == ("answer", "answer", 0)
 
-    async def test_where_it_had_no_time_the_next_call_is_one(self, guard: Guard) -> None:
+    async def test_after_a_trial_without_time_the_next_call_is_the_trial(
+        self, guard: Guard
+    ) -> None:
         with pytest.raises(ToolError, match="no time left"):
             async with deadline(0.3):
                 await guard.call(forever, retry=True)
@@ -428,7 +426,7 @@ class TestTheTrial:
 
 
 class Trial:
-    """A call that lasts until it is told the answer."""
+    """A request that lasts until the test sets its answer."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mcp_server.tools.deadline import Deadlines, within
+from mcp_server.tools.deadline import Deadlines, remaining
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +44,7 @@ async def test_what_its_own_deadline_cuts_off_just_then_is_cut_off_once() -> Non
 async def test_what_ended_before_is_left_alone() -> None:
     deadlines = Deadlines()
     async with deadlines.within(30):
-        assert 29 > within(60) > 26  # nine tenths
+        assert 29 > remaining(60) > 26  # nine tenths
     deadlines.end()
     await asyncio.sleep(0.01)
 

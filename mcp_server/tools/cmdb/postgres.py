@@ -244,10 +244,12 @@ class PostgresCmdb:
     @asynccontextmanager
     async def _reading(self, tenant: str) -> AsyncIterator[asyncpg.Connection]:
         """Lend a connection that sees one state of the tenant's data."""
-        async with self._guard.passing():
+        async with self._guard.protect():
             try:
                 async with self._database.transaction(
-                    readonly=True, isolation="repeatable_read", within_s=self._guard.fair_s()
+                    readonly=True,
+                    isolation="repeatable_read",
+                    within_s=self._guard.require_remaining_s(),
                 ) as connection:
                     await _enter(connection, tenant)
                     yield connection
@@ -257,9 +259,10 @@ class PostgresCmdb:
     @asynccontextmanager
     async def _writing(self, tenant: str) -> AsyncIterator[asyncpg.Connection]:
         """Lend a connection whose statements all happen, or none."""
-        async with self._guard.passing():
+        async with self._guard.protect():
             try:
-                async with self._database.transaction(within_s=self._guard.fair_s()) as connection:
+                within_s = self._guard.require_remaining_s()
+                async with self._database.transaction(within_s=within_s) as connection:
                     await _enter(connection, tenant)
                     yield connection
             except CommitUnknown as error:

@@ -13,13 +13,13 @@ from multidict import CIMultiDict
 from mcp_server.redaction import redact_text
 from mcp_server.settings import ClusterSettings
 from mcp_server.tools.backend import (
-    AnswerTooLarge,
     BackendUnavailable,
     Guard,
     OutcomeUnknown,
-    parsed,
-    read_answer,
-    reading,
+    ResponseTooLarge,
+    parse_json,
+    parsing,
+    read_body,
 )
 from mcp_server.tools.catalog import ToolContext, ToolError
 from mcp_server.tools.text import truncate_middle
@@ -165,23 +165,23 @@ class Cluster:
             verify_hint=VERIFY_HINT,
         )
 
-    def reading(self) -> AbstractContextManager[None]:
+    def parsing(self) -> AbstractContextManager[None]:
         """Take what is not of the API for an outage: for a block that reads an answer.
 
         Raises:
             BackendUnavailable: the block could make nothing of it.
         """
-        return reading(self.title)
+        return parsing(self.title)
 
     @contextmanager
-    def reading_change(self) -> Iterator[None]:
-        """As `reading`, of the answer to a change that was sent.
+    def parsing_change(self) -> Iterator[None]:
+        """As `parsing`, of the answer to a change that was sent.
 
         Raises:
             OutcomeUnknown: the block could make nothing of it.
         """
         try:
-            with reading(self.title):
+            with parsing(self.title):
                 yield
         except BackendUnavailable as error:
             raise OutcomeUnknown(
@@ -213,7 +213,7 @@ class Cluster:
         async def opened() -> aiohttp.ClientResponse:
             try:
                 async with asyncio.timeout(
-                    self._guard.given_s * _SHARE_OF_A_NODE if of_node else None
+                    self._guard.remaining_s * _SHARE_OF_A_NODE if of_node else None
                 ):
                     return await self._open(
                         "GET",
@@ -228,7 +228,7 @@ class Cluster:
                     raise
                 raise self._no_answer_of_node(what) from None
 
-        response = await self._guard.call(opened, retry=True, lasting=True)
+        response = await self._guard.call(opened, retry=True, streaming=True)
         try:
             if response.status != 200:
                 await self._refuse(response, what)
@@ -252,14 +252,14 @@ class Cluster:
         async with response:
             if response.status not in (200, 201):
                 await self._refuse(response, what)
-            body = await read_answer(response, self.title, most_bytes=_MAX_ANSWER_BYTES)
+            body = await read_body(response, self.title, max_bytes=_MAX_ANSWER_BYTES)
         try:
-            document = await parsed(body)
+            document = await parse_json(body)
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict) or "kind" not in document:
             # Something before the API server answered: each of its own objects tells its kind.
-            raise BackendUnavailable(self.title, "it answered what its API does not give")
+            raise BackendUnavailable(self.title, "its response does not conform to its API")
         return document
 
     async def _open(
@@ -332,9 +332,9 @@ class Cluster:
     async def _status(self, response: aiohttp.ClientResponse) -> dict[str, Any] | None:
         """Return the Status that the API server explains a refusal with, or None."""
         try:
-            body = await read_answer(response, self.title, most_bytes=_MAX_REFUSAL_BYTES)
-            document = await parsed(body)
-        except (ValueError, RecursionError, AnswerTooLarge):
+            body = await read_body(response, self.title, max_bytes=_MAX_REFUSAL_BYTES)
+            document = await parse_json(body)
+        except (ValueError, RecursionError, ResponseTooLarge):
             return None
         return document if isinstance(document, dict) and document.get("kind") == "Status" else None
 

@@ -24,7 +24,7 @@ from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger
 from mcp_server import telemetry
 from mcp_server.settings import ClusterSettings, Secret, SettingsError
 from mcp_server.tls import RenewedContext, renewed_client_context
-from mcp_server.tools.backend import one_request
+from mcp_server.tools.backend import no_resend
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.kubernetes.plugin import Credential, PluginFailed, ask_plugin
 
@@ -69,7 +69,7 @@ class Connection:
             "cookie_jar": aiohttp.DummyCookieJar(),
             # A proxy is named in the kubeconfig; those of the environment are for something else.
             "trust_env": False,
-            "middlewares": (_straight(name), one_request),
+            "middlewares": (_straight(name), no_resend),
         }
         kubeconfig = None
         try:

@@ -89,7 +89,7 @@ class EventReader:
         after = None if arguments.cursor is None else _After.decode(arguments.cursor, listed)
         # The API server lists by name alone: what is newest is known only of all.
         items, all_read = await self._read(arguments, context)
-        with self._clusters.find(arguments.cluster, context).reading():
+        with self._clusters.find(arguments.cluster, context).parsing():
             found = await offload(len(items), _newest_first, items)
             rest = [
                 event for event in found if after is None or event[:2] < (after.time, after.uid)
@@ -134,7 +134,7 @@ class EventReader:
                 what=f"events of {place}",
                 query=query,
             )
-            with cluster.reading():
+            with cluster.parsing():
                 items += document["items"]
                 token = document["metadata"].get("continue")
             if not token or len(items) >= self._most_read:

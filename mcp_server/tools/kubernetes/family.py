@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
 from mcp_server.tools.cursor import fingerprint
-from mcp_server.tools.deadline import within
+from mcp_server.tools.deadline import remaining
 from mcp_server.tools.kubernetes.cluster import TABLE, VERIFY_HINT, Cluster, Conflict, NotFound
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.events import EventReader
@@ -248,7 +248,7 @@ class Kubernetes:
             query={**position.parameters(), **query},
             accept=TABLE,
         )
-        with cluster.reading():
+        with cluster.parsing():
             found = rows_of(document, arguments.place)
             page = Page(position, document["metadata"], len(found), most=most)
         return found[page.shown], page
@@ -258,7 +258,7 @@ class Kubernetes:
     ) -> Rollout:
         cluster = self._clusters.find(arguments.cluster, context)
         document = await self._deployment(cluster, arguments, context)
-        with cluster.reading():
+        with cluster.parsing():
             rollout = rollout_of(document)
             selector = selector_text(document["spec"]["selector"])
         if rollout.state == "complete" or not selector:
@@ -274,7 +274,7 @@ class Kubernetes:
                 query=query,
                 accept=TABLE,
             )
-            with cluster.reading():
+            with cluster.parsing():
                 states.update(
                     context.masked_value(pod.status, "status")
                     for pod in pods_of_table(table, arguments.namespace)
@@ -298,7 +298,7 @@ class Kubernetes:
         expected = arguments.expected_current_replicas
         for attempt in range(1, _SCALE_ATTEMPTS + 1):
             scale = await cluster.get(path, names, context, what=what)
-            with cluster.reading():
+            with cluster.parsing():
                 before = scale["spec"].get("replicas", 0)
             if expected is not None and before != expected:
                 now = context.masked_value(f"{before} replicas, not {expected}", "before")
@@ -321,7 +321,7 @@ class Kubernetes:
                     raise
                 continue
             break
-        with cluster.reading() if arguments.dry_run else cluster.reading_change():
+        with cluster.parsing() if arguments.dry_run else cluster.parsing_change():
             return Scale(
                 before=before,
                 after=after["spec"].get("replicas", 0),
@@ -341,7 +341,7 @@ class Kubernetes:
                 what="autoscalers",
                 query={"limit": str(_MOST_AUTOSCALERS)},
             )
-            with cluster.reading():
+            with cluster.parsing():
                 more = bool(document["metadata"].get("continue"))
                 names = [
                     autoscaler["metadata"]["name"]
@@ -365,7 +365,7 @@ class Kubernetes:
     ) -> Restart:
         cluster = self._clusters.find(arguments.cluster, context)
         document = await self._deployment(cluster, arguments, context)
-        with cluster.reading():
+        with cluster.parsing():
             if document["spec"].get("paused"):
                 raise ToolError(
                     f"{_what(arguments)} is paused: a restart would replace no pod until it is "
@@ -383,7 +383,7 @@ class Kubernetes:
             what=_what(arguments),
             body={"spec": {"template": {"metadata": {"annotations": annotations}}}},
         )
-        with cluster.reading_change():
+        with cluster.parsing_change():
             state = _state_of(document)
             paused = bool(document["spec"].get("paused"))
         rollout = None
@@ -412,7 +412,7 @@ class Kubernetes:
         Raises:
             NotFound: the deployment was deleted meanwhile.
         """
-        wait_s = within(arguments.wait_s)
+        wait_s = remaining(arguments.wait_s)
         deadline = time.monotonic() + wait_s
         trouble: ToolError | None = None
         pause_s = _REOPEN_S
@@ -434,7 +434,7 @@ class Kubernetes:
                     await asyncio.sleep(pause_s)
                     try:
                         document = await self._deployment(cluster, arguments, context)
-                        with cluster.reading():
+                        with cluster.parsing():
                             state = _state_of(document)
                     except NotFound:
                         raise
@@ -503,7 +503,7 @@ async def _watched(
         },
     ) as stream:
         async for line in stream:
-            with cluster.reading():
+            with cluster.parsing():
                 event = json.loads(line)
                 if event["type"] not in ("ADDED", "MODIFIED"):
                     return

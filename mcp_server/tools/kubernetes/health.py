@@ -85,7 +85,7 @@ class _Question:
             self.unseen.append(f"the Service: {refusal}")
             self.endpoints_seen = False
             return None, None
-        with self.cluster.reading():
+        with self.cluster.parsing():
             selector = document["spec"].get("selector")
         try:
             return selector, await self._endpoints()
@@ -153,7 +153,7 @@ class _Question:
                 what=f"{what} of namespace {self.namespace}",
                 query=query,
             )
-            with self.cluster.reading():
+            with self.cluster.parsing():
                 for item in document["items"]:
                     take(item)
                 query["continue"] = document["metadata"].get("continue") or ""

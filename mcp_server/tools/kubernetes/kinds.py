@@ -79,7 +79,7 @@ async def kind_of(asked: str, cluster: Cluster, context: ToolContext) -> str:
             f"{asked} is no built-in kind, and {cluster.title} does not list others at once "
             "(Kubernetes 1.26 and newer do); leave kind out and give the name of the object"
         )
-    with cluster.reading():
+    with cluster.parsing():
         # Where two kinds share a name, the first is meant, as by kubectl.
         known = dict(reversed(list(named(document)))) | BUILT_IN
     if name in known:

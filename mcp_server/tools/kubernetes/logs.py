@@ -12,7 +12,7 @@ from typing import Any
 
 from mcp_server.redaction import LineRedactor
 from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
-from mcp_server.tools.deadline import within
+from mcp_server.tools.deadline import remaining
 from mcp_server.tools.kubernetes.cluster import Cluster
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.model import LogArguments, Logs
@@ -69,7 +69,7 @@ class LogReader:
         searched = arguments.grep is not None
         asked = _MAX_SEARCHED_LINES if searched else arguments.tail_lines
         shortened = False
-        given_s = within(_DEADLINE_S)
+        given_s = remaining(_DEADLINE_S)
         try:
             async with asyncio.timeout(given_s):
                 while True:

@@ -48,7 +48,7 @@ class NamespaceReader:
     async def _read(self, context: ToolContext, parameters: Mapping[str, str]) -> str:
         cluster = self._clusters.find(parameters["cluster"], context)
         document = await self._list(cluster, context, context.at_most(_MAX_NAMESPACES))
-        with cluster.reading():
+        with cluster.parsing():
             more = bool(document["metadata"].get("continue"))
             found = [
                 {"name": item["metadata"]["name"], "phase": item.get("status", {}).get("phase")}
@@ -79,6 +79,6 @@ class NamespaceReader:
             return [cluster for cluster in self._clusters.names if cluster.startswith(text)]
         cluster = self._clusters.find(given["cluster"], context)
         document = await self._list(cluster, context, _MAX_NAMESPACES)
-        with cluster.reading():
+        with cluster.parsing():
             names = [item["metadata"]["name"] for item in document["items"]]
             return [each for each in names if each.startswith(text)]

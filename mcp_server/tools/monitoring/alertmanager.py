@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from mcp_server.settings import MonitoringSettings
-from mcp_server.tools.backend import BackendUnavailable, reading
+from mcp_server.tools.backend import BackendUnavailable, parsing
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.monitoring.access import backend_of
 from mcp_server.tools.offload import offload
@@ -68,7 +68,7 @@ class Alertmanager:
             raise MatchersRefused(body)
         if status != 200 or not isinstance(body, list):
             raise BackendUnavailable("Alertmanager", f"it answered HTTP {status}")
-        with reading("Alertmanager"):
+        with parsing("Alertmanager"):
             return await offload(len(body), _alerts, body)
 
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from mcp_server.settings import GrafanaSettings
-from mcp_server.tools.backend import reading
+from mcp_server.tools.backend import parsing
 from mcp_server.tools.catalog import Arguments, Result, Tool, ToolContext, ToolError
-from mcp_server.tools.deadline import within
+from mcp_server.tools.deadline import remaining
 from mcp_server.tools.gather import gather_or_cancel
 from mcp_server.tools.monitoring.grafana import (
     VERIFY_HINT,
@@ -148,7 +148,7 @@ class Dashboards:
         self, arguments: CreateDashboardArguments, context: ToolContext
     ) -> CreateDashboardResult:
         title = arguments.title.strip()
-        given_s = within(_CHECKED_WITHIN_S)
+        given_s = remaining(_CHECKED_WITHIN_S)
         try:
             async with asyncio.timeout(given_s):
                 warnings = await self._check(arguments.panels)
@@ -255,7 +255,7 @@ class Dashboards:
         stored = await self._grafana.dashboard(parameters["uid"])
         if stored is None:
             raise ToolError("Grafana has no such dashboard")
-        with reading("Grafana"):
+        with parsing("Grafana"):
             panels = list(_panels(stored.model))
         shown = rows_that_fit(panels[: context.at_most(len(panels))])
         return json.dumps(

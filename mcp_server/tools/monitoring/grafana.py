@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urljoin
 
 from mcp_server.settings import GrafanaSettings
-from mcp_server.tools.backend import BackendUnavailable, HttpBackend, OutcomeUnknown, reading
+from mcp_server.tools.backend import BackendUnavailable, HttpBackend, OutcomeUnknown, parsing
 from mcp_server.tools.catalog import ToolContext, ToolError
 
 __all__ = [
@@ -113,7 +113,7 @@ class Grafana:
             BackendUnavailable: it does not answer.
         """
         hits = await self._search("dash-folder")
-        with reading("Grafana"):
+        with parsing("Grafana"):
             folders = [Folder(hit["uid"], hit["title"]) for hit in hits]
         found = [each for each in folders if each.uid == name] or [
             each for each in folders if each.title == name
@@ -137,7 +137,7 @@ class Grafana:
         """
         wanted = None if folder is None else folder.uid
         hits = await self._search("dash-db", query=title)
-        with reading("Grafana"):
+        with parsing("Grafana"):
             return [
                 found
                 for found in map(self._found, hits)
@@ -152,7 +152,7 @@ class Grafana:
             ToolError: Grafana refused; BackendUnavailable: it does not answer.
         """
         hits = await self._search("dash-db", most=most)
-        with reading("Grafana"):
+        with parsing("Grafana"):
             return [self._found(hit) for hit in hits]
 
     async def dashboard(self, uid: str) -> StoredDashboard | None:
@@ -167,7 +167,7 @@ class Grafana:
         if status == 404:
             return None
         document = _answered(status, body, dict, "read the dashboard")
-        with reading("Grafana"):
+        with parsing("Grafana"):
             model, meta = document["dashboard"], document["meta"]
             return StoredDashboard(
                 uid=uid,

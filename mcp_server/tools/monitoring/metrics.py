@@ -25,11 +25,11 @@ from mcp_server.tools.gather import gather_or_cancel
 from mcp_server.tools.monitoring.names import NearNames, names_in
 from mcp_server.tools.monitoring.prometheus import (
     Answer,
-    AnswerTooLong,
     Metadata,
     Prometheus,
     QueryRefused,
     QueryTooExpensive,
+    ResultTooLarge,
     TimeSeries,
 )
 from mcp_server.tools.monitoring.timerange import (
@@ -250,7 +250,7 @@ class Metrics:
         when = evaluation(asked, max_points=points)
         try:
             return when.step_s, await self._prometheus.query_range(query, when)
-        except AnswerTooLong:
+        except ResultTooLarge:
             fewer = evaluation(asked, max_points=max(2, points // 4))
             if fewer == when:
                 raise

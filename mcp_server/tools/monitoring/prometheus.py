@@ -12,11 +12,11 @@ from typing import Any, Generic, TypeVar
 
 from mcp_server.settings import MonitoringSettings
 from mcp_server.tools.backend import (
-    AnswerTooLarge,
     BackendUnavailable,
     Probe,
-    SlowAnswer,
-    reading,
+    ResponseTooLarge,
+    SlowResponse,
+    parsing,
 )
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.cursor import bounded
@@ -26,12 +26,12 @@ from mcp_server.tools.offload import offload
 
 __all__ = [
     "Answer",
-    "AnswerTooLong",
     "Metadata",
     "Prometheus",
     "PrometheusAlert",
     "QueryRefused",
     "QueryTooExpensive",
+    "ResultTooLarge",
     "TimeSeries",
 ]
 
@@ -71,7 +71,7 @@ class QueryTooExpensive(QueryRefused):
         super().__init__(f"{why}. {_NARROW}")
 
 
-class AnswerTooLong(QueryTooExpensive):
+class ResultTooLarge(QueryTooExpensive):
     """Prometheus began to answer with more than is read of an answer."""
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ class Prometheus:
 
         Raises:
             QueryRefused: it is not valid, or cannot be evaluated.
-            AnswerTooLong: there are too many series.
+            ResultTooLarge: there are too many series.
         """
         params = {"query": query} | ({} if at is None else {"time": f"{at:.3f}"})
         return await self._evaluate("/api/v1/query", params)
@@ -168,7 +168,7 @@ class Prometheus:
 
         Raises:
             QueryRefused: it is not valid, or cannot be evaluated.
-            AnswerTooLong: there are too many series, or too many points.
+            ResultTooLarge: there are too many series, or too many points.
         """
         params = {
             "query": query,
@@ -181,7 +181,7 @@ class Prometheus:
     async def alerts(self) -> list[PrometheusAlert]:
         """Return the alerts that are pending or firing."""
         body = await self._ask("/api/v1/alerts", {})
-        with reading("Prometheus"):
+        with parsing("Prometheus"):
             alerts = body["data"]["alerts"]
             return await offload(len(alerts), _alerts, alerts)
 
@@ -195,7 +195,7 @@ class Prometheus:
 
     async def _in_time(self, kept: _Kept[_T]) -> _T:
         # The read may have been begun for somebody who has more time.
-        given_s = self._http.given_s
+        given_s = self._http.remaining_s
         try:
             async with asyncio.timeout(given_s):
                 return await kept.get()
@@ -206,13 +206,13 @@ class Prometheus:
 
     async def _read_names(self) -> Sequence[str]:
         body = await self._ask("/api/v1/label/__name__/values", {})
-        with reading("Prometheus"):
+        with parsing("Prometheus"):
             return tuple(sorted(body["data"], key=bounded))
 
     async def _read_metadata(self) -> Mapping[str, Metadata]:
         # Exporters may disagree about one name; the first is shown, as in Prometheus' own pages.
         body = await self._ask("/api/v1/metadata", {"limit_per_metric": "1"})
-        with reading("Prometheus"):
+        with parsing("Prometheus"):
             return {
                 name: Metadata(type=said[0]["type"], unit=said[0]["unit"], help=said[0]["help"])
                 for name, said in body["data"].items()
@@ -221,19 +221,19 @@ class Prometheus:
 
     async def _evaluate(self, path: str, params: Mapping[str, str]) -> Answer:
         # Prometheus works on until its own timeout, also where nobody waits any more.
-        given_s = self._http.given_s
+        given_s = self._http.remaining_s
         asked = {**params, "timeout": f"{_EVALUATION * given_s:.3f}"}
         probe = Probe(_CHEAP, after_s=_PROBE * given_s, deadline_s=_GIVEN_UP * given_s)
         try:
             status, body = await self._http.get(
-                path, asked, most_bytes=_MAX_QUERY_BYTES, probe=probe
+                path, asked, max_bytes=_MAX_QUERY_BYTES, probe=probe
             )
-        except SlowAnswer as error:
+        except SlowResponse as error:
             raise QueryTooExpensive(str(error)) from error
-        except AnswerTooLarge as error:
-            raise AnswerTooLong from error
+        except ResponseTooLarge as error:
+            raise ResultTooLarge from error
         document = _successful(status, body)
-        with reading("Prometheus"):
+        with parsing("Prometheus"):
             return await offload(_points(document["data"]), _answer, document)
 
     async def _ask(self, path: str, params: Mapping[str, str]) -> dict[str, Any]:
