@@ -1,4 +1,4 @@
-"""The decision: what OPA is asked, what it may answer, and the counters it compares with."""
+"""The decision: the protocol with OPA, its client, and the counters in Redis."""
 
 from mcp_server.policy.counters import Counters, CountersUnavailable
 from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable, PolicyUndecided
@@ -15,6 +15,7 @@ from mcp_server.policy.protocol import (
     Quota,
     Reason,
     Resource,
+    SubjectInput,
     Visible,
 )
 
@@ -36,5 +37,6 @@ __all__ = [
     "Quota",
     "Reason",
     "Resource",
+    "SubjectInput",
     "Visible",
 ]

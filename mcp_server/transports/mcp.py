@@ -27,6 +27,7 @@ from mcp_server.gate import (
     OutcomeNotRecorded,
     Progress,
     Refused,
+    call_tool,
 )
 from mcp_server.policy import Obligations, Visible
 from mcp_server.policy import Resource as PolicyResource
@@ -123,7 +124,9 @@ class McpTransport:
             raise self._documented(ctx, types.INVALID_PARAMS, text) from error
         except Exception as error:
             if not isinstance(error, InternalError):
-                error = self._gate.failed(self._caller_of(ctx), ctx.method[:_MAX_METHOD], error)
+                error = self._gate.internal_error(
+                    self._caller_of(ctx), ctx.method[:_MAX_METHOD], error
+                )
             raise self._documented(ctx, types.INTERNAL_ERROR, str(error)) from error
 
     def _documented(self, ctx: _Context, number: int, message: str, data: Any = None) -> MCPError:
@@ -324,7 +327,8 @@ class McpTransport:
     ) -> types.CallToolResult:
         caller = self._caller_of(ctx)
         try:
-            answer = await self._gate.call_tool(
+            answer = await call_tool(
+                self._gate,
                 caller,
                 params.name,
                 params.arguments or {},

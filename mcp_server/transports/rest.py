@@ -24,6 +24,7 @@ from mcp_server.gate import (
     OutcomeNotRecorded,
     Refused,
     ToolAnswer,
+    call_tool,
 )
 from mcp_server.policy import Obligations, Quota, Resource, Visible
 from mcp_server.resources import Resources
@@ -95,7 +96,9 @@ class RestApi:
         except Exception as error:  # noqa: BLE001 - nobody is behind this one but the client
             caller = RequestState.of(request.scope).caller
             if not isinstance(error, InternalError):
-                error = self._gate.failed(caller, f"{request.method} {request.url.path}", error)
+                error = self._gate.internal_error(
+                    caller, f"{request.method} {request.url.path}", error
+                )
             return _error(
                 500, "internal_error", str(error), retryable=False, request_id=caller.request_id
             )
@@ -175,8 +178,8 @@ class RestApi:
         if not isinstance(arguments, dict):
             return _error(400, "invalid_request", "the body must be an object of arguments")
         try:
-            answer = await self._gate.call_tool(
-                state.caller, request.path_params["name"], arguments
+            answer = await call_tool(
+                self._gate, state.caller, request.path_params["name"], arguments
             )
         except InvalidArguments as error:
             return _error(400, "invalid_arguments", str(error))

@@ -93,8 +93,8 @@ class StreamableHttp:
 def _canonical(scope: Scope) -> Scope:
     """Return a request with the headers that the SDK compares in the one form that it knows.
 
-    Media types are the same in any case (RFC 9110 section 8.3.1); the HTTP guard has checked the body's. An
-    Accept header may come in several lines (section 5.3), and without one every type is accepted
+    Media types ignore case (RFC 9110 section 8.3.1); the HTTP guard has checked the type of the body. An
+    Accept header may come in several lines (section 5.3), and a request without one accepts every type
     (section 12.5.1).
     """
     given = Headers(scope=scope)

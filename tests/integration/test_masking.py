@@ -19,7 +19,7 @@ import pytest
 
 from mcp_server.audit.store import AuditStore
 from mcp_server.database import Database
-from mcp_server.gate import Caller, Failed, Gate, ToolAnswer
+from mcp_server.gate import Caller, Failed, Gate, ToolAnswer, call_tool
 from mcp_server.generate.policy_catalog import every_resource, every_tool
 from mcp_server.identity import Subject
 from mcp_server.policy import Counters, Decision, PolicyEngine
@@ -115,7 +115,7 @@ class World:
     async def call(self, tool: str, masked: tuple[str, ...], arguments: Any) -> ToolAnswer:
         self.policy.names = masked
         wire_name = tool.replace(":", "_")
-        return (await self.gate.call_tool(self.caller, wire_name, arguments)).value
+        return (await call_tool(self.gate, self.caller, wire_name, arguments)).value
 
     async def refusal(self, tool: str, masked: tuple[str, ...], arguments: Any) -> str:
         answer = await self.call(tool, masked, arguments)
@@ -617,7 +617,7 @@ async def test_an_error_about_a_dashboard_tells_nothing_of_it(world: World, mask
 async def test_names_of_clusters_that_are_masked_are_not_told_to_who_errs(world: World) -> None:
     world.policy.names = ("name",)
     with pytest.raises(InvalidArguments) as refused:
-        await world.gate.call_tool(world.caller, "k8s_get_pods", {"cluster": "far"})
+        await call_tool(world.gate, world.caller, "k8s_get_pods", {"cluster": "far"})
 
     assert f"known: {MASK}" in str(refused.value)
 
@@ -633,7 +633,9 @@ async def test_nothing_is_reported_on_the_way_that_is_masked_at_the_end(
 
     world.policy.names = (masked,)
     arguments = {**_PLACE, "deployment": "attic", "wait_s": 1}
-    await world.gate.call_tool(world.caller, "k8s_restart_deployment", arguments, progress=progress)
+    await call_tool(
+        world.gate, world.caller, "k8s_restart_deployment", arguments, progress=progress
+    )
 
     assert bool(heard) is reports
 

@@ -1,0 +1,34 @@
+"""The gate: every request of every transport passes through it.
+
+Read `pipeline` first: it holds the steps of a request in their order. `recorder` writes the audit rows,
+`tool_calls` runs a tool inside the pipeline, `request` and `errors` hold the types.
+"""
+
+from mcp_server.gate.errors import (
+    Failed,
+    InternalError,
+    Limited,
+    NodeUnavailable,
+    OutcomeNotRecorded,
+    Refused,
+)
+from mcp_server.gate.pipeline import Gate
+from mcp_server.gate.request import Answer, Call, Caller
+from mcp_server.gate.tool_calls import Progress, ToolAnswer, call_tool, tool_context
+
+__all__ = [
+    "Answer",
+    "Call",
+    "Caller",
+    "Failed",
+    "Gate",
+    "InternalError",
+    "Limited",
+    "NodeUnavailable",
+    "OutcomeNotRecorded",
+    "Progress",
+    "Refused",
+    "ToolAnswer",
+    "call_tool",
+    "tool_context",
+]

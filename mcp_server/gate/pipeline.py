@@ -1,0 +1,388 @@
+"""The steps of every request, in their order.
+
+    receive    the subject, the call and the state of the stores become the policy's input
+    authorize  OPA decides; Redis adds the cost to each window; OPA admits the counts
+    intent     the audit row of a change is committed before the change is made
+    run        the work, within its deadline
+    outcome    the audit row is committed before the caller gets the answer
+
+MCP, REST and stdio all call `Gate.perform`. It compares no role, no limit and no address: OPA does. It
+guarantees the order of the steps, and that a request without a well-formed permission is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
+from typing import TypeVar
+
+from mcp_server import telemetry
+from mcp_server.audit import AuditStore
+from mcp_server.gate.errors import (
+    Failed,
+    InternalError,
+    Limited,
+    Refused,
+    counters_unavailable,
+    policy_unavailable,
+)
+from mcp_server.gate.recorder import Recorder, shielded
+from mcp_server.gate.request import (
+    DEFAULT_TIMEOUT_S,
+    Answer,
+    Call,
+    Caller,
+    InFlight,
+    decision_input,
+)
+from mcp_server.policy import (
+    Charge,
+    Counters,
+    CountersUnavailable,
+    Decision,
+    Entitlements,
+    Obligations,
+    PolicyEngine,
+    PolicyUnavailable,
+    PolicyUndecided,
+    Quota,
+    Resource,
+    Visible,
+)
+from mcp_server.redaction import redact_text
+from mcp_server.redaction.masking import mask_text
+from mcp_server.tools.catalog import Catalog, InvalidArguments, ToolError
+from mcp_server.tools.deadline import Deadlines
+from mcp_server.tools.presentation import marked
+
+__all__ = ["Gate"]
+
+_T = TypeVar("_T")
+
+
+class Gate:
+    """Takes every request through the steps.
+
+    Args:
+        node: this node's name, for the policy and the audit.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        policy: PolicyEngine,
+        counters: Counters,
+        audit: AuditStore,
+        catalog: Catalog,
+    ) -> None:
+        self._node = node
+        self._policy = policy
+        self._counters = counters
+        self._audit = audit
+        self._recorder = Recorder(node, audit)
+        self._deadlines = Deadlines()
+        self.catalog = catalog
+        self.inflight = 0
+
+    # The pipeline -----------------------------------------------------------------------------------
+
+    async def perform(
+        self,
+        caller: Caller,
+        call: Call,
+        work: Callable[[Obligations], Awaitable[_T]],
+        *,
+        outcome_of: Callable[[_T], str] = lambda _: "ok",
+    ) -> Answer[_T]:
+        """Run `work` if the policy permits the call; return its result once the audit row is committed.
+
+        When the call is cancelled, a charge that was not admitted is given back and the outcome is
+        recorded.
+
+        Args:
+            work: gets the obligations of the decision and does what the call asks for.
+            outcome_of: returns the word for the audit row that describes a result.
+
+        Raises:
+            Refused: the policy denied the call. Limited: a rate limit is exhausted.
+            NodeUnavailable: OPA does not answer.
+            OutcomeNotRecorded: a change was tried, and the audit log became unavailable meanwhile.
+            TimeoutError: the work took longer than its deadline.
+            InternalError: in place of any other error, which is in the log.
+        """
+        request = self._receive(caller, call)
+        with self._counted(request), self._classified(request):
+            try:
+                with self._classified(request):
+                    await self._authorize(request)
+                    await self._recorder.record_intent(request)
+                    value = await self._run(request, work)
+                    request.outcome = outcome_of(value)
+            finally:
+                await self._recorder.record_outcome(request)
+        return Answer(value, request.quota)
+
+    def _receive(self, caller: Caller, call: Call) -> InFlight:
+        started = time.perf_counter()
+        policy_input = decision_input(
+            caller,
+            call,
+            node=self._node,
+            counters_up=self._counters.up,
+            audit_up=self._audit.healthy,
+        )
+        return InFlight(caller=caller, call=call, policy_input=policy_input, started=started)
+
+    async def _authorize(self, request: InFlight) -> None:
+        """Get the permission, and count the call in every window that the policy names."""
+        decision = await self._decide(request)
+        if decision.charges:
+            try:
+                request.quota = await self._admit(request, decision.charges)
+            except CountersUnavailable as error:
+                telemetry.log.warning("counters_unavailable", error=str(error))
+                decision = await self._decide_uncounted(request)
+        request.obligations = decision.combined
+        request.permitted = True
+
+    async def _decide(self, request: InFlight) -> Decision:
+        decision = await self._policy.decide(request.policy_input)
+        request.decided(decision)
+        if decision.effect != "allow":
+            context = request.policy_input.context
+            raise Refused(decision.reasons, retryable="down" in (context.counters, context.audit))
+        return decision
+
+    async def _admit(self, request: InFlight, charges: Sequence[Charge]) -> tuple[Quota, ...]:
+        """Charge each window, and keep the charges only if the policy admits the counts.
+
+        The charge comes first, so that N concurrent calls on any number of nodes get N different counts.
+        """
+        entry = uuid.uuid4().hex
+        keep = False
+        try:
+            counts = await self._counters.charge(entry, charges)
+            admission = await self._policy.admit(request.policy_input, counts)
+            keep = admission.effect == "allow"
+        except CountersUnavailable:
+            keep = True  # nothing is known of the charge; it leaves its window by itself
+            raise
+        finally:
+            # After a cancellation it is not known whether Redis was charged: to give back removes this
+            # call's own entries, if there are any. Only a charge that reaches Redis later, on another
+            # connection, stays until its window ends.
+            if not keep:
+                await self._give_back(entry, charges)
+        request.decided(admission)
+        if admission.effect == "limited":
+            raise Limited(admission)
+        if admission.effect != "allow":
+            raise Refused(admission.reasons)
+        return tuple(admission.quota)
+
+    async def _decide_uncounted(self, request: InFlight) -> Decision:
+        """Ask again with the counters reported as down; a permission must then charge nothing."""
+        context = dataclasses.replace(request.policy_input.context, counters="down")
+        request.policy_input = dataclasses.replace(request.policy_input, context=context)
+        decision = await self._decide(request)
+        if decision.charges:
+            raise counters_unavailable()
+        return decision
+
+    async def _give_back(self, entry: str, charges: Sequence[Charge]) -> None:
+        try:
+            await shielded(self._counters.give_back(entry, charges))
+        except CountersUnavailable as error:
+            telemetry.log.warning("charge_not_given_back", error=str(error))
+
+    async def _run(self, request: InFlight, work: Callable[[Obligations], Awaitable[_T]]) -> _T:
+        obligations = request.obligations
+        request.begun = True
+        async with self._deadlines.within(_shorter(request.call.timeout_s, obligations.timeout_s)):
+            return await work(obligations)
+
+    @contextmanager
+    def _classified(self, request: InFlight) -> Iterator[None]:
+        """Name the outcome of a step that fails, and keep unforeseen errors from the caller.
+
+        It surrounds the steps, so that the audit row has the outcome, and the audit row as well, because
+        that may fail too.
+        """
+        try:
+            yield
+        except asyncio.CancelledError:
+            request.outcome = "cancelled"
+            raise
+        except TimeoutError:
+            request.outcome = "timeout"
+            raise
+        except PolicyUnavailable as error:
+            refusal = _refusal_for(error)
+            request.refuse(refusal)
+            raise refusal from error
+        except Refused as refusal:
+            request.refuse(refusal)
+            raise
+        except InternalError:
+            raise
+        except Exception as error:
+            request.outcome = "error"
+            raise self.internal_error(
+                request.caller, request.call.method, error, begun=request.begun
+            ) from error
+
+    @contextmanager
+    def _counted(self, request: InFlight) -> Iterator[None]:
+        """Count the request as in progress, and report it when it has ended."""
+        self.inflight += 1
+        telemetry.INFLIGHT.set(self.inflight)
+        try:
+            yield
+        finally:
+            self.inflight -= 1
+            telemetry.INFLIGHT.set(self.inflight)
+            self._recorder.observe(request)
+
+    # Around the pipeline ----------------------------------------------------------------------------
+
+    async def perform_or_fail(
+        self,
+        caller: Caller,
+        call: Call,
+        work: Callable[[Obligations], Awaitable[_T]],
+        *,
+        source: str | None = None,
+    ) -> Answer[_T]:
+        """Do as `perform`, with work that may raise ToolError or InvalidArguments.
+
+        These errors are recorded under their own names, and raised once the audit row is committed.
+
+        Args:
+            source: the system that the work queries, whose text a ToolError may repeat.
+
+        Raises:
+            InvalidArguments: the work raised it.
+            Failed: in place of a ToolError, and when the deadline ended the work.
+            Refused, Limited, NodeUnavailable, InternalError: as `perform`.
+        """
+        masked: Set[str] = frozenset()
+
+        async def attempt(obligations: Obligations) -> _T | ToolError | InvalidArguments:
+            nonlocal masked
+            masked = obligations.redact
+            try:
+                return await work(obligations)
+            except (ToolError, InvalidArguments) as error:
+                return error
+
+        try:
+            answer = await self.perform(caller, call, attempt, outcome_of=_outcome_of)
+        except TimeoutError:
+            raise Failed(f"{call.method} {self.why_late}", retryable=True) from None
+        match answer.value:
+            case InvalidArguments() as error:
+                raise error
+            case ToolError() as error:
+                message = mask_text(redact_text(str(error)), masked)
+                if source is not None:
+                    message = marked(source, message)
+                raise Failed(message, source=source, retryable=error.retryable) from error
+            case value:
+                return Answer(value, answer.quota)
+
+    async def refuse_invalid(self, caller: Caller, call: Call) -> None:
+        """Record a call that is not made because its arguments do not fit the tool."""
+        request = self._receive(caller, call)
+        request.revision = self._policy.revision
+        request.outcome = "invalid_arguments"
+        await self._recorder.record_outcome(request)
+        self._recorder.observe(request)
+
+    async def visible(self, caller: Caller, method: str) -> Visible:
+        """Return the tools, resources and prompts that the caller could use with some arguments.
+
+        Raises:
+            NodeUnavailable: OPA does not answer. Refused: a rule failed.
+        """
+        request = self._receive(caller, Call(method, Resource("server", self._node)))
+        try:
+            return await self._policy.visible(request.policy_input)
+        except PolicyUnavailable as error:
+            raise _refusal_for(error) from error
+
+    async def entitlements(self, caller: Caller, call: Call) -> Entitlements:
+        """Return what the caller may do, and what is left of its rate limits.
+
+        The counters are read and not charged; the policy compares the counts with the limits.
+
+        Raises:
+            NodeUnavailable: OPA does not answer.
+            Refused: the counters cannot be read, or a rule failed.
+        """
+        policy_input = self._receive(caller, call).policy_input
+        try:
+            entitlements = await self._policy.entitlements(policy_input, ())
+            if not entitlements.charges:
+                return entitlements
+            counts = await self._counters.peek(entitlements.charges)
+            return await self._policy.entitlements(policy_input, counts)
+        except PolicyUnavailable as error:
+            raise _refusal_for(error) from error
+        except CountersUnavailable as error:
+            telemetry.log.warning("counters_unavailable", error=str(error))
+            raise counters_unavailable() from error
+
+    def internal_error(
+        self, caller: Caller, method: str, error: Exception, *, begun: bool = False
+    ) -> InternalError:
+        """Log an unforeseen error and return the one that the caller gets.
+
+        The message of the original may hold anything, also secrets of a backend.
+
+        Args:
+            begun: whether work had begun that may have changed something.
+        """
+        telemetry.log.error(
+            "internal_error", request_id=caller.request_id, method=method, exc_info=error
+        )
+        return InternalError(caller.request_id, begun=begun)
+
+    # Stopping ---------------------------------------------------------------------------------------
+
+    @property
+    def longest_s(self) -> float:
+        """The longest deadline of a call in seconds."""
+        return max([DEFAULT_TIMEOUT_S, *(tool.timeout_s for tool in self.catalog)])
+
+    @property
+    def why_late(self) -> str:
+        """The reason why a call was ended by its deadline, as the end of a sentence."""
+        if self._deadlines.over:
+            return "did not end before this node had to stop"
+        return "did not end within its deadline"
+
+    def end_work(self) -> None:
+        """Cut off the work that still runs: each call is answered and recorded as too late."""
+        self._deadlines.end()
+
+
+def _refusal_for(error: PolicyUnavailable) -> Refused:
+    """Log why the policy has no answer, and return the refusal."""
+    event = "policy_undecided" if isinstance(error, PolicyUndecided) else "policy_unavailable"
+    telemetry.log.error(event, error=str(error))
+    return policy_unavailable(error)
+
+
+def _outcome_of(value: object) -> str:
+    if isinstance(value, InvalidArguments):
+        return "invalid_arguments"
+    return "tool_error" if isinstance(value, ToolError) else "ok"
+
+
+def _shorter(timeout_s: float, obliged_s: float | None) -> float:
+    return timeout_s if obliged_s is None else min(timeout_s, obliged_s)
