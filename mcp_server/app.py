@@ -41,7 +41,7 @@ from mcp_server.tools.cmdb.backend import CmdbBackend
 from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
 from mcp_server.tools.cmdb.rest import RestCmdb
-from mcp_server.tools.cursor import KEY_BYTES, seal_cursors
+from mcp_server.tools.cursor import KEY_BYTES, CursorCipher
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
 from mcp_server.transports.errors import UNAUTHENTICATED
@@ -76,21 +76,25 @@ class Node:
         self._stack = AsyncExitStack()
         verifier = JwtVerifier(settings.identity.jwt)
         self.verifier: TokenVerifier = verifier
-        seal_cursors(verifier.key_for("cursors", KEY_BYTES))
+        cipher = CursorCipher(verifier.key_for("cursors", KEY_BYTES))
         self.policy = PolicyEngine(settings.policy)
         self.counters = Counters(settings.counters)
         self.database = Database(settings.database)
         self.audit = AuditStore(self.database)
         self.kubernetes = (
-            Kubernetes(settings.tools.kubernetes) if settings.tools.kubernetes else None
+            Kubernetes(settings.tools.kubernetes, cipher=cipher)
+            if settings.tools.kubernetes
+            else None
         )
         self.monitoring = (
-            Monitoring(settings.tools.monitoring, workloads=self.kubernetes)
+            Monitoring(settings.tools.monitoring, workloads=self.kubernetes, cipher=cipher)
             if settings.tools.monitoring
             else None
         )
         self.cmdb = (
-            Cmdb(_cmdb_backend(settings.tools.cmdb, self.database)) if settings.tools.cmdb else None
+            Cmdb(_cmdb_backend(settings.tools.cmdb, self.database), cipher=cipher)
+            if settings.tools.cmdb
+            else None
         )
         families = [
             family for family in (self.kubernetes, self.monitoring, self.cmdb) if family is not None

@@ -16,7 +16,7 @@ from mcp_server.redaction.masking import mask_fields
 from mcp_server.resources import COMPLETION_TIMEOUT_S, Completion, Resources, completion_fault
 from mcp_server.tools.catalog import Catalog, InvalidArguments
 from mcp_server.tools.cmdb.family import AssetId, ServiceName, TimeRange
-from mcp_server.tools.kubernetes.model import ClusterName, DeploymentName, Namespace
+from mcp_server.tools.kubernetes.arguments import ClusterName, DeploymentName, Namespace
 from mcp_server.tools.monitoring.health import NAMING_LABELS
 from mcp_server.tools.validation import validate
 

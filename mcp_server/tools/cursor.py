@@ -1,7 +1,7 @@
-"""Cursors: where a list goes on, as text that clients hand back unchanged and cannot read.
+"""Cursors: positions in a list, as text that clients return unchanged and cannot read.
 
-What stands in one is before obligations: the last row's key, and the labels of an alert, may be what the
-policy masks. So it is encrypted, under a key that all nodes have.
+A cursor holds values from before obligations, such as the key of the last row, which the policy may
+mask. It is therefore encrypted, with a key that all nodes of an installation share.
 """
 
 from __future__ import annotations
@@ -21,113 +21,110 @@ __all__ = [
     "KEY_BYTES",
     "LONGEST_KEY",
     "Cursor",
-    "bounded",
+    "CursorCipher",
+    "bounded_key",
     "fingerprint",
     "fingerprint_of",
-    "opened",
-    "seal_cursors",
-    "sealed",
 ]
 
 KEY_BYTES = 64
-"""Bytes of the key for `seal_cursors`."""
+"""Length of the key of a `CursorCipher` in bytes."""
 
 LONGEST_KEY = 264
-"""Characters of what `bounded` returns, at most."""
+"""Maximum characters that `bounded_key` returns."""
 
-_KEPT_OF_A_KEY = LONGEST_KEY - 64
+_KEY_PREFIX = LONGEST_KEY - 64
 
-# What may differ from page to page.
+# These arguments may differ from page to page.
 _PAGE_ONLY = {"limit", "cursor", "fields"}
 
 
-class _Seal:
-    """Encrypts cursors, with AES-SIV (RFC 5297): no number of them wears out the key."""
+class CursorCipher:
+    """Encrypts cursors with AES-SIV (RFC 5297): no number of cursors wears out the key.
 
-    # Until nodes share one, a cursor is good for its process alone.
-    cipher = AESSIV(AESSIV.generate_key(8 * KEY_BYTES))
-
-
-def seal_cursors(key: bytes) -> None:
-    """Encrypt cursors with `key`, which all nodes of an installation must share."""
-    _Seal.cipher = AESSIV(key)
-
-
-def sealed(text: bytes) -> str:
-    """Return a text as a cursor."""
-    return base64.urlsafe_b64encode(_Seal.cipher.encrypt(text, None)).decode().rstrip("=")
-
-
-def opened(cursor: str) -> bytes:
-    """Return the text of a cursor.
-
-    Raises:
-        ValueError, InvalidTag: it is none that was sealed with this key.
+    Args:
+        key: 64 bytes that all nodes share; None: a random key, so that cursors are valid for this
+            object only.
     """
-    padded = cursor + "=" * (-len(cursor) % 4)
-    return _Seal.cipher.decrypt(base64.b64decode(padded, altchars=b"-_", validate=True), None)
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self._cipher = AESSIV(AESSIV.generate_key(8 * KEY_BYTES) if key is None else key)
+
+    def encrypt(self, text: bytes) -> str:
+        """Return `text` as a cursor."""
+        return base64.urlsafe_b64encode(self._cipher.encrypt(text, None)).decode().rstrip("=")
+
+    def decrypt(self, cursor: str) -> bytes:
+        """Return the text of a cursor.
+
+        Raises:
+            ValueError, InvalidTag: the cursor was not encrypted with this key.
+        """
+        padded = cursor + "=" * (-len(cursor) % 4)
+        return self._cipher.decrypt(base64.b64decode(padded, altchars=b"-_", validate=True), None)
 
 
 class Cursor(BaseModel):
-    """Base of what a cursor says; callers get it as a text that they hand back.
+    """Base class of the content of cursors.
 
-    Whoever forges one, with the key, must gain nothing by it that the arguments could not ask for. So
-    every field of a subclass has bounds.
+    A client that forges a cursor, with the key, must not gain anything that the arguments do not allow.
+    Every field of a subclass is therefore bounded.
 
     Attributes:
-        query: fingerprint of what is listed; a cursor fits only the list that it came from.
+        query: fingerprint of the list; a cursor is valid for the list it came from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     query: Annotated[str, Field(max_length=16)]
 
-    def encode(self) -> str:
-        """Return it as a cursor.
+    def encode(self, cipher: CursorCipher) -> str:
+        """Return the content as a cursor.
 
         Raises:
-            ToolError: it would be longer than the argument `cursor` may be.
+            ToolError: the cursor would be longer than the argument `cursor` may be.
         """
-        cursor = sealed(self.model_dump_json(exclude_defaults=True).encode())
+        cursor = cipher.encrypt(self.model_dump_json(exclude_defaults=True).encode())
         if len(cursor) > LONGEST_CURSOR:
             raise ToolError(
-                "the list is longer than a page, and where it goes on cannot be named; narrow the search"
+                "the list is longer than a page, and the cursor of the next page would be too long; "
+                "narrow the search"
             )
         return cursor
 
     @classmethod
-    def decode(cls, cursor: str, query: str) -> Self:
-        """Return where `cursor` points to.
+    def decode(cls, cipher: CursorCipher, cursor: str, query: str) -> Self:
+        """Return the content of a cursor.
 
         Raises:
-            InvalidArguments: it is none of ours, or of another list.
+            InvalidArguments: it is not a cursor of this server, or belongs to another list.
         """
         try:
-            position = cls.model_validate_json(opened(cursor))
+            position = cls.model_validate_json(cipher.decrypt(cursor))
         except (InvalidTag, ValueError, ValidationError):
             raise InvalidArguments(
                 "cursor: this is not a cursor of this tool; leave it out to begin again"
             ) from None
         if position.query != query:
             raise InvalidArguments(
-                "cursor: it belongs to a list with other arguments; keep those of the page before "
-                "(fields may differ), or leave it out"
+                "cursor: it belongs to a list with other arguments; repeat the arguments of the "
+                "previous page (fields may differ), or leave it out"
             )
         return position
 
 
-def bounded(key: str) -> str:
-    """Return what stands for a row's key, of any length, in a cursor and in the order of the rows."""
-    if len(key) <= _KEPT_OF_A_KEY:
+def bounded_key(key: str) -> str:
+    """Return a text of bounded length that replaces a row's key in cursors and in the sort order."""
+    if len(key) <= _KEY_PREFIX:
         return key
-    return key[:_KEPT_OF_A_KEY] + hashlib.sha256(key.encode()).hexdigest()
+    return key[:_KEY_PREFIX] + hashlib.sha256(key.encode()).hexdigest()
 
 
 def fingerprint(*parts: str | None) -> str:
-    """Return a short text that tells apart what is listed."""
+    """Return a short text that identifies a list."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def fingerprint_of(arguments: ListArguments) -> str:
-    """Return a short text that tells apart what these arguments list, on whatever page."""
+    """Return a short text that identifies the list of these arguments, the same for all its pages."""
     return fingerprint(type(arguments).__name__, arguments.model_dump_json(exclude=_PAGE_ONLY))

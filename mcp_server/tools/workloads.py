@@ -1,4 +1,4 @@
-"""What a tool of one family may ask about the workloads that another family looks after."""
+"""Interface through which tools of other families read the health of workloads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMESPACE = TextFormat(
     "must be lower case letters, digits and -, at most 63, a letter or digit first and last, "
     "such as team-a",
 )
-"""How the name of a namespace is spelled: RFC 1123."""
+"""Format of the name of a namespace: RFC 1123."""
 
 
 class Workload(Result):
@@ -25,15 +25,15 @@ class Workload(Result):
     desired: int
     ready: int
     problem: str | None = None
-    """Why it is not as desired, in words, or None."""
+    """Why it is not in the desired state, in words, or None."""
 
 
 class ServiceHealth(Result):
-    """What the orchestrator knows of a service.
+    """The health of a service, as its cluster reports it.
 
-    `endpoints_ready` and `endpoints_not_ready` count addresses behind the Service of that name; None
-    when there is no such Service, or when `endpoints_seen` tells that it was not looked for them.
-    `unseen` says in words what was not looked at, and why.
+    `endpoints_ready` and `endpoints_not_ready` count the endpoints of the Service; None if there is no
+    such Service, or if `endpoints_checked` is false. `not_checked` says in words what was not checked,
+    and why.
     """
 
     cluster: str
@@ -41,19 +41,19 @@ class ServiceHealth(Result):
     workloads: list[Workload]
     endpoints_ready: int | None
     endpoints_not_ready: int | None
-    endpoints_seen: bool = True
-    unseen: tuple[str, ...] = ()
+    endpoints_checked: bool = True
+    not_checked: tuple[str, ...] = ()
 
 
 class Workloads(Protocol):
-    """Knows the workloads of clusters."""
+    """The workloads of all clusters."""
 
     @property
     def default_cluster(self) -> str:
-        """The name of the cluster that is meant where none is named."""
+        """The name of the default cluster."""
 
     def metrics_cluster(self, cluster: str | None, context: ToolContext) -> str:
-        """Return what the label `cluster` of a cluster's metrics and alerts says where they have one.
+        """Return the value of the label `cluster` in the metrics and alerts of a cluster.
 
         Args:
             cluster: a configured cluster, or None for the default one.
@@ -65,7 +65,7 @@ class Workloads(Protocol):
     async def service_health(
         self, context: ToolContext, *, cluster: str | None, namespace: str, service: str
     ) -> ServiceHealth:
-        """Return what is known of `service`: its Service, and the workloads of its name or selector.
+        """Return the health of a service: of its Service, and of workloads with its name or selector.
 
         Args:
             cluster: a configured cluster, or None for the default one.

@@ -20,6 +20,7 @@ from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
 from mcp_server.tools.cmdb.rest import RestCmdb
 from mcp_server.tools.presentation import Presented, present
+from tests.integration.forged import CIPHER
 from tests.integration.reference_cmdb import ReferenceCmdb
 from tests.integration.results import hold
 from tests.integration.servers import PostgresServer
@@ -177,7 +178,7 @@ class Tools:
     """Calls the tools of a family as the gate does: checked arguments in, a presented answer out."""
 
     def __init__(self, backend: CmdbBackend) -> None:
-        self.family = Cmdb(backend)
+        self.family = Cmdb(backend, cipher=CIPHER)
         self._catalog = Catalog(self.family.tools())
 
     async def present(

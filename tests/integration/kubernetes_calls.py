@@ -17,6 +17,7 @@ from mcp_server.tools.catalog import ToolContext
 from mcp_server.tools.kubernetes.family import Kubernetes
 from tests.integration.clusters import Cluster
 from tests.integration.conditions import PATIENCE_S
+from tests.integration.forged import CIPHER
 from tests.integration.results import hold
 from tests.integration.servers import ServerFailed
 
@@ -59,7 +60,8 @@ async def family_of(
     context = ToolContext(user=user, tenant="default", groups=groups, max_items=max_items)
     if progress is not None:
         context = replace(context, progress=progress)
-    kubernetes = Kubernetes(KubernetesSettings(clusters=dict(clusters), **options))
+    settings = KubernetesSettings(clusters=dict(clusters), **options)
+    kubernetes = Kubernetes(settings, cipher=CIPHER)
     tools = {tool.name.partition(":")[2]: tool for tool in kubernetes.tools()}
     await kubernetes.start()
 

@@ -12,7 +12,8 @@ import pytest
 
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
-from mcp_server.tools.kubernetes import health, kinds
+from mcp_server.tools.kubernetes import kind_names
+from mcp_server.tools.kubernetes import service_health as health_module
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.presentation import present
 from tests.integration.clusters import Cluster, deployment, pod
@@ -171,7 +172,7 @@ async def test_restarts_within_one_second_are_each_made(
     times = [datetime(2026, 1, 31, 12, microsecond=each, tzinfo=UTC) for each in (1, 500, 999_999)]
     # However slow the machine is, it is the same second.
     monkeypatch.setattr(
-        "mcp_server.tools.kubernetes.family.datetime", Mock(now=Mock(side_effect=times))
+        "mcp_server.tools.kubernetes.restart.datetime", Mock(now=Mock(side_effect=times))
     )
     before = web.read("Deployment", "development", "web")["metadata"]["generation"]
     async with family(web) as call:
@@ -372,9 +373,9 @@ async def test_a_kind_that_the_cluster_lacks_is_refused_with_the_near_ones(
 async def test_kinds_that_need_no_question_are_those_of_the_cluster(cluster: Cluster) -> None:
     accept = {"Accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"}
     core, groups = (cluster.http.get(path, headers=accept).json() for path in ("/api", "/apis"))
-    told = dict(reversed([*kinds.named(core), *kinds.named(groups)]))
+    told = dict(reversed([*kind_names.named(core), *kind_names.named(groups)]))
 
-    assert told.items() >= kinds.BUILT_IN.items()
+    assert told.items() >= kind_names.BUILT_IN.items()
     # Whatever the list of the groups does not hold is known.
     listable = {
         resource["responseKind"]["kind"]
@@ -383,7 +384,7 @@ async def test_kinds_that_need_no_question_are_those_of_the_cluster(cluster: Clu
         for resource in version["resources"]
         if "list" in resource["verbs"]
     }
-    assert listable <= set(kinds.BUILT_IN.values())
+    assert listable <= set(kind_names.BUILT_IN.values())
 
 
 def _pull_error(repository: str) -> str:
@@ -589,28 +590,28 @@ async def test_what_the_cluster_does_not_allow_to_see_is_said(cluster: Cluster) 
     nothing = await service_health(cluster, "half", "staging", token="nobody")
 
     assert [workload.name for workload in found.workloads] == ["half"]
-    assert not found.endpoints_seen
-    assert [said.partition(":")[0] for said in found.unseen] == [
+    assert not found.endpoints_checked
+    assert [said.partition(":")[0] for said in found.not_checked] == [
         "DaemonSets",
         "StatefulSets",
         "its endpoints",
     ]
-    assert "does not allow this server" in found.unseen[0]
-    assert (nothing.workloads, len(nothing.unseen)) == ([], 4)
+    assert "does not allow this server" in found.not_checked[0]
+    assert (nothing.workloads, len(nothing.not_checked)) == ([], 4)
 
 
 async def test_no_more_workloads_are_looked_at_than_is_said(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "_PAGE", 2)
-    monkeypatch.setattr(health, "_MOST", 4)
+    monkeypatch.setattr(health_module, "_PAGE", 2)
+    monkeypatch.setattr(health_module, "_MAX_OBJECTS", 4)
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "many"}})
     cluster.create(*(deployment(f"d-{n}", "many", replicas=0) for n in range(6)))
 
     found = await service_health(cluster, "d-5", "many")
 
     assert [workload.name for workload in found.workloads] == ["d-5"]
-    assert found.unseen == ("Deployments beyond the first 4",)
+    assert found.not_checked == ("Deployments beyond the first 4",)
 
 
 async def test_a_service_that_is_not_there_has_nothing(cluster: Cluster) -> None:
@@ -753,7 +754,7 @@ async def test_too_many_requests_are_told_apart_from_an_outage(cluster: Cluster)
     async with family(cluster, "throttled") as call:
         with (
             cluster.busy("throttled"),
-            pytest.raises(ToolError, match="too much to do and asks to try again") as refused,
+            pytest.raises(ToolError, match="limits requests; try again") as refused,
         ):
             await call("get_pods", namespace="development")
 

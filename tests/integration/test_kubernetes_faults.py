@@ -137,7 +137,7 @@ async def test_a_waited_restart_reports_how_far_it_is(cluster: Cluster) -> None:
     assert result.state == "complete"
     assert {total for _, total, _ in heard.reports} == {2}
     messages = [message for _, _, message in heard.reports]
-    assert messages[0] == "the change has not been taken up yet"
+    assert messages[0] == "the controller has not observed the change yet"
     assert any("replicas are updated" in message for message in messages)
 
 

@@ -441,7 +441,7 @@ async def test_a_webhook_that_is_away_stops_a_change_and_not_the_tools(cluster: 
         error = await refused_often(6, ToolError, change)
         assert (await call("get_deployments", **place)).deployments
 
-    assert "made no change: an admission webhook of it does not answer" in str(error)
+    assert "made no change: one of its admission webhooks does not answer" in str(error)
     assert error.retryable
 
 

@@ -356,7 +356,7 @@ class TestProgress:
         done = [report["params"]["progress"] for report in reports]
         assert done[0] == 0
         assert done == sorted(set(done))
-        assert reports[0]["params"]["message"] == "the change has not been taken up yet"
+        assert reports[0]["params"]["message"] == "the controller has not observed the change yet"
         assert last["id"] == 7
         assert last["result"]["structuredContent"]["state"] == "complete"
 
@@ -374,7 +374,7 @@ class TestProgress:
         async with modern_client(kubernetes_node, token) as client:
             answer = await client.call_tool(**_restart("heard-newest"), progress_callback=listen)
 
-        assert heard[0] == (0, 1, "the change has not been taken up yet")
+        assert heard[0] == (0, 1, "the controller has not observed the change yet")
         assert answer.structured_content["state"] == "complete"
 
     @pytest.mark.parametrize(

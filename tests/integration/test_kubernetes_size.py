@@ -16,8 +16,9 @@ import pytest
 
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import InvalidArguments, ToolContext
+from mcp_server.tools.cursor import CursorCipher
 from mcp_server.tools.kubernetes.clusters import Clusters
-from mcp_server.tools.kubernetes.events import EventReader
+from mcp_server.tools.kubernetes.events import events_tool
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, present, sent_bytes
 from tests.integration.clusters import Cluster, pod
@@ -152,7 +153,7 @@ async def test_of_more_events_than_are_read_the_newest_are_told_and_what_helps(
 
 async def test_the_last_page_of_what_was_read_says_that_there_is_more(storm: Cluster) -> None:
     clusters = Clusters(KubernetesSettings(clusters={"main": storm.settings()}))
-    (tool,) = EventReader(clusters, most_read=500).tools()
+    tool = events_tool(clusters, CursorCipher(), max_read=500)
     arguments = tool.parse({"all_namespaces": True, "type": "Warning", "limit": 500})
     await clusters.start()
     try:
@@ -162,5 +163,5 @@ async def test_the_last_page_of_what_was_read_says_that_there_is_more(storm: Clu
     text = present(tool, arguments, result).text
 
     assert (len(result.events), result.truncated, result.next_cursor) == (500, True, None)
-    assert "note: there are more events than are read: these are the newest of 500" in text
+    assert "note: not all events were read: these are the newest of the first 500" in text
     assert "ask for one namespace or kind or name" in text

@@ -103,17 +103,17 @@ def test_what_was_not_seen_is_evidence_and_no_verdict_of_its_own() -> None:
         workloads=[Workload(kind="Deployment", name="w", desired=2, ready=2)],
         endpoints_ready=None,
         endpoints_not_ready=None,
-        endpoints_seen=False,
-        unseen=("its endpoints: not allowed",),
+        endpoints_checked=False,
+        not_checked=("its endpoints: not allowed",),
     )
     nothing = found.model_copy(update={"workloads": []})
 
     assert [(each.verdict, each.says) for each in _judged(found, "w", CONTEXT)] == [
-        ("unknown", "not seen: its endpoints: not allowed"),
+        ("unknown", "not checked: its endpoints: not allowed"),
         ("healthy", "Deployment w: 2 of 2 ready"),
     ]
     assert [each.says for each in _judged(nothing, "w", CONTEXT)] == [
-        "not seen: its endpoints: not allowed"
+        "not checked: its endpoints: not allowed"
     ]
 
 

@@ -12,16 +12,18 @@ from pydantic import ValidationError
 
 from mcp_server.settings import KubernetesSettings
 from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
-from mcp_server.tools.cursor import sealed
-from mcp_server.tools.kubernetes import health
+from mcp_server.tools.cursor import CursorCipher
+from mcp_server.tools.kubernetes import service_health
+from mcp_server.tools.kubernetes.age import age
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.kubernetes.logs import _Log
-from mcp_server.tools.kubernetes.model import ListPodsArguments
 from mcp_server.tools.kubernetes.paging import Page, Position
-from mcp_server.tools.kubernetes.reading import age, rollout_of
+from mcp_server.tools.kubernetes.pods import PodArguments
+from mcp_server.tools.kubernetes.rollout import rollout_of
 
 URL = {"url": "https://k8s.test", "token": {"file": "/token"}}
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
+CIPHER = CursorCipher()
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_the_policy_judges_the_cluster_that_is_meant_by_its_name(
 def test_a_cursor_comes_back_as_it_left() -> None:
     position = Position(query="q", size=50, token="t" * 3072, seen=100, skip=7)
 
-    assert Position.decode(position.encode(), "q") == position
+    assert Position.decode(CIPHER, position.encode(CIPHER), "q") == position
 
 
 @pytest.mark.parametrize("length", [500, 3072, 5900])
@@ -128,17 +130,19 @@ def test_a_long_token_of_the_api_server_comes_back_through_the_argument(
 ) -> None:
     token = "t" * length
     before = Position(query="q" * 12, size=500, token=token, seen=9_999_000, skip=skip)
-    page = Page(before, {"continue": token, "resourceVersion": "9" * 20}, 500, most=500)
+    page = Page(
+        before, {"continue": token, "resourceVersion": "9" * 20}, 500, limit=500, cipher=CIPHER
+    )
 
     for cursor in (page.next_cursor, page.cursor_after(499 - skip)):
-        arguments = ListPodsArguments.model_validate({"cursor": cursor})
+        arguments = PodArguments.model_validate({"cursor": cursor})
         assert arguments.cursor is not None
-        again = Position.decode(arguments.cursor, "q" * 12)
+        again = Position.decode(CIPHER, arguments.cursor, "q" * 12)
         assert again.parameters() == {"limit": "500", "continue": token}
 
 
 def test_a_token_that_no_cursor_can_hold_is_told_and_not_cut() -> None:
-    page = Page(Position(query="q", size=1), {"continue": "t" * 9000}, 1, most=1)
+    page = Page(Position(query="q", size=1), {"continue": "t" * 9000}, 1, limit=1, cipher=CIPHER)
 
     with pytest.raises(ToolError, match="narrow the search"):
         _ = page.next_cursor
@@ -159,15 +163,19 @@ def test_a_token_that_no_cursor_can_hold_is_told_and_not_cut() -> None:
 )
 def test_a_forged_cursor_is_refused(text: str) -> None:
     with pytest.raises(InvalidArguments, match="not a cursor of this tool"):
-        Position.decode(sealed(text.encode()), "q")
+        Position.decode(CIPHER, CIPHER.encrypt(text.encode()), "q")
 
 
 def test_a_cut_first_page_is_asked_for_at_the_same_state() -> None:
     page = Page(
-        Position(query="q", size=500), {"resourceVersion": "42", "continue": "t"}, 500, most=500
+        Position(query="q", size=500),
+        {"resourceVersion": "42", "continue": "t"},
+        500,
+        limit=500,
+        cipher=CIPHER,
     )
 
-    again = Position.decode(page.cursor_after(300), "q")
+    again = Position.decode(CIPHER, page.cursor_after(300), "q")
 
     assert again.skip == 300
     assert again.parameters() == {
@@ -181,19 +189,19 @@ def test_a_cut_first_page_is_asked_for_at_the_same_state() -> None:
 def test_more_rows_than_a_caller_may_have_are_not_shown(skip: int) -> None:
     forged = Position(query="q", size=500, token="t", skip=skip).resized(20)
     rows = list(range(500 if skip else 20))
-    page = Page(forged, {"continue": "u"}, len(rows), most=20)
+    page = Page(forged, {"continue": "u"}, len(rows), limit=20, cipher=CIPHER)
 
     assert rows[page.shown] == list(range(skip, skip + 20))
     assert page.next_cursor is not None
-    following = Position.decode(page.next_cursor, "q")
+    following = Position.decode(CIPHER, page.next_cursor, "q")
     assert (following.token, following.skip) == (("t", 30) if skip else ("u", 0))
 
 
 def test_a_cut_later_page_is_asked_for_by_its_token() -> None:
     position = Position(query="q", size=500, token="t", seen=500, skip=10)
-    page = Page(position, {"resourceVersion": "42", "continue": "u"}, 500, most=500)
+    page = Page(position, {"resourceVersion": "42", "continue": "u"}, 500, limit=500, cipher=CIPHER)
 
-    again = Position.decode(page.cursor_after(300), "q")
+    again = Position.decode(CIPHER, page.cursor_after(300), "q")
 
     assert again.skip == 310
     assert again.parameters() == {"limit": "500", "continue": "t"}
@@ -210,7 +218,9 @@ def test_a_cut_later_page_is_asked_for_by_its_token() -> None:
 def test_the_total_is_told_where_it_is_known(
     metadata: dict[str, object], total: int | None, more: bool
 ) -> None:
-    page = Page(Position(query="q", size=50, token="t", seen=100), metadata, 50, most=50)
+    page = Page(
+        Position(query="q", size=50, token="t", seen=100), metadata, 50, limit=50, cipher=CIPHER
+    )
 
     assert page.total == total
     assert (page.next_cursor is not None) == more
@@ -275,14 +285,14 @@ def workload(kind: str, spec: dict[str, Any], **status: Any) -> str | None:
         "spec": spec,
         "status": {"observedGeneration": 2, **status},
     }
-    return health.workload_of(kind, document).problem
+    return service_health.workload_of(kind, document).problem
 
 
 @pytest.mark.parametrize(
     ("spec", "status", "problem"),
     [
         ({}, {"readyReplicas": 2, "currentRevision": "a", "updateRevision": "a"}, None),
-        ({}, {"observedGeneration": 1}, "the change has not been taken up yet"),
+        ({}, {"observedGeneration": 1}, "the controller has not observed the change yet"),
         ({}, {"readyReplicas": 1}, "1 pods are not ready"),
         (
             {},
@@ -321,7 +331,7 @@ def test_a_stateful_set_is_judged_as_kubectl_judges_its_rollout(
     ("spec", "status", "problem"),
     [
         ({}, {"numberAvailable": 2, "updatedNumberScheduled": 2}, None),
-        ({}, {"observedGeneration": 1}, "the change has not been taken up yet"),
+        ({}, {"observedGeneration": 1}, "the controller has not observed the change yet"),
         ({}, {"desiredNumberScheduled": 0}, "no node is to run it"),
         ({}, {"numberAvailable": 2, "updatedNumberScheduled": 1}, "1 of 2 pods are updated"),
         ({}, {"numberAvailable": 1, "updatedNumberScheduled": 2}, "1 of 2 pods are available"),

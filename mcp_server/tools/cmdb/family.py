@@ -32,7 +32,7 @@ from mcp_server.tools.cmdb.model import (
     Topology,
 )
 from mcp_server.tools.cmdb.topology import mermaid
-from mcp_server.tools.cursor import Cursor, fingerprint_of
+from mcp_server.tools.cursor import Cursor, CursorCipher, fingerprint_of
 from mcp_server.tools.offload import offload
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, sent_bytes
 from mcp_server.tools.resources import ROWS_BYTES, Resource, rows_that_fit
@@ -236,9 +236,14 @@ class Cmdb:
     """
 
     def __init__(
-        self, backend: CmdbBackend, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        backend: CmdbBackend,
+        *,
+        cipher: CursorCipher | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._backend = backend
+        self._cipher = cipher or CursorCipher()
         self._now = now
 
     async def start(self) -> None:
@@ -341,7 +346,11 @@ class Cmdb:
         self, arguments: QueryAssetsArguments, context: ToolContext
     ) -> QueryAssetsResult:
         listed = fingerprint_of(arguments)
-        after = None if arguments.cursor is None else _AfterAsset.decode(arguments.cursor, listed)
+        after = (
+            None
+            if arguments.cursor is None
+            else _AfterAsset.decode(self._cipher, arguments.cursor, listed)
+        )
         page = await self._backend.query_assets(
             context.tenant,
             AssetQuery.model_validate(
@@ -350,7 +359,7 @@ class Cmdb:
             limit=context.at_most(arguments.limit),
             after=None if after is None else after.id,
         )
-        return _assets(page, listed)
+        return _assets(page, listed, self._cipher)
 
     async def _get_topology(
         self, arguments: TopologyArguments, context: ToolContext
@@ -393,7 +402,11 @@ class Cmdb:
         self, arguments: ChangeRecordsArguments, context: ToolContext
     ) -> ChangeRecordsResult:
         listed = fingerprint_of(arguments)
-        last = None if arguments.cursor is None else _BeforeRecord.decode(arguments.cursor, listed)
+        last = (
+            None
+            if arguments.cursor is None
+            else _BeforeRecord.decode(self._cipher, arguments.cursor, listed)
+        )
         page = await self._backend.get_changes(
             context.tenant,
             arguments.asset_id,
@@ -403,7 +416,7 @@ class Cmdb:
         )
 
         def cursor_after(rows: int) -> str:
-            return _BeforeRecord(query=listed, id=page.items[rows - 1].id).encode()
+            return _BeforeRecord(query=listed, id=page.items[rows - 1].id).encode(self._cipher)
 
         return ChangeRecordsResult(
             changes=[_change(record, context) for record in page.items],
@@ -417,7 +430,7 @@ class Cmdb:
             context.tenant, AssetQuery(), limit=context.at_most(_RESOURCE_LIMIT)
         )
         # Its cursor goes on in cmdb_query_assets called without arguments.
-        result = _assets(page, fingerprint_of(QueryAssetsArguments()))
+        result = _assets(page, fingerprint_of(QueryAssetsArguments()), self._cipher)
         document = result.model_dump(mode="json")
         shown = rows_that_fit(document["assets"])
         if len(shown) < len(page.items):
@@ -460,11 +473,11 @@ class Cmdb:
         return [asset.id for asset in page.items]
 
 
-def _assets(page: AssetPage, listed: str) -> QueryAssetsResult:
+def _assets(page: AssetPage, listed: str, cipher: CursorCipher) -> QueryAssetsResult:
     """Return a page of the list of that fingerprint."""
 
     def cursor_after(rows: int) -> str:
-        return _AfterAsset(query=listed, id=page.items[rows - 1].id).encode()
+        return _AfterAsset(query=listed, id=page.items[rows - 1].id).encode(cipher)
 
     return QueryAssetsResult(
         assets=[_row(asset) for asset in page.items],

@@ -1,4 +1,4 @@
-"""One cluster: raw JSON from its API server, with errors that a caller can act on."""
+"""Requests to the API server of one cluster, with errors that a caller can act on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mcp_server.tools.kubernetes.connection import Connection
 
 __all__ = [
-    "TABLE",
     "VERIFY_HINT",
     "Cluster",
     "Conflict",
@@ -38,47 +37,45 @@ __all__ = [
 ]
 
 _AUTH = ["BearerToken"]
-_MAX_SAID = 300
-_MAX_ANSWER_BYTES = 8 * 1024 * 1024
-_MAX_REFUSAL_BYTES = 256 * 1024
-# Of the deadline of a call: what a node may take, so that the API server is not blamed for it.
-_SHARE_OF_A_NODE = 0.9
-# Why it refuses a state that is not there yet, which no cursor of ours names.
-_STATE_UNKNOWN = "ResourceVersionTooLarge"
-# So the API server begins its message where a webhook that must judge a change does not answer.
+_MAX_QUOTE = 300
+_MAX_RESPONSE_BYTES = 8 * 1024 * 1024
+_MAX_STATUS_BYTES = 256 * 1024
+# Share of the deadline that a kubelet may use, so that its silence is not taken for the API server's.
+_KUBELET_SHARE = 0.9
+# Reason of a refusal of a resource version in the future, which only a forged cursor has.
+_FUTURE_VERSION = "ResourceVersionTooLarge"
+# Beginning of the message if an admission webhook does not answer.
 _WEBHOOK_FAILED = "Internal error occurred: failed calling webhook"
 VERIFY_HINT = "look with k8s_get_deployments and k8s_get_rollout_status"
-"""How a caller learns whether a change of a deployment was made."""
-TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
-"""Accept header with which the API server prints objects as it does for kubectl."""
+"""How a caller finds out whether a change of a deployment was made."""
 
 Verb = Literal["GET", "PUT", "PATCH"]
 
 
 class NotFound(ToolError):
-    """The cluster does not have it."""
+    """The object does not exist."""
 
 
 class NotAllowed(ToolError):
-    """The cluster's own rules do not allow it."""
+    """The cluster's RBAC does not allow the request."""
 
 
 class Conflict(ToolError):
-    """It was changed by someone else meanwhile; nothing was done."""
+    """Someone else changed the object meanwhile; nothing was changed."""
 
 
 class NodeUnavailable(ToolError):
-    """The API server answers, and the node that it had to ask does not."""
+    """The API server answers, but the kubelet behind it does not."""
 
 
 class Cluster:
-    """The API server of one cluster, behind a circuit breaker of its own.
+    """The API server of one cluster, with a circuit breaker of its own.
 
-    Objects are read as raw JSON: the client's generated models cost ten times the time, and would
-    fail on fields of another version.
+    Objects stay raw JSON: the generated models of the client take ten times the time and fail on fields
+    of another version.
 
     Args:
-        impersonate: send the caller's id and groups, so that the cluster's RBAC judges them.
+        impersonate: send the caller's id and groups, so that the cluster's RBAC applies to the caller.
         timeout_s: deadline of one call in seconds, retries included.
     """
 
@@ -94,12 +91,12 @@ class Cluster:
         self._connection: Connection | None = None
 
     async def start(self) -> None:
-        """Read the credentials and make the pool; the cluster need not be up.
+        """Read the credentials and open the pool; the cluster does not have to be reachable.
 
         Raises:
             SettingsError: the credentials cannot be used.
         """
-        # Imported here, and here only: see the module.
+        # Imported on first use only: see the module.
         from mcp_server.tools.kubernetes.connection import Connection  # noqa: PLC0415
 
         self._connection = await Connection.open(self.name, self._settings)
@@ -119,14 +116,14 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         accept: str = "application/json",
     ) -> dict[str, Any]:
-        """Read JSON; a failed connection is tried once more.
+        """GET JSON; a failed connection is retried once.
 
         Args:
             path: such as `/api/v1/namespaces/{namespace}/pods`, filled in from `parameters`.
-            what: how an error names what was asked for, such as `deployment web`.
+            what: name of the requested object in error messages, such as `deployment web`.
 
         Raises:
-            NotFound, NotAllowed, BackendUnavailable, ToolError: see `_refuse`.
+            NotFound, NotAllowed, BackendUnavailable, ToolError: see `_raise_for`.
         """
         return await self._guard.call(
             lambda: self._exchange(
@@ -146,15 +143,15 @@ class Cluster:
         body: Mapping[str, Any],
         dry_run: bool = False,
     ) -> dict[str, Any]:
-        """Send JSON that changes something, once.
+        """Send a JSON body that changes something, once.
 
         Args:
-            dry_run: let the API server judge the change and not make it; then it is as a read.
+            dry_run: the API server validates the change without making it; this counts as a read.
 
         Raises:
-            Conflict: it was changed meanwhile.
-            OutcomeUnknown: it was sent, and nothing tells whether the change was made.
-            NotFound, NotAllowed, BackendUnavailable, ToolError: it was not made, see `_refuse`.
+            Conflict: someone else changed the object meanwhile.
+            OutcomeUnknown: the change was sent and its result is unknown.
+            NotFound, NotAllowed, BackendUnavailable, ToolError: nothing was changed, see `_raise_for`.
         """
         query = {"dryRun": "All"} if dry_run else None
         return await self._guard.call(
@@ -166,19 +163,19 @@ class Cluster:
         )
 
     def parsing(self) -> AbstractContextManager[None]:
-        """Take what is not of the API for an outage: for a block that reads an answer.
+        """Report an unusable response as an outage; see `mcp_server.tools.backend.parsing`.
 
         Raises:
-            BackendUnavailable: the block could make nothing of it.
+            BackendUnavailable: the block failed to parse the response.
         """
         return parsing(self.title)
 
     @contextmanager
     def parsing_change(self) -> Iterator[None]:
-        """As `parsing`, of the answer to a change that was sent.
+        """As `parsing`, for the response to a change.
 
         Raises:
-            OutcomeUnknown: the block could make nothing of it.
+            OutcomeUnknown: the block failed to parse the response.
         """
         try:
             with parsing(self.title):
@@ -199,21 +196,21 @@ class Cluster:
         query: Mapping[str, str],
         of_node: bool = False,
     ) -> AsyncIterator[aiohttp.StreamReader]:
-        """Open a long answer, such as a log or a watch, and give its bytes as they come.
+        """Open a streamed response, such as a log or a watch, and yield its body.
 
-        The deadline holds for the answer's beginning; how long it may last is the caller's to say.
+        The deadline applies to the beginning of the response; the caller limits its duration.
 
         Args:
-            of_node: the API server passes on what a node answers. A node's trouble is not its own.
+            of_node: the API server proxies the response of a kubelet, whose trouble is not its own.
 
         Raises:
-            NodeUnavailable: the node does not answer; others as `get`.
+            NodeUnavailable: the kubelet does not answer; others as `get`.
         """
 
         async def opened() -> aiohttp.ClientResponse:
             try:
                 async with asyncio.timeout(
-                    self._guard.remaining_s * _SHARE_OF_A_NODE if of_node else None
+                    self._guard.remaining_s * _KUBELET_SHARE if of_node else None
                 ):
                     return await self._open(
                         "GET",
@@ -231,10 +228,10 @@ class Cluster:
         response = await self._guard.call(opened, retry=True, streaming=True)
         try:
             if response.status != 200:
-                await self._refuse(response, what)
+                await self._raise_for(response, what)
             yield response.content
         except (aiohttp.ClientError, OSError) as error:
-            raise BackendUnavailable(self.title, "the answer broke off") from error
+            raise BackendUnavailable(self.title, "the response ended early") from error
         finally:
             response.close()
 
@@ -251,14 +248,14 @@ class Cluster:
         response = await self._open(verb, path, parameters, context, **options)
         async with response:
             if response.status not in (200, 201):
-                await self._refuse(response, what)
-            body = await read_body(response, self.title, max_bytes=_MAX_ANSWER_BYTES)
+                await self._raise_for(response, what)
+            body = await read_body(response, self.title, max_bytes=_MAX_RESPONSE_BYTES)
         try:
             document = await parse_json(body)
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict) or "kind" not in document:
-            # Something before the API server answered: each of its own objects tells its kind.
+            # Something in front of the API server answered: all objects of the API have a kind.
             raise BackendUnavailable(self.title, "its response does not conform to its API")
         return document
 
@@ -274,10 +271,10 @@ class Cluster:
         body: Mapping[str, Any] | None = None,
         of_node: str | None = None,
     ) -> aiohttp.ClientResponse:
-        """Send a request and return its answer, whose body is still to be read.
+        """Send a request and return the response with an unread body.
 
         Args:
-            of_node: what the API server has to ask a node for, if so.
+            of_node: what the API server requests from a kubelet, if it does.
         """
         if self._connection is None:
             raise RuntimeError(f"{self.title} was not started")
@@ -293,7 +290,7 @@ class Cluster:
             url,
             CIMultiDict([*headers.items(), *self._on_behalf_of(context)]),
             sent,
-            # The guard holds the deadline; what is left here is a connection that cannot be made.
+            # The guard applies the deadline; this timeout is for the connection alone.
             _request_timeout=aiohttp.ClientTimeout(total=None, connect=self._guard.connect_s),
         )
         response: aiohttp.ClientResponse = answer.response
@@ -303,21 +300,21 @@ class Cluster:
         return response
 
     async def _trouble(self, response: aiohttp.ClientResponse, of_node: str | None) -> ToolError:
-        """Return what a server error tells: that the API server is in trouble, or something behind it.
+        """Return the error for a 5xx response: of the API server, or of something behind it.
 
-        Only the API server itself writes a Status; what stands before it writes something else.
+        Only the API server itself sends a Status object; a proxy in front of it does not.
         """
         status = await self._status(response)
-        if status is not None and _STATE_UNKNOWN in str(status.get("details")):
+        if status is not None and _FUTURE_VERSION in str(status.get("details")):
             return ToolError(
-                f"{self.title} does not know the state of the list that the cursor names; "
+                f"{self.title} does not know the resource version in the cursor; "
                 "start again without cursor"
             )
         if status is not None and of_node is not None:
             return self._no_answer_of_node(of_node)
         if status is not None and str(status.get("message", "")).startswith(_WEBHOOK_FAILED):
             return ToolError(
-                f"{self.title} made no change: an admission webhook of it does not answer",
+                f"{self.title} made no change: one of its admission webhooks does not answer",
                 retryable=True,
             )
         return BackendUnavailable(self.title, f"it answered HTTP {response.status}")
@@ -330,19 +327,19 @@ class Cluster:
         )
 
     async def _status(self, response: aiohttp.ClientResponse) -> dict[str, Any] | None:
-        """Return the Status that the API server explains a refusal with, or None."""
+        """Return the Status object of a refusal, or None."""
         try:
-            body = await read_body(response, self.title, max_bytes=_MAX_REFUSAL_BYTES)
+            body = await read_body(response, self.title, max_bytes=_MAX_STATUS_BYTES)
             document = await parse_json(body)
         except (ValueError, RecursionError, ResponseTooLarge):
             return None
         return document if isinstance(document, dict) and document.get("kind") == "Status" else None
 
     def _on_behalf_of(self, context: ToolContext) -> list[tuple[str, str]]:
-        """Return the headers that make the cluster judge the caller instead of this server.
+        """Return the impersonation headers, with which the cluster authorizes the caller.
 
-        Names below `system:` are the cluster's own: a user who bears one is refused, and a group
-        is left out, whatever the identity provider says.
+        Names with the prefix `system:` belong to the cluster: such a user is refused and such a group
+        is omitted, whatever the identity provider says.
         """
         if not self._impersonate:
             return []
@@ -356,16 +353,16 @@ class Cluster:
             *(("Impersonate-Group", n) for n in context.groups if not n.startswith("system:")),
         ]
 
-    async def _refuse(self, response: aiohttp.ClientResponse, what: str) -> NoReturn:
-        """Raise what an answer other than success means.
+    async def _raise_for(self, response: aiohttp.ClientResponse, what: str) -> NoReturn:
+        """Raise the error for a response that is no success.
 
-        The API server's own words are passed on only where they are about what the caller sent:
-        what they say of users, rules and other objects is not the caller's to know.
+        The message of the API server is quoted only if it is about the request itself: messages about
+        users, rules and other objects are not for the caller.
         """
         status = response.status
         retry_after = response.headers.get("Retry-After", "")
-        said = str((await self._status(response) or {}).get("message", ""))
-        said = truncate_middle(redact_text(said), _MAX_SAID)
+        message = str((await self._status(response) or {}).get("message", ""))
+        message = truncate_middle(redact_text(message), _MAX_QUOTE)
         match status:
             case 401:
                 raise ToolError(
@@ -385,7 +382,7 @@ class Cluster:
                 raise NotFound(f"{self.title} has no {what}")
             case 409:
                 raise Conflict(
-                    f"{what} was changed by someone else meanwhile; nothing was done, read it again",
+                    f"{what} was changed by someone else meanwhile; nothing was changed, read it again",
                     retryable=True,
                 )
             case 410:
@@ -393,10 +390,10 @@ class Cluster:
                     "the list has changed too much since its first page; start again without cursor"
                 )
             case 400 | 422:
-                raise ToolError(f"{self.title} refused the request for {what}: {said or status}")
+                raise ToolError(f"{self.title} refused the request for {what}: {message or status}")
             case 429:
                 wait = f" in {retry_after} s" if retry_after.isdigit() else ""
                 raise ToolError(
-                    f"{self.title} has too much to do and asks to try again{wait}", retryable=True
+                    f"{self.title} limits requests; try again{wait}", retryable=True
                 )
         raise BackendUnavailable(self.title, f"it answered HTTP {status}")

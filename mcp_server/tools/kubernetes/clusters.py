@@ -17,8 +17,8 @@ class Clusters:
     """All configured clusters.
 
     Attributes:
-        names: theirs, sorted.
-        default: the name of the one that is meant where none is named.
+        names: sorted names.
+        default: name of the default cluster.
     """
 
     def __init__(self, settings: KubernetesSettings) -> None:
@@ -36,7 +36,7 @@ class Clusters:
         }
 
     async def start(self) -> None:
-        """Read the credentials of all clusters; none of them need be up."""
+        """Read the credentials of all clusters; no cluster has to be reachable."""
         for cluster in self._clusters.values():
             await cluster.start()
 
@@ -45,21 +45,21 @@ class Clusters:
         for cluster in self._clusters.values():
             await cluster.stop()
 
-    def named(self, arguments: _ArgumentsT) -> _ArgumentsT:
-        """Return a tool's arguments with the name of the default cluster where they name none."""
+    def with_default_cluster(self, arguments: _ArgumentsT) -> _ArgumentsT:
+        """Return the arguments of a tool, with the default cluster if they name none."""
         if getattr(arguments, "cluster", None) is not None:
             return arguments
         return arguments.model_copy(update={"cluster": self.default})
 
     def metrics_cluster(self, name: str | None, context: ToolContext) -> str:
-        """Return the label `cluster` of metrics and alerts of the cluster of that name; see `find`."""
+        """Return the value of the label `cluster` in metrics and alerts of a cluster; see `find`."""
         return self._metrics[self.find(name, context).name]
 
     def find(self, name: str | None, context: ToolContext) -> Cluster:
-        """Return the cluster of that name; None: the default one.
+        """Return a cluster by name; None: the default one.
 
         Raises:
-            InvalidArguments: there is none.
+            InvalidArguments: there is no such cluster.
         """
         cluster = self._clusters.get(self.default if name is None else name)
         if cluster is None:

@@ -1,145 +1,183 @@
-"""Events of the objects in a cluster, the newest first."""
+"""The tool `k8s:get_events`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from mcp_server.redaction import redact_text
-from mcp_server.tools.catalog import Scope, Tool, ToolContext
-from mcp_server.tools.cursor import Cursor, fingerprint
+from mcp_server.tools.catalog import ListResult, Result, Tool, ToolContext
+from mcp_server.tools.cursor import Cursor, CursorCipher, fingerprint
+from mcp_server.tools.kubernetes.age import age
+from mcp_server.tools.kubernetes.arguments import IN_NAMESPACES, Name, NamespacedListArguments
+from mcp_server.tools.kubernetes.cluster import Cluster
 from mcp_server.tools.kubernetes.clusters import Clusters
-from mcp_server.tools.kubernetes.kinds import kind_of
-from mcp_server.tools.kubernetes.model import Event, EventArguments, Events
-from mcp_server.tools.kubernetes.reading import age
+from mcp_server.tools.kubernetes.kind_names import kind_of
 from mcp_server.tools.offload import offload
+from mcp_server.tools.schemas import brief
 from mcp_server.tools.text import truncate_middle
+from mcp_server.tools.validation import TextFormat
 
-__all__ = ["EventReader"]
+__all__ = ["events_tool"]
 
 _PAGE = 500
-_MOST_READ = 5000
+_MAX_READ = 5000
 _MAX_MESSAGE = 500
-# Of what `offload` counts: its message is searched for secrets.
+# In items of `offload`: the message is searched for secrets.
 _COST_OF_AN_EVENT = 10
 
 
+class EventArguments(NamespacedListArguments):
+    """Arguments of `get_events`."""
+
+    kind: Annotated[
+        Annotated[
+            str,
+            TextFormat(
+                r"^[A-Za-z][A-Za-z0-9-]{0,62}$",
+                "must be a kind, its plural or its short name, such as Pod",
+            ),
+        ]
+        | None,
+        Field(description="Of the object", examples=["Pod", "po"]),
+    ] = None
+    name: Annotated[Name | None, Field(description="Of the object")] = None
+    type: Annotated[Literal["Warning", "Normal"] | None, brief("Only events of this type")] = None
+
+
+class Event(Result):
+    """An event of an object, and how often it happened; `age` counts from the last time."""
+
+    age: str
+    type: str
+    reason: str
+    object: str
+    namespace: str
+    count: int
+    message: str
+
+
+class Events(ListResult):
+    """Events, newest first; `note` says if not all of them were read."""
+
+    events: list[Event]
+    note: str | None = None
+
+
 class _After(Cursor):
-    """The last event that was shown. Newer ones that come in between move no page.
+    """The last event of a page. Newer events that arrive later move no page.
 
     Attributes:
-        time: when it happened last, RFC 3339 in UTC with microseconds, so that texts sort as times.
-        uid: tells apart events of the same time.
+        time: its last occurrence, RFC 3339 in UTC with microseconds, so that texts sort as times.
+        uid: distinguishes events of the same time.
     """
 
     time: Annotated[str, Field(max_length=40)]
     uid: Annotated[str, Field(max_length=64)]
 
 
-class EventReader:
-    """The tool `k8s:get_events`.
+def events_tool(
+    clusters: Clusters, cipher: CursorCipher, *, max_read: int = _MAX_READ
+) -> Tool[EventArguments, Events]:
+    """Return the declaration of `k8s:get_events`.
 
     Args:
-        most_read: once so many events are read, and there are more, the answer is of these.
+        max_read: maximum events that one call reads.
     """
+    return Tool(
+        name="k8s:get_events",
+        title="Get events",
+        description="List events, newest first: why pods fail or restart.",
+        permission="k8s:get",
+        arguments=EventArguments,
+        result=Events,
+        run=partial(_run, clusters, cipher, max_read),
+        read_only=True,
+        source="Kubernetes",
+        rows="events",
+        columns=tuple(Event.model_fields),
+        widths={"message": _MAX_MESSAGE},
+        footer=lambda result: [f"note: {result['note']}"] if result["note"] else [],
+        scope=IN_NAMESPACES,
+        canonicalize=clusters.with_default_cluster,
+    )
 
-    def __init__(self, clusters: Clusters, *, most_read: int = _MOST_READ) -> None:
-        self._clusters = clusters
-        self._most_read = most_read
 
-    def tools(self) -> list[Tool[Any, Any]]:
-        """Return the declaration."""
-        return [
-            Tool(
-                name="k8s:get_events",
-                title="Get events",
-                description="List events, newest first: why pods fail or restart.",
-                permission="k8s:get",
-                arguments=EventArguments,
-                result=Events,
-                run=self._get_events,
-                read_only=True,
-                source="Kubernetes",
-                rows="events",
-                columns=tuple(Event.model_fields),
-                widths={"message": _MAX_MESSAGE},
-                footer=lambda result: [f"note: {result['note']}"] if result["note"] else [],
-                scope=Scope(
-                    namespace="namespace", cluster="cluster", all_namespaces="all_namespaces"
-                ),
-            )
-        ]
+async def _run(
+    clusters: Clusters,
+    cipher: CursorCipher,
+    max_read: int,
+    arguments: EventArguments,
+    context: ToolContext,
+) -> Events:
+    cluster = clusters.find(arguments.cluster, context)
+    if arguments.kind is not None:
+        kind = await kind_of(arguments.kind, cluster, context)
+        arguments = arguments.model_copy(update={"kind": kind})
+    listed = fingerprint(
+        "events",
+        cluster.name,
+        arguments.selected_namespace,
+        arguments.kind,
+        arguments.name,
+        arguments.type,
+    )
+    after = None if arguments.cursor is None else _After.decode(cipher, arguments.cursor, listed)
+    # The API server sorts by name only: the newest events are known once all are read.
+    items, all_read = await _read(cluster, arguments, context, max_read=max_read)
+    with cluster.parsing():
+        found = await offload(len(items), _newest_first, items)
+        rest = [event for event in found if after is None or event[:2] < (after.time, after.uid)]
+        shown = rest[: context.at_most(arguments.limit)]
+        events = await offload(len(shown) * _COST_OF_AN_EVENT, _events, shown, context)
 
-    async def _get_events(self, arguments: EventArguments, context: ToolContext) -> Events:
-        if arguments.kind is not None:
-            cluster = self._clusters.find(arguments.cluster, context)
-            kind = await kind_of(arguments.kind, cluster, context)
-            arguments = arguments.model_copy(update={"kind": kind})
-        listed = fingerprint(
-            "events",
-            self._clusters.find(arguments.cluster, context).name,
-            arguments.place,
-            arguments.kind,
-            arguments.name,
-            arguments.type,
+    def cursor_after(rows: int) -> str:
+        time, uid, _ = shown[rows - 1]
+        return _After(query=listed, time=time, uid=uid).encode(cipher)
+
+    more = len(rest) > len(shown)
+    return Events(
+        events=events,
+        total=len(found) if all_read else None,
+        truncated=more or not all_read,
+        next_cursor=cursor_after(len(shown)) if more and shown else None,
+        note=None if all_read else _not_all(len(found), arguments),
+    ).with_cursor(cursor_after)
+
+
+async def _read(
+    cluster: Cluster, arguments: EventArguments, context: ToolContext, *, max_read: int
+) -> tuple[list[dict[str, Any]], bool]:
+    """Return events in the order of their names, and whether these are all."""
+    namespace = arguments.selected_namespace
+    selected = {
+        "involvedObject.kind": arguments.kind,
+        "involvedObject.name": arguments.name,
+        "type": arguments.type,
+    }
+    query = {
+        "limit": str(_PAGE),
+        "fieldSelector": ",".join(f"{key}={value}" for key, value in selected.items() if value),
+    }
+    items: list[dict[str, Any]] = []
+    while True:
+        document = await cluster.get(
+            "/api/v1/namespaces/{namespace}/events" if namespace else "/api/v1/events",
+            {"namespace": namespace} if namespace else {},
+            context,
+            what="events of " + (f"namespace {namespace}" if namespace else "all namespaces"),
+            query=query,
         )
-        after = None if arguments.cursor is None else _After.decode(arguments.cursor, listed)
-        # The API server lists by name alone: what is newest is known only of all.
-        items, all_read = await self._read(arguments, context)
-        with self._clusters.find(arguments.cluster, context).parsing():
-            found = await offload(len(items), _newest_first, items)
-            rest = [
-                event for event in found if after is None or event[:2] < (after.time, after.uid)
-            ]
-            shown = rest[: context.at_most(arguments.limit)]
-            events = await offload(len(shown) * _COST_OF_AN_EVENT, _events, shown, context)
-
-        def cursor_after(rows: int) -> str:
-            time, uid, _ = shown[rows - 1]
-            return _After(query=listed, time=time, uid=uid).encode()
-
-        more = len(rest) > len(shown)
-        return Events(
-            events=events,
-            total=len(found) if all_read else None,
-            truncated=more or not all_read,
-            next_cursor=cursor_after(len(shown)) if more and shown else None,
-            note=None if all_read else _not_all(len(found), arguments),
-        ).with_cursor(cursor_after)
-
-    async def _read(
-        self, arguments: EventArguments, context: ToolContext
-    ) -> tuple[list[dict[str, Any]], bool]:
-        """Return the events that are read, in the order of their names, and whether these are all."""
-        cluster = self._clusters.find(arguments.cluster, context)
-        place = f"namespace {arguments.place}" if arguments.place else "all namespaces"
-        selected = {
-            "involvedObject.kind": arguments.kind,
-            "involvedObject.name": arguments.name,
-            "type": arguments.type,
-        }
-        query = {
-            "limit": str(_PAGE),
-            "fieldSelector": ",".join(f"{key}={value}" for key, value in selected.items() if value),
-        }
-        items: list[dict[str, Any]] = []
-        while True:
-            document = await cluster.get(
-                "/api/v1/namespaces/{namespace}/events" if arguments.place else "/api/v1/events",
-                {"namespace": arguments.place} if arguments.place else {},
-                context,
-                what=f"events of {place}",
-                query=query,
-            )
-            with cluster.parsing():
-                items += document["items"]
-                token = document["metadata"].get("continue")
-            if not token or len(items) >= self._most_read:
-                return items, not token
-            query["continue"] = token
+        with cluster.parsing():
+            items += document["items"]
+            token = document["metadata"].get("continue")
+        if not token or len(items) >= max_read:
+            return items, not token
+        query["continue"] = token
 
 
 def _events(shown: Iterable[tuple[str, str, dict[str, Any]]], context: ToolContext) -> list[Event]:
@@ -150,7 +188,7 @@ def _events(shown: Iterable[tuple[str, str, dict[str, Any]]], context: ToolConte
 def _newest_first(
     items: Iterable[dict[str, Any]],
 ) -> list[tuple[str, str, dict[str, Any]]]:
-    """Return when each event happened last, its uid and the event."""
+    """Return the last time, the uid and the event, of each event."""
     return sorted(
         ((_last_seen(item), str(item["metadata"]["uid"]), item) for item in items),
         key=lambda event: event[:2],
@@ -159,23 +197,23 @@ def _newest_first(
 
 
 def _not_all(read: int, arguments: EventArguments) -> str:
-    """Return what is missing where there are more events than are read, and how to ask for less."""
+    """Return a note that not all events were read, and how to narrow the list."""
     given = {
-        "namespace": arguments.place,
+        "namespace": arguments.selected_namespace,
         "kind": arguments.kind,
         "name": arguments.name,
         "type": arguments.type,
     }
     free = [name for name, value in given.items() if value is None]
     note = (
-        f"there are more events than are read: these are the newest of {read}, which come first by "
-        "the name of their object, and newer ones may be missing"
+        f"not all events were read: these are the newest of the first {read} in the order of their "
+        "names, and newer ones may be missing"
     )
-    return f"{note}; ask for one {' or '.join(free)}" if free else note
+    return f"{note}; give a {' or '.join(free)}" if free else note
 
 
 def _last_seen(event: Mapping[str, Any]) -> str:
-    """Return when an event happened last, whichever way its reporter told it."""
+    """Return the time of an event's last occurrence, whichever API version its reporter used."""
     text = (
         (event.get("series") or {}).get("lastObservedTime")
         or event.get("lastTimestamp")

@@ -1,4 +1,4 @@
-"""The end of a container's log, of which never more than a bounded part is read or kept."""
+"""The tool `k8s:get_pod_logs`: the end of a container's log, with bounded memory and time."""
 
 from __future__ import annotations
 
@@ -8,30 +8,39 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from mcp_server.redaction import LineRedactor
-from mcp_server.tools.catalog import Scope, Tool, ToolContext, ToolError
+from mcp_server.tools.catalog import Arguments, Result, Tool, ToolContext, ToolError
 from mcp_server.tools.deadline import remaining
+from mcp_server.tools.kubernetes.arguments import (
+    IN_ONE_NAMESPACE,
+    ClusterName,
+    Name,
+    Namespace,
+)
 from mcp_server.tools.kubernetes.cluster import Cluster
 from mcp_server.tools.kubernetes.clusters import Clusters
-from mcp_server.tools.kubernetes.model import LogArguments, Logs
 from mcp_server.tools.offload import offload
+from mcp_server.tools.schemas import brief
 
-__all__ = ["LogReader"]
+__all__ = ["pod_logs"]
 
 _MAX_TEXT = 28 * 1024
-"""Bytes of log text in an answer, which holds it twice: for programs and for a model."""
+"""Maximum bytes of log text in a response, which holds it twice: structured and as text."""
 _MAX_BYTES = 8 * 1024 * 1024
 _MAX_SEARCHED_LINES = 10_000
 _MAX_LINE_BYTES = 64 * 1024
 _MAX_LINE_SHOWN = 4096
 _AT_ONCE_BYTES = 64 * 1024
 _DEADLINE_S = 20.0
-# So many bytes of short lines cost one of what `offload` counts.
+# Bytes of short lines per item of `offload`.
 _COST_BYTES = 16
-# What steers a terminal (ECMA-48): control sequences such as colours, strings such as titles of
-# windows, and the rest. It may stand within a word, which neither `grep` nor a reader would find.
+# Terminal escape sequences (ECMA-48): control sequences such as colours, control strings such as window
+# titles, and others. Within a word they would hide it from `grep` and from a reader.
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
     r"|\x1b[]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)"
@@ -39,79 +48,99 @@ _ESCAPE_SEQUENCE = re.compile(
 )
 
 
-class LogReader:
-    """The tool `k8s:get_pod_logs`."""
+class LogArguments(Arguments):
+    """Arguments of `get_pod_logs`."""
 
-    def __init__(self, clusters: Clusters) -> None:
-        self._clusters = clusters
+    cluster: ClusterName = None
+    namespace: Namespace = "default"
+    pod_name: Annotated[Name, brief("Name of a pod")]
+    container: Annotated[Name | None, Field(description="Needed if there are several")] = None
+    previous: Annotated[bool, Field(description="Before its restart")] = False
+    since_seconds: Annotated[int | None, Field(ge=1, le=30 * 86400, description="How far back")] = (
+        None
+    )
+    tail_lines: Annotated[
+        int, Field(ge=1, le=2000, description="The newest; with grep, of those found")
+    ] = 100
+    grep: Annotated[
+        str | None,
+        Field(min_length=1, max_length=256, description="Only lines with this text, in any case"),
+    ] = None
 
-    def tools(self) -> list[Tool[Any, Any]]:
-        """Return the declaration."""
-        return [
-            Tool(
-                name="k8s:get_pod_logs",
-                title="Get pod logs",
-                description="Read the end of a container's log.",
-                permission="k8s:get",
-                arguments=LogArguments,
-                result=Logs,
-                run=self._get_pod_logs,
-                render=_render,
-                read_only=True,
-                source="Kubernetes",
-                scope=Scope(namespace="namespace", cluster="cluster"),
-                timeout_s=30,
-            )
-        ]
 
-    async def _get_pod_logs(self, arguments: LogArguments, context: ToolContext) -> Logs:
-        cluster = self._clusters.find(arguments.cluster, context)
-        searched = arguments.grep is not None
-        asked = _MAX_SEARCHED_LINES if searched else arguments.tail_lines
-        shortened = False
-        given_s = remaining(_DEADLINE_S)
-        try:
-            async with asyncio.timeout(given_s):
-                while True:
-                    log = await _read(cluster, arguments, context, asked)
-                    if log.received < _MAX_BYTES or asked == 1:
-                        break
-                    # What was cut off are the newest lines. Fewer of them are asked for.
-                    asked, shortened = max(1, min(asked - 1, log.lines // 2)), True
-        except TimeoutError:
-            raise ToolError(
-                f"the {_what(arguments)} did not end within {round(given_s, 1):g} s; "
-                "ask for fewer tail_lines or since_seconds",
-                retryable=True,
-            ) from None
-        notes = []
-        if (searched and log.lines >= asked) or shortened:
-            notes.append(f"only the last {asked} lines were {'searched' if searched else 'read'}")
-        if log.received >= _MAX_BYTES:
-            notes.append("the end of the newest line is missing, it is too long")
-        if log.left_out:
-            notes.append(f"{log.left_out} older lines left out, the text is too long")
-        if any(len(line) > _MAX_LINE_SHOWN for line in log.newest):
-            notes.append(f"lines are cut at {_MAX_LINE_SHOWN} characters")
-        if log.coloured:
-            notes.append("colours and other escape sequences of terminals are removed")
-        return Logs(
-            lines=len(log.newest), note="; ".join(notes) or None, text="\n".join(log.newest)
-        )
+class Logs(Result):
+    """The end of a container's log; `note` says what is missing."""
+
+    lines: int
+    note: str | None
+    text: str
+
+
+def pod_logs(clusters: Clusters) -> Tool[LogArguments, Logs]:
+    """Return the declaration of `k8s:get_pod_logs`."""
+    return Tool(
+        name="k8s:get_pod_logs",
+        title="Get pod logs",
+        description="Read the end of a container's log.",
+        permission="k8s:get",
+        arguments=LogArguments,
+        result=Logs,
+        run=partial(_run, clusters),
+        render=_render,
+        read_only=True,
+        source="Kubernetes",
+        scope=IN_ONE_NAMESPACE,
+        canonicalize=clusters.with_default_cluster,
+        timeout_s=30,
+    )
+
+
+async def _run(clusters: Clusters, arguments: LogArguments, context: ToolContext) -> Logs:
+    cluster = clusters.find(arguments.cluster, context)
+    searched = arguments.grep is not None
+    asked = _MAX_SEARCHED_LINES if searched else arguments.tail_lines
+    shortened = False
+    given_s = remaining(_DEADLINE_S)
+    try:
+        async with asyncio.timeout(given_s):
+            while True:
+                log = await _read(cluster, arguments, context, asked)
+                if log.received < _MAX_BYTES or asked == 1:
+                    break
+                # The API server cut the newest lines: request fewer.
+                asked, shortened = max(1, min(asked - 1, log.lines // 2)), True
+    except TimeoutError:
+        raise ToolError(
+            f"the {_what(arguments)} did not end within {round(given_s, 1):g} s; "
+            "ask for fewer tail_lines or since_seconds",
+            retryable=True,
+        ) from None
+    notes = []
+    if (searched and log.lines >= asked) or shortened:
+        notes.append(f"only the last {asked} lines were {'searched' if searched else 'read'}")
+    if log.received >= _MAX_BYTES:
+        notes.append("the end of the newest line is missing, it is too long")
+    if log.left_out:
+        notes.append(f"{log.left_out} older lines left out, the text is too long")
+    if any(len(line) > _MAX_LINE_SHOWN for line in log.newest):
+        notes.append(f"lines are cut at {_MAX_LINE_SHOWN} characters")
+    if log.coloured:
+        notes.append("colours and other escape sequences of terminals are removed")
+    return Logs(lines=len(log.newest), note="; ".join(notes) or None, text="\n".join(log.newest))
 
 
 @dataclass(slots=True)
 class _Log:
-    """What was read of a log: the newest lines that are wanted and fit an answer.
+    """The newest matching lines of a log that fit a response.
 
     Attributes:
-        most: the most lines that are kept.
-        wanted: what a line must hold, casefolded. It is looked for in what the caller may see: whether
-            a secret holds it would tell the secret, one letter after the other.
-        received: bytes.
-        lines: of them.
-        matching: lines of them that are wanted.
-        coloured: whether escape sequences of a terminal were removed.
+        most: maximum lines to keep.
+        wanted: text that a line must contain, casefolded. The search runs on redacted lines: otherwise
+            a caller could guess a secret letter by letter.
+        received: number of bytes read.
+        lines: number of lines read.
+        matching: number of lines that contain `wanted`.
+        coloured: whether terminal escape sequences were removed.
     """
 
     most: int
@@ -166,7 +195,7 @@ class _Log:
 async def _read(
     cluster: Cluster, arguments: LogArguments, context: ToolContext, lines: int
 ) -> _Log:
-    """Read the last `lines` lines; where they are larger than 8 MiB, the newest of them are missing."""
+    """Read the last `lines` lines; beyond 8 MiB the newest of them are missing."""
     query = {"tailLines": str(lines), "limitBytes": str(_MAX_BYTES)}
     if arguments.container is not None:
         query["container"] = arguments.container
@@ -185,7 +214,7 @@ async def _read(
     ) as stream:
         async for piece in stream.iter_chunked(_AT_ONCE_BYTES):
             await offload(len(piece) // _COST_BYTES, log.feed, piece)
-            # What is there is given without a pause, and others have to have their turn.
+            # Buffered chunks come without a suspension: let other tasks run.
             await asyncio.sleep(0)
     await offload(log.received // _COST_BYTES, log.end)
     return log

@@ -26,7 +26,7 @@ from mcp_server.tools.catalog import (
     ToolContext,
     ToolError,
 )
-from mcp_server.tools.cursor import LONGEST_KEY, Cursor, bounded, fingerprint_of
+from mcp_server.tools.cursor import LONGEST_KEY, Cursor, CursorCipher, bounded_key, fingerprint_of
 from mcp_server.tools.gather import gather_or_cancel
 from mcp_server.tools.monitoring.alertmanager import Alertmanager, KnownAlert, MatchersRefused
 from mcp_server.tools.monitoring.matchers import LONGEST_MATCHER, MOST_MATCHERS, matchers_of
@@ -96,8 +96,14 @@ class GetAlertsResult(ListResult):
 class Alerts:
     """The tool about alerts, over Prometheus and Alertmanager."""
 
-    def __init__(self, prometheus: Prometheus, alertmanager: Alertmanager) -> None:
+    def __init__(
+        self,
+        prometheus: Prometheus,
+        alertmanager: Alertmanager,
+        cipher: CursorCipher | None = None,
+    ) -> None:
         self._prometheus = prometheus
+        self._cipher = cipher or CursorCipher()
         self._alertmanager = alertmanager
 
     def tools(self) -> list[Tool[Any, Any]]:
@@ -128,7 +134,11 @@ class Alerts:
         self, arguments: GetAlertsArguments, context: ToolContext
     ) -> GetAlertsResult:
         listed = fingerprint_of(arguments)
-        after = None if arguments.cursor is None else _After.decode(arguments.cursor, listed)
+        after = (
+            None
+            if arguments.cursor is None
+            else _After.decode(self._cipher, arguments.cursor, listed)
+        )
         matchers = matchers_of(arguments.matchers) if arguments.matchers else []
         alerts, silence = await self.current(matchers)
         if silence is not None and arguments.state in ("silenced", "inhibited"):
@@ -146,7 +156,7 @@ class Alerts:
 
         def cursor_after(rows: int) -> str:
             since, name, labels = _key(page[rows - 1])
-            return _After(query=listed, since=since, name=name, labels=labels).encode()
+            return _After(query=listed, since=since, name=name, labels=labels).encode(self._cipher)
 
         groups = None
         if arguments.group_by is not None:
@@ -381,7 +391,7 @@ def _counted(alerts: Iterable[Alert], label: str, context: ToolContext) -> Count
 
 def _key(alert: Alert) -> tuple[str, str, str]:
     since = alert.active_since.astimezone(UTC).isoformat(timespec="microseconds")
-    return since, bounded(alert.name), bounded(str(sorted(alert.labels.items())))
+    return since, bounded_key(alert.name), bounded_key(str(sorted(alert.labels.items())))
 
 
 def _counts_and_notes(result: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from mcp_server.settings import MonitoringSettings
 from mcp_server.tools.catalog import Tool
+from mcp_server.tools.cursor import CursorCipher
 from mcp_server.tools.monitoring.alertmanager import Alertmanager
 from mcp_server.tools.monitoring.alerts import Alerts
 from mcp_server.tools.monitoring.dashboards import Dashboards
@@ -33,15 +34,23 @@ class Monitoring:
     """The monitoring tools over their backends.
 
     Args:
-        workloads: the family that looks after what runs; None: none is configured.
+        workloads: the family that knows the workloads; None: none is configured.
+        cipher: encrypts cursors; None: cursors are valid for this object only.
     """
 
-    def __init__(self, settings: MonitoringSettings, *, workloads: Workloads | None = None) -> None:
+    def __init__(
+        self,
+        settings: MonitoringSettings,
+        *,
+        workloads: Workloads | None = None,
+        cipher: CursorCipher | None = None,
+    ) -> None:
+        cipher = cipher or CursorCipher()
         prometheus, alertmanager = Prometheus(settings), Alertmanager(settings)
         self._backends: list[_Backend] = [prometheus, alertmanager]
-        alerts = Alerts(prometheus, alertmanager)
+        alerts = Alerts(prometheus, alertmanager, cipher)
         self._parts: list[_Part] = [
-            Metrics(prometheus),
+            Metrics(prometheus, cipher),
             alerts,
             Health(prometheus, alerts, workloads),
         ]

@@ -196,10 +196,10 @@ def _unknown(source: str, says: str) -> Evidence:
 
 def _judged(found: ServiceHealth, service: str, context: ToolContext) -> Iterator[Evidence]:
     shown = context.masked_value
-    for unseen in found.unseen:
-        yield _unknown("workloads", f"not seen: {unseen}")
+    for reason in found.not_checked:
+        yield _unknown("workloads", f"not checked: {reason}")
     if not found.workloads and found.endpoints_ready is None:
-        if found.unseen:
+        if found.not_checked:
             return
         yield _unknown(
             "workloads",
@@ -219,7 +219,7 @@ def _judged(found: ServiceHealth, service: str, context: ToolContext) -> Iterato
         yield Evidence(source="workloads", verdict=verdict, says=said)
     if not found.workloads:
         yield _unknown("workloads", f"none behind the Service {service}")
-    if not found.endpoints_seen:
+    if not found.endpoints_checked:
         return
     if found.endpoints_ready is None:
         # What nobody connects to, such as a queue's worker, has none and is none the worse for it.

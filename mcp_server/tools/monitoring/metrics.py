@@ -20,7 +20,7 @@ from mcp_server.tools.catalog import (
     ToolContext,
     ToolError,
 )
-from mcp_server.tools.cursor import LONGEST_KEY, Cursor, bounded, fingerprint_of
+from mcp_server.tools.cursor import LONGEST_KEY, Cursor, CursorCipher, bounded_key, fingerprint_of
 from mcp_server.tools.gather import gather_or_cancel
 from mcp_server.tools.monitoring.names import NearNames, names_in
 from mcp_server.tools.monitoring.prometheus import (
@@ -151,8 +151,9 @@ class ListMetricsResult(ListResult):
 class Metrics:
     """The tools about metrics, over one Prometheus."""
 
-    def __init__(self, prometheus: Prometheus) -> None:
+    def __init__(self, prometheus: Prometheus, cipher: CursorCipher | None = None) -> None:
         self._prometheus = prometheus
+        self._cipher = cipher or CursorCipher()
         self._near = NearNames()
 
     def tools(self) -> list[Tool[Any, Any]]:
@@ -200,7 +201,7 @@ class Metrics:
         # A further page is one of the same evaluation, so that no series is missed or seen twice.
         now, first = time.time(), 0
         if arguments.cursor is not None:
-            place = _Place.decode(arguments.cursor, listed)
+            place = _Place.decode(self._cipher, arguments.cursor, listed)
             if not now - _CURSOR_AGE_S <= place.end <= now + _CLOCKS_DIFFER_S:
                 raise InvalidArguments(
                     "cursor: it is older than an hour; leave it out to begin again"
@@ -224,7 +225,7 @@ class Metrics:
         more = first + len(page) < len(found)
 
         def cursor_after(rows: int) -> str:
-            return _Place(query=listed, end=now, after=first + rows).encode()
+            return _Place(query=listed, end=now, after=first + rows).encode(self._cipher)
 
         return QueryMetricsResult(
             series=page,
@@ -311,20 +312,20 @@ class Metrics:
         self, arguments: ListMetricsArguments, context: ToolContext
     ) -> ListMetricsResult:
         listed = fingerprint_of(arguments)
-        after = (
-            None if arguments.cursor is None else _AfterName.decode(arguments.cursor, listed).name
-        )
+        after = None
+        if arguments.cursor is not None:
+            after = _AfterName.decode(self._cipher, arguments.cursor, listed).name
         known, metadata = await gather_or_cancel(
             self._prometheus.metric_names(), self._prometheus.metadata()
         )
         part = (arguments.contains or "").lower()
         names = [name for name in known if part in name.lower()]
-        rest = names if after is None else [name for name in names if bounded(name) > after]
+        rest = names if after is None else [name for name in names if bounded_key(name) > after]
         page = rest[: context.at_most(arguments.limit)]
         more = len(page) < len(rest)
 
         def cursor_after(rows: int) -> str:
-            return _AfterName(query=listed, name=bounded(page[rows - 1])).encode()
+            return _AfterName(query=listed, name=bounded_key(page[rows - 1])).encode(self._cipher)
 
         near = [] if names else await self._near_of(part, known, context)
         return ListMetricsResult(

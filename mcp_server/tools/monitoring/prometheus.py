@@ -19,7 +19,7 @@ from mcp_server.tools.backend import (
     parsing,
 )
 from mcp_server.tools.catalog import ToolError
-from mcp_server.tools.cursor import bounded
+from mcp_server.tools.cursor import bounded_key
 from mcp_server.tools.monitoring.access import backend_of
 from mcp_server.tools.monitoring.timerange import Evaluation
 from mcp_server.tools.offload import offload
@@ -207,7 +207,7 @@ class Prometheus:
     async def _read_names(self) -> Sequence[str]:
         body = await self._ask("/api/v1/label/__name__/values", {})
         with parsing("Prometheus"):
-            return tuple(sorted(body["data"], key=bounded))
+            return tuple(sorted(body["data"], key=bounded_key))
 
     async def _read_metadata(self) -> Mapping[str, Metadata]:
         # Exporters may disagree about one name; the first is shown, as in Prometheus' own pages.

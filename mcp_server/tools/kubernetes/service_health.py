@@ -1,4 +1,4 @@
-"""What the cluster knows of a service: its endpoints and the workloads behind them."""
+"""The health of a service: its Service object, its endpoints and the workloads behind it."""
 
 from __future__ import annotations
 
@@ -9,69 +9,60 @@ from typing import Any
 from mcp_server.tools.catalog import ToolContext
 from mcp_server.tools.gather import gather_or_cancel
 from mcp_server.tools.kubernetes.cluster import Cluster, NotAllowed, NotFound
-from mcp_server.tools.kubernetes.clusters import Clusters
-from mcp_server.tools.kubernetes.reading import rollout_of
+from mcp_server.tools.kubernetes.rollout import rollout_of
 from mcp_server.tools.workloads import ServiceHealth, Workload
 
-__all__ = ["ServiceReader", "workload_of"]
+__all__ = ["service_health", "workload_of"]
 
 _SERVICES = "/api/v1/namespaces/{namespace}/services/{name}"
 _SLICES = "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
 _WORKLOADS = "/apis/apps/v1/namespaces/{namespace}/"
-# A page of whole objects stays small, and no question takes more than ten of them.
+# Whole objects are large: small pages, and at most ten of them per list.
 _PAGE = 100
-_MOST = 1000
+_MAX_OBJECTS = 1000
 
 
-class ServiceReader:
-    """Judges a service by its Service, its EndpointSlices, and the workloads behind it."""
+async def service_health(
+    cluster: Cluster, context: ToolContext, *, namespace: str, service: str
+) -> ServiceHealth:
+    """Return the health of `service`; see `mcp_server.tools.workloads`.
 
-    def __init__(self, clusters: Clusters) -> None:
-        self._clusters = clusters
-
-    async def service_health(
-        self, context: ToolContext, *, cluster: str | None, namespace: str, service: str
-    ) -> ServiceHealth:
-        """Return what is known of `service`; see `mcp_server.tools.workloads`.
-
-        What the cluster does not allow to see, or is too much to look at, is said and not an error.
-        """
-        question = _Question(self._clusters.find(cluster, context), context, namespace, service)
-        selector, endpoints = await question.service()
-        workloads = await gather_or_cancel(
-            *(question.workloads(kind, selector) for kind in _WORKLOAD_OF)
-        )
-        ready, not_ready = (None, None) if endpoints is None else endpoints
-        return ServiceHealth(
-            cluster=question.cluster.name,
-            namespace=namespace,
-            workloads=[each for found in workloads for each in found],
-            endpoints_ready=ready,
-            endpoints_not_ready=not_ready,
-            endpoints_seen=question.endpoints_seen,
-            # In whichever order the answers came, they are told in the same.
-            unseen=tuple(sorted(question.unseen)),
-        )
+    Objects that the cluster does not allow to read, or that are too many, are reported and no error.
+    """
+    check = _Check(cluster, context, namespace, service)
+    selector, endpoints = await check.service()
+    workloads = await gather_or_cancel(*(check.workloads(kind, selector) for kind in _WORKLOAD_OF))
+    ready, not_ready = (None, None) if endpoints is None else endpoints
+    return ServiceHealth(
+        cluster=cluster.name,
+        namespace=namespace,
+        workloads=[each for found in workloads for each in found],
+        endpoints_ready=ready,
+        endpoints_not_ready=not_ready,
+        endpoints_checked=check.endpoints_checked,
+        # Sorted, because the responses arrive in any order.
+        not_checked=tuple(sorted(check.not_checked)),
+    )
 
 
 @dataclass(slots=True)
-class _Question:
-    """One look at a service.
+class _Check:
+    """One check of a service.
 
     Attributes:
-        unseen: what was not looked at, in words.
-        endpoints_seen: whether it was looked for endpoints.
+        not_checked: what was not checked and why, in words.
+        endpoints_checked: whether the endpoints were read.
     """
 
     cluster: Cluster
     context: ToolContext
     namespace: str
     name: str
-    unseen: list[str] = field(default_factory=list)
-    endpoints_seen: bool = True
+    not_checked: list[str] = field(default_factory=list)
+    endpoints_checked: bool = True
 
     async def service(self) -> tuple[Mapping[str, str] | None, tuple[int, int] | None]:
-        """Return the selector of the Service and how many endpoints are ready and not; None: none."""
+        """Return the Service's selector, and its ready and not ready endpoints, or None."""
         try:
             document = await self.cluster.get(
                 _SERVICES,
@@ -82,29 +73,29 @@ class _Question:
         except NotFound:
             return None, None
         except NotAllowed as refusal:
-            self.unseen.append(f"the Service: {refusal}")
-            self.endpoints_seen = False
+            self.not_checked.append(f"the Service: {refusal}")
+            self.endpoints_checked = False
             return None, None
         with self.cluster.parsing():
             selector = document["spec"].get("selector")
         try:
             return selector, await self._endpoints()
         except NotAllowed as refusal:
-            self.unseen.append(f"its endpoints: {refusal}")
-            self.endpoints_seen = False
+            self.not_checked.append(f"its endpoints: {refusal}")
+            self.endpoints_checked = False
             return selector, None
 
     async def _endpoints(self) -> tuple[int, int]:
-        """Return how many endpoints are ready, and how many are not; those on their way out are neither.
+        """Return the numbers of ready and not ready endpoints; terminating ones are neither.
 
-        Slices of the same endpoint, one for each family of addresses, count it once.
+        An endpoint with a slice for each address family counts once.
         """
         states: dict[str, bool] = {}
 
         def take(piece: Mapping[str, Any]) -> None:
             for endpoint in piece.get("endpoints") or ():
                 target = (endpoint.get("targetRef") or {}).get("uid") or endpoint["addresses"][0]
-                # Absent means unknown, which is to be taken for ready (EndpointConditions of the API).
+                # Consumers take an absent condition as ready (EndpointConditions in the API).
                 conditions = endpoint.get("conditions") or {}
                 ready = conditions.get("ready") is not False
                 if conditions.get("terminating") and not ready:
@@ -117,7 +108,7 @@ class _Question:
         return sum(states.values()), len(states) - sum(states.values())
 
     async def workloads(self, kind: str, selector: Mapping[str, str] | None) -> list[Workload]:
-        """Return the workloads of a kind that bear the service's name or are behind its selector."""
+        """Return the workloads of a kind with the service's name, or whose pods its selector matches."""
         found: dict[str, Workload] = {}
 
         def take(document: Mapping[str, Any]) -> None:
@@ -128,10 +119,10 @@ class _Question:
         path, what = f"{_WORKLOADS}{kind.lower()}s", f"{kind}s"
         try:
             if not await self._each(path, take, what=what) and self.name not in found:
-                # The one of the service's name may stand behind those that were looked at.
+                # The workload with the service's name may be beyond the limit.
                 await self._each(path, take, what=what, fields=f"metadata.name={self.name}")
         except NotAllowed as refusal:
-            self.unseen.append(f"{what}: {refusal}")
+            self.not_checked.append(f"{what}: {refusal}")
         return list(found.values())
 
     async def _each(
@@ -143,9 +134,9 @@ class _Question:
         labels: str = "",
         fields: str = "",
     ) -> bool:
-        """Give all objects of a list to `take`; return whether it were not too many."""
+        """Pass the objects of a list to `take`; return whether these were all."""
         query = {"limit": str(_PAGE), "labelSelector": labels, "fieldSelector": fields}
-        for _ in range(_MOST // _PAGE):
+        for _ in range(_MAX_OBJECTS // _PAGE):
             document = await self.cluster.get(
                 path,
                 {"namespace": self.namespace},
@@ -159,18 +150,18 @@ class _Question:
                 query["continue"] = document["metadata"].get("continue") or ""
             if not query["continue"]:
                 return True
-        self.unseen.append(f"{what} beyond the first {_MOST}")
+        self.not_checked.append(f"{what} beyond the first {_MAX_OBJECTS}")
         return False
 
 
 def _selects(selector: Mapping[str, str] | None, workload: Mapping[str, Any]) -> bool:
-    """Tell whether a Service's selector takes in the pods of a workload; an empty one takes none."""
+    """Return whether a Service's selector matches the pods of a workload; an empty one matches none."""
     labels = workload["spec"]["template"]["metadata"].get("labels") or {}
     return selector.items() <= labels.items() if selector else False
 
 
 def workload_of(kind: str, document: Mapping[str, Any]) -> Workload:
-    """Return what an object of that kind tells of itself."""
+    """Return the state of an object of that kind."""
     return _WORKLOAD_OF[kind](document)
 
 
@@ -194,12 +185,12 @@ def _stateful_set(document: Mapping[str, Any]) -> Workload:
     updated = status.get("updatedReplicas", 0)
     to_update = desired - rolling.get("partition", 0)
     problem = None
-    if _not_taken_up(document):
-        problem = _NOT_TAKEN_UP
+    if _not_observed(document):
+        problem = _NOT_OBSERVED
     elif ready < desired:
         problem = f"{desired - ready} pods are not ready"
     elif strategy.get("type") == "OnDelete":
-        pass  # pods change when somebody deletes them
+        pass  # the controller updates a pod when somebody deletes it
     elif rolling.get("partition"):
         if updated < to_update:
             problem = f"{updated} of {to_update} pods are updated"
@@ -221,8 +212,8 @@ def _daemon_set(document: Mapping[str, Any]) -> Workload:
     updated, available = status.get("updatedNumberScheduled", 0), status.get("numberAvailable", 0)
     rolling = (spec.get("updateStrategy") or {}).get("type") != "OnDelete"
     problem = None
-    if _not_taken_up(document):
-        problem = _NOT_TAKEN_UP
+    if _not_observed(document):
+        problem = _NOT_OBSERVED
     elif not desired:
         problem = "no node is to run it"
     elif rolling and updated < desired:
@@ -238,10 +229,10 @@ def _daemon_set(document: Mapping[str, Any]) -> Workload:
     )
 
 
-_NOT_TAKEN_UP = "the change has not been taken up yet"
+_NOT_OBSERVED = "the controller has not observed the change yet"
 
 
-def _not_taken_up(document: Mapping[str, Any]) -> bool:
+def _not_observed(document: Mapping[str, Any]) -> bool:
     observed = int(document.get("status", {}).get("observedGeneration", 0))
     return int(document["metadata"].get("generation", 0)) > observed
 

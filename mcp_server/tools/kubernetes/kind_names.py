@@ -1,4 +1,4 @@
-"""The kinds of objects in a cluster, by any name that kubectl takes for them."""
+"""Names of kinds: every name that kubectl accepts for a kind of objects."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mcp_server.tools.offload import offload
 
 __all__ = ["BUILT_IN", "kind_of", "named"]
 
-# Kind, plural and short names of the core group, and of what events of other groups are mostly about.
-# The singular is the kind in small letters.
+# Kind, plural and short names of the core group, and of the kinds in other groups that most events are
+# about. The singular is the kind in lower case.
 _NAMES = """
     ComponentStatus componentstatuses cs
     ConfigMap configmaps cm
@@ -44,24 +44,24 @@ _NAMES = """
 BUILT_IN = {
     name.lower(): names[0] for names in map(str.split, _NAMES.strip().split("\n")) for name in names
 }
-"""Kinds that need no question, by their names in small letters."""
-# All groups in one answer, see https://kubernetes.io/docs/concepts/overview/kubernetes-api/#aggregated-discovery
+"""Kinds that need no request to the cluster, by their names in lower case."""
+# All groups in one response, see https://kubernetes.io/docs/concepts/overview/kubernetes-api/#aggregated-discovery
 _DISCOVERY = ",".join(
     f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
     for version in ("v2", "v2beta1")
 )
-_MOST_NEAR = 3
+_MAX_SUGGESTIONS = 3
 
 
 async def kind_of(asked: str, cluster: Cluster, context: ToolContext) -> str:
-    """Return the kind that a caller means.
+    """Return the kind of a name.
 
     Args:
-        asked: the kind, its plural, its singular or a short name, in any case.
+        asked: kind, plural, singular or short name, in any case.
 
     Raises:
         InvalidArguments: the cluster has no such kind.
-        NotAllowed, BackendUnavailable, ToolError: it does not tell what kinds it has.
+        NotAllowed, BackendUnavailable, ToolError: the cluster does not list its kinds.
     """
     name = asked.lower()
     if name in BUILT_IN:
@@ -70,8 +70,8 @@ async def kind_of(asked: str, cluster: Cluster, context: ToolContext) -> str:
         "/apis",
         {},
         context,
-        what=f"the list of kinds, among which {asked} is looked for",
-        # Versions before 1.26 do not know the first two, and answer with the groups alone.
+        what=f"list of kinds, needed to find {asked}",
+        # Versions before 1.26 know none of the first two types, and list the groups only.
         accept=f"{_DISCOVERY},application/json",
     )
     if document["kind"] != "APIGroupDiscoveryList":
@@ -80,22 +80,22 @@ async def kind_of(asked: str, cluster: Cluster, context: ToolContext) -> str:
             "(Kubernetes 1.26 and newer do); leave kind out and give the name of the object"
         )
     with cluster.parsing():
-        # Where two kinds share a name, the first is meant, as by kubectl.
+        # If two kinds share a name, the first wins, as in kubectl.
         known = dict(reversed(list(named(document)))) | BUILT_IN
     if name in known:
         return known[name]
     near: list[str] = []
     if "kind" not in context.masked:
         names = await offload(
-            len(known), difflib.get_close_matches, name, list(known), 3 * _MOST_NEAR
+            len(known), difflib.get_close_matches, name, list(known), 3 * _MAX_SUGGESTIONS
         )
-        near = list(dict.fromkeys(known[each] for each in names))[:_MOST_NEAR]
+        near = list(dict.fromkeys(known[each] for each in names))[:_MAX_SUGGESTIONS]
     hint = f"near: {', '.join(near)}" if near else "a kind is such as Pod, pods or po"
     raise InvalidArguments(f"kind: {cluster.title} has no kind {asked}; {hint}")
 
 
 def named(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each name of each kind of an APIGroupDiscoveryList, in small letters, with the kind."""
+    """Yield each name, in lower case, and the kind, of all kinds in an APIGroupDiscoveryList."""
     for group in document["items"]:
         for version in group["versions"]:
             for resource in version["resources"]:

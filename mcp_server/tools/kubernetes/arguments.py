@@ -1,0 +1,91 @@
+"""Types of arguments that several Kubernetes tools share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import model_validator
+
+from mcp_server.tools.catalog import Arguments, ListArguments, Scope
+from mcp_server.tools.schemas import brief
+from mcp_server.tools.validation import TextFormat
+from mcp_server.tools.workloads import NAMESPACE
+
+__all__ = [
+    "CLUSTER_WIDE",
+    "IN_NAMESPACES",
+    "IN_ONE_NAMESPACE",
+    "ClusterListArguments",
+    "ClusterName",
+    "DeploymentArguments",
+    "DeploymentName",
+    "LabelSelector",
+    "Name",
+    "Namespace",
+    "NamespacedListArguments",
+]
+
+# RFC 1123, as the API server accepts it: no name can be part of a path.
+Name = Annotated[
+    str,
+    TextFormat(
+        r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$",
+        "must be lower case letters, digits, - and ., at most 253, a letter or digit first and "
+        "last, such as web-1",
+    ),
+]
+# The server's instructions describe these once for all tools: `mcp_server.transports.mcp`.
+ClusterName = Annotated[
+    str | None, brief("A configured cluster; the default one if omitted", max_length=63)
+]
+Namespace = Annotated[str, brief("Name of a namespace"), NAMESPACE]
+DeploymentName = Annotated[Name, brief("Name of a deployment")]
+LabelSelector = Annotated[
+    str | None,
+    brief(
+        "As of kubectl: =, !=, in, notin, joined by commas",
+        max_length=1024,
+        examples=["app=web,tier!=db"],
+    ),
+]
+
+IN_ONE_NAMESPACE = Scope(namespace="namespace", cluster="cluster")
+IN_NAMESPACES = Scope(namespace="namespace", cluster="cluster", all_namespaces="all_namespaces")
+CLUSTER_WIDE = Scope(cluster="cluster", cluster_wide=True)
+
+
+class NamespacedListArguments(ListArguments):
+    """Base class of the arguments of lists of objects in namespaces."""
+
+    cluster: ClusterName = None
+    namespace: Namespace = "default"
+    all_namespaces: Annotated[bool, brief("All namespaces instead of one")] = False
+
+    @model_validator(mode="after")
+    def _check_namespace(self) -> Self:
+        if self.all_namespaces and "namespace" in self.model_fields_set:
+            raise ValueError("name a namespace or set all_namespaces, not both")
+        return self
+
+    @property
+    def selected_namespace(self) -> str | None:
+        """The namespace; None for all of them."""
+        return None if self.all_namespaces else self.namespace
+
+
+class ClusterListArguments(ListArguments):
+    """Base class of the arguments of lists of objects that are in no namespace."""
+
+    cluster: ClusterName = None
+
+    @property
+    def selected_namespace(self) -> None:
+        """None: the objects are in no namespace."""
+
+
+class DeploymentArguments(Arguments):
+    """Arguments that name one deployment."""
+
+    cluster: ClusterName = None
+    namespace: Namespace = "default"
+    deployment: DeploymentName
