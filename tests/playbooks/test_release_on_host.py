@@ -61,6 +61,7 @@ def test_everybody_can_read_and_execute_it(tmp_path: Path, archive: Path, umask:
     assert done.returncode == 0, done.stdout + done.stderr
     assert (release / ".complete").exists()
     assert {path.name for path in release.rglob("mcpctl")} == {"mcpctl"}
+    assert [path.parent.name for path in release.rglob("small/**/*.pyc")] == ["__pycache__"]
     for path in release.rglob("*"):
         mode = stat.S_IMODE(path.lstat().st_mode)
         if path.is_symlink():
