@@ -44,7 +44,7 @@ from mcp_server.tools.cmdb.rest import RestCmdb
 from mcp_server.tools.cursor import KEY_BYTES, CursorCipher
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
-from mcp_server.transports.errors import UNAUTHENTICATED
+from mcp_server.transports.errors import UNAUTHORIZED
 from mcp_server.transports.http_guard import HttpGuard, RequestState, TrustedHosts, internal_error
 from mcp_server.transports.listener import Listener
 from mcp_server.transports.mcp import McpTransport
@@ -314,7 +314,9 @@ async def serve_stdio(settings: Settings, subject: Subject) -> None:
 
     def caller(_: object) -> Caller:
         if subject.expired(settings.identity.jwt.leeway_s):
-            raise MCPError(UNAUTHENTICATED, _EXPIRED, {"code": "invalid_token", "retryable": False})
+            raise MCPError(
+                UNAUTHORIZED.number, _EXPIRED, {"code": "invalid_token", "retryable": False}
+            )
         return Caller(
             subject=subject,
             ip="127.0.0.1",

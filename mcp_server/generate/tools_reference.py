@@ -13,6 +13,7 @@ from mcp_server.tools.catalog import Tool
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 from mcp_server.tools.resources import Resource
 from mcp_server.tools.schemas import argument_schema
+from mcp_server.transports.errors import ERRORS
 from mcp_server.transports.list_pages import PAGE_SIZE
 
 __all__ = ["tools_reference"]
@@ -42,19 +43,20 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
 - Over REST: `POST /tools/{{name}}/execute` runs a tool, with the arguments as a JSON object;
   `GET /tools` and `GET /resources` list what the caller may see, in one page. Reading a resource,
   prompts and completions are for MCP only. None of the three takes query parameters: they get 400.
-- Over REST what is not 200 has an `error` with `code`, `message` and what would help: 400 arguments,
-  401 token, 403 refused, 404 no such path, 405 another method (`Allow`), 413 the body is too large,
-  415 it is not `application/json` or is compressed, 422 the tool says no, 429 a limit
-  (`Retry-After`), 500 a fault of the server itself, whose log tells of it under the `request_id`,
-  502 the tool's backend or a store of this installation does not answer
-  (`retryable`: trying again is safe), 503 another node may answer.
-- Over MCP the `code` of an error is a number: -32010 refused, -32011 a limit (`retry_after_ms`), -32012
-  not available, -32013 token, -32602 arguments, -32603 a fault of the server itself, -32600 and -32700
-  what is no message or cannot be taken. Its `data` tells `code` (a word), `retryable` and `request_id`.
-  Before a message is read, Nginx and the server answer with the HTTP status and the word that REST
-  has, without an `id`; 406 is for a client that does not accept `application/json`, and for
-  `subscriptions/listen` `text/event-stream` too. Without an Accept header both are accepted.
 - Pages of other origins than the server's own are refused, over MCP and REST (403).
+- Errors have one table for all transports: see [Errors](#errors).
+"""
+
+_ERRORS = """\
+REST answers with the HTTP status and `{"error": {"code", "message", ...}}`. MCP answers with a JSON-RPC
+error: its `code` is the number, and its `data` has the word as `code`, `retryable` and `request_id`.
+Before a message is read, MCP gets the HTTP status too, and no `id`. A failed tool call is a result with
+`isError` over MCP.
+
+`retryable` means that the same request may succeed a little later and is safe to repeat. Refusals have
+`reasons`, each with a `solution`. 429 and 503 have `Retry-After`. A client of `subscriptions/listen`
+must accept `text/event-stream`, every other one `application/json`; without an Accept header both are
+accepted.
 """
 
 
@@ -72,7 +74,16 @@ def tools_reference() -> str:
     lines += ["## Prompts", ""]
     for prompt in prompts:
         lines += _prompt(prompt)
+    lines += ["## Errors", "", _ERRORS, *_errors(), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _errors() -> Iterator[str]:
+    yield "| code | HTTP | JSON-RPC | retryable | meaning |"
+    yield "|---|---|---|---|---|"
+    for kind in ERRORS:
+        retryable = "yes" if kind.retryable else "no"
+        yield _row(f"`{kind.code}`", str(kind.status), str(kind.number), retryable, kind.meaning)
 
 
 def _overview(tools: Iterable[Tool[Any, Any]]) -> Iterator[str]:

@@ -1,124 +1,238 @@
-"""The form of errors: that of JSON-RPC with a documented `data` for MCP, one object for all others."""
+"""The kinds of errors that clients see, in one table, and the form they have over MCP and over HTTP.
+
+MCP gets a JSON-RPC error with a documented `data`; every other client gets one JSON object. Both forms
+come from the same row of the table, so that a refusal means the same over every transport.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from mcp_types import (
-    HEADER_MISMATCH,
-    INTERNAL_ERROR,
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
-    MISSING_REQUIRED_CLIENT_CAPABILITY,
-    PARSE_ERROR,
-    UNSUPPORTED_PROTOCOL_VERSION,
-)
+import mcp_types as types
 from starlette.responses import JSONResponse, Response
 
+from mcp_server.gate import Limited, NodeUnavailable, OutcomeNotRecorded, Refused
+
 __all__ = [
-    "FORBIDDEN",
-    "RATE_LIMITED",
-    "UNAUTHENTICATED",
-    "UNAVAILABLE",
+    "ERRORS",
+    "ErrorKind",
     "Rejection",
     "Transport",
     "error_data",
+    "kind_of",
+    "refusal_details",
     "transport_of",
 ]
 
 Transport = Literal["mcp", "rest"]
 
-# JSON-RPC 2.0 section 5.1 leaves -32000 to -32099 to implementations; MCP uses -32020 and above.
-# roles/nginx/vars/main.yml repeats those that Nginx answers with.
-FORBIDDEN = -32010
-RATE_LIMITED = -32011
-UNAVAILABLE = -32012
-UNAUTHENTICATED = -32013
 
-_WORDS = {
-    FORBIDDEN: "forbidden",
-    RATE_LIMITED: "rate_limited",
-    UNAVAILABLE: "unavailable",
-    UNAUTHENTICATED: "unauthorized",
-    PARSE_ERROR: "invalid_request",
-    INVALID_REQUEST: "invalid_request",
-    METHOD_NOT_FOUND: "method_not_found",
-    INVALID_PARAMS: "invalid_params",
-    INTERNAL_ERROR: "internal_error",
-    HEADER_MISMATCH: "header_mismatch",
-    MISSING_REQUIRED_CLIENT_CAPABILITY: "missing_client_capability",
-    UNSUPPORTED_PROTOCOL_VERSION: "unsupported_protocol_version",
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """One kind of error.
+
+    Attributes:
+        code: the word that programs compare: `error.code` over REST, `error.data.code` over MCP.
+        status: the HTTP status; over MCP it is 200 once the message was read.
+        number: the JSON-RPC code over MCP. JSON-RPC 2.0 section 5.1 leaves -32000 to -32099 to
+            implementations; MCP uses -32020 and below. `roles/nginx/vars/main.yml` repeats the numbers
+            of the errors that Nginx sends.
+        retryable: whether the same request may succeed a little later, and is safe to repeat.
+        meaning: for the documentation.
+    """
+
+    code: str
+    status: int
+    number: int
+    retryable: bool
+    meaning: str
+
+
+FORBIDDEN = ErrorKind("forbidden", 403, -32010, False, "the policy refuses; `reasons` say why")
+RATE_LIMITED = ErrorKind(
+    "rate_limited", 429, -32011, True, "a rate limit is used up until `retry_after_ms` have passed"
+)
+# Only 503 makes the load balancer ask another node, so it stands for faults that another may not have.
+NODE_UNAVAILABLE = ErrorKind(
+    "unavailable", 503, -32012, True, "this node cannot decide; another one may"
+)
+UNAVAILABLE = ErrorKind(
+    "unavailable", 502, -32012, True, "a store or a backend is down, for every node"
+)
+OUTCOME_NOT_RECORDED = ErrorKind(
+    "outcome_not_recorded",
+    502,
+    -32012,
+    False,
+    "a change may have been made; look before you repeat it",
+)
+DRAINING = ErrorKind("draining", 503, -32012, True, "this node is stopping; another one may answer")
+BUSY = ErrorKind("busy", 503, -32012, True, "this node has too many requests in progress")
+UNAUTHORIZED = ErrorKind(
+    "unauthorized", 401, -32013, False, "no bearer token, or not a valid one (RFC 6750)"
+)
+INVALID_REQUEST = ErrorKind(
+    "invalid_request",
+    400,
+    types.INVALID_REQUEST,
+    False,
+    "the body or the parameters have no valid form",
+)
+PARSE_ERROR = ErrorKind("invalid_request", 400, types.PARSE_ERROR, False, "the body is not JSON")
+BODY_TOO_LARGE = ErrorKind(
+    "invalid_request", 413, types.INVALID_REQUEST, False, "the body is too large"
+)
+BAD_REQUEST = ErrorKind("bad_request", 400, types.INVALID_REQUEST, False, "not HTTP")
+UNKNOWN_HOST = ErrorKind(
+    "unknown_host", 400, types.INVALID_REQUEST, False, "the Host header names another host"
+)
+FOREIGN_ORIGIN = ErrorKind(
+    "foreign_origin", 403, types.INVALID_REQUEST, False, "a page of another origin made the request"
+)
+NOT_FOUND = ErrorKind("not_found", 404, types.INVALID_REQUEST, False, "there is no such path")
+METHOD_NOT_ALLOWED = ErrorKind(
+    "method_not_allowed",
+    405,
+    types.INVALID_REQUEST,
+    False,
+    "the path takes other methods (`Allow`)",
+)
+NOT_ACCEPTABLE = ErrorKind(
+    "not_acceptable",
+    406,
+    types.INVALID_REQUEST,
+    False,
+    "the Accept header excludes the answer's type",
+)
+UNSUPPORTED_MEDIA_TYPE = ErrorKind(
+    "unsupported_media_type",
+    415,
+    types.INVALID_REQUEST,
+    False,
+    "not JSON by its type, or compressed",
+)
+INVALID_ARGUMENTS = ErrorKind(
+    "invalid_arguments", 400, types.INVALID_PARAMS, False, "arguments do not fit the tool"
+)
+TOOL_ERROR = ErrorKind("tool_error", 422, types.INVALID_PARAMS, False, "the tool refuses or fails")
+TOOL_UNAVAILABLE = ErrorKind("tool_error", 502, -32012, True, "the tool's backend does not answer")
+INTERNAL_ERROR = ErrorKind(
+    "internal_error",
+    500,
+    types.INTERNAL_ERROR,
+    False,
+    "the server failed; its log has the request's id",
+)
+
+ERRORS = (
+    *(FORBIDDEN, RATE_LIMITED, NODE_UNAVAILABLE, UNAVAILABLE, OUTCOME_NOT_RECORDED, DRAINING, BUSY),
+    *(UNAUTHORIZED, INVALID_REQUEST, PARSE_ERROR, BODY_TOO_LARGE, BAD_REQUEST, UNKNOWN_HOST),
+    *(FOREIGN_ORIGIN, NOT_FOUND, METHOD_NOT_ALLOWED, NOT_ACCEPTABLE, UNSUPPORTED_MEDIA_TYPE),
+    *(INVALID_ARGUMENTS, TOOL_ERROR, TOOL_UNAVAILABLE, INTERNAL_ERROR),
+)
+"""All kinds; of those with the same number, the first is the one that the number alone stands for."""
+
+# Errors that the MCP SDK answers with, by number.
+_CODES = {kind.number: kind.code for kind in reversed(ERRORS)} | {
+    types.METHOD_NOT_FOUND: "method_not_found",
+    types.INVALID_PARAMS: "invalid_params",
+    types.HEADER_MISMATCH: "header_mismatch",
+    types.MISSING_REQUIRED_CLIENT_CAPABILITY: "missing_client_capability",
+    types.UNSUPPORTED_PROTOCOL_VERSION: "unsupported_protocol_version",
 }
+_RETRYABLE = {kind.number for kind in ERRORS if kind.retryable}
+
+
+def kind_of(refusal: Refused) -> ErrorKind:
+    """Return the kind of a refusal by the gate."""
+    match refusal:
+        case Limited():
+            return RATE_LIMITED
+        case NodeUnavailable():
+            return NODE_UNAVAILABLE
+        case OutcomeNotRecorded():
+            return OUTCOME_NOT_RECORDED
+        case _:
+            return UNAVAILABLE if refusal.retryable else FORBIDDEN
+
+
+def refusal_details(refusal: Refused) -> dict[str, Any]:
+    """Return what programs get about a refusal: its reasons, and when to try again."""
+    details: dict[str, Any] = {
+        "reasons": [reason.model_dump(exclude={"rule"}) for reason in refusal.reasons],
+        "retryable": refusal.retryable,
+    }
+    if isinstance(refusal, Limited):
+        details["retry_after_ms"] = refusal.retry_after_ms
+    return details
 
 
 def transport_of(path: str) -> Transport:
-    """Return whose clients ask at `path`, and so in which form they read errors."""
+    """Return the transport whose clients use `path`, and whose form of errors they read."""
     return "mcp" if path == "/mcp" else "rest"
 
 
 def error_data(number: int, request_id: str, given: Any = None) -> dict[str, Any]:
-    """Return the `data` of an error over MCP: `code`, `retryable` and `request_id`, and what is given.
+    """Return the `data` of an error over MCP: `code`, `retryable`, `request_id`, and what is given.
 
     Args:
-        number: the error's code of JSON-RPC.
-        given: what there is already, which stays as it is; anything but an object is dropped.
+        number: the JSON-RPC code of the error.
+        given: members that are there already and stay; anything but an object is dropped.
     """
     return {
-        "code": _WORDS.get(number, "error"),
-        "retryable": number in (RATE_LIMITED, UNAVAILABLE),
+        "code": _CODES.get(number, "error"),
+        "retryable": number in _RETRYABLE,
         "request_id": request_id,
         **(given if isinstance(given, dict) else {}),
     }
 
 
 class Rejection(Exception):
-    """A request is not taken; nothing was done.
+    """A request is not accepted; nothing was done.
 
     Args:
-        status: of HTTP.
-        code: the word for it.
+        kind: the row of the table.
         message: for a person.
-        number: the code of JSON-RPC.
-        retry_after_s: seconds after which the same request may be taken; None: it will not be.
+        code: in place of the kind's, where there is a standard word.
+        retry_after_s: for a retryable kind, seconds after which the same request may be accepted.
     """
 
     def __init__(
         self,
-        status: int,
-        code: str,
+        kind: ErrorKind,
         message: str,
         *,
-        number: int = INVALID_REQUEST,
+        code: str | None = None,
         retry_after_s: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status = status
-        self.code = code
-        self.number = number
+        self.kind = kind
+        self.code = code or kind.code
         self.retry_after_s = retry_after_s
         self.headers = dict(headers or {})
 
     def response(
         self, transport: Transport, request_id: str, *, answered: str | int | None = None
     ) -> Response:
-        """Return the answer: an error of JSON-RPC (MCP), or that of all of REST.
+        """Return the HTTP response: a JSON-RPC error for MCP, the object of all REST errors otherwise.
 
         Args:
-            answered: the id of the message that is refused; None: it was not read, or has none. Clients
-                take such an answer for theirs.
+            answered: the id of the rejected message; None: it was not read, or has none. Clients match
+                the response to their request by it.
         """
         headers = self.headers
-        error: dict[str, Any] = {"code": self.code, "message": str(self)}
-        retryable = self.retry_after_s is not None
-        data = error_data(self.number, request_id, {"code": self.code, "retryable": retryable})
+        data: dict[str, Any] = {"code": self.code, "retryable": self.kind.retryable}
         if self.retry_after_s is not None:
             headers = {**headers, "Retry-After": str(self.retry_after_s)}
             data["retry_after_ms"] = self.retry_after_s * 1000
+        error: dict[str, Any] = {"code": self.code, "message": str(self)}
         body: dict[str, Any] = {"error": error}
         if transport == "mcp":
-            error = {"code": self.number, "message": str(self), "data": data}
+            number = self.kind.number
+            data = error_data(number, request_id, data)
+            error = {"code": number, "message": str(self), "data": data}
             body = {"jsonrpc": "2.0", "id": answered, "error": error}
-        return JSONResponse(body, status_code=self.status, headers=headers)
+        return JSONResponse(body, status_code=self.kind.status, headers=headers)

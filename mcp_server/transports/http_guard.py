@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_types import INTERNAL_ERROR, PARSE_ERROR
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,14 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mcp_server import telemetry
 from mcp_server.gate import Caller, InternalError
 from mcp_server.identity import AuthenticationError, TokenVerifier
-from mcp_server.transports import strict_json
-from mcp_server.transports.errors import (
-    UNAUTHENTICATED,
-    UNAVAILABLE,
-    Rejection,
-    Transport,
-    transport_of,
-)
+from mcp_server.transports import errors, strict_json
+from mcp_server.transports.errors import Rejection, Transport, transport_of
 
 __all__ = [
     "METADATA_PATH",
@@ -90,7 +83,7 @@ class TrustedHosts:
             host = _HOST.fullmatch(headers.get("host", ""))
             if host is None or _canonical_host(host[1]) not in self._names:
                 rejection = Rejection(
-                    400, "unknown_host", "the Host header names a host that is not served here"
+                    errors.UNKNOWN_HOST, "the Host header names a host that is not served here"
                 )
                 answer = rejection.response(transport_of(scope["path"]), request_id_of(headers))
                 await answer(scope, receive, send)
@@ -176,18 +169,18 @@ class HttpGuard:
         """
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Rejection(
-                415, "unsupported_media_type", "the Content-Type header must be: application/json"
+                errors.UNSUPPORTED_MEDIA_TYPE,
+                "the Content-Type header must be: application/json",
             )
         coding = ", ".join(headers.getlist("content-encoding")).strip().lower()
         if coding not in ("", "identity"):
             raise Rejection(
-                415,
-                "unsupported_media_type",
+                errors.UNSUPPORTED_MEDIA_TYPE,
                 f"the Content-Encoding {coding[:_MAX_CODING]!r} is not accepted; send the JSON as it is",
                 headers={"Accept-Encoding": "identity"},  # RFC 9110 section 15.5.16
             )
         too_large = Rejection(
-            413, "invalid_request", f"the body is larger than {self._max_body_bytes} bytes"
+            errors.BODY_TOO_LARGE, f"the body is larger than {self._max_body_bytes} bytes"
         )
         declared = headers.get("content-length", "")
         if declared.isascii() and declared.isdigit() and int(declared) > self._max_body_bytes:
@@ -215,7 +208,7 @@ async def internal_error(request: Request, error: Exception) -> Response:
         exc_info=error,
     )
     text = str(InternalError(request_id))
-    rejection = Rejection(500, "internal_error", text, number=INTERNAL_ERROR)
+    rejection = Rejection(errors.INTERNAL_ERROR, text)
     return rejection.response(transport_of(request.url.path), request_id)
 
 
@@ -226,17 +219,15 @@ def request_id_of(headers: Headers) -> str:
 
 def _draining() -> Rejection:
     return Rejection(
-        503,
-        "draining",
+        errors.DRAINING,
         "this node is stopping; try again",
-        number=UNAVAILABLE,
         retry_after_s=1,
         headers={"Connection": "close"},
     )
 
 
 def _foreign_origin() -> Rejection:
-    return Rejection(403, "foreign_origin", "pages of another origin may not call this server")
+    return Rejection(errors.FOREIGN_ORIGIN, "pages of another origin may not call this server")
 
 
 def _challenge(error: AuthenticationError, public_origin: str) -> Rejection:
@@ -245,10 +236,9 @@ def _challenge(error: AuthenticationError, public_origin: str) -> Rejection:
     if error.code:
         parts = [f'error="{error.code}"', f'error_description="{error}"', *parts]
     return Rejection(
-        401,
-        error.code or "unauthorized",
+        errors.UNAUTHORIZED,
         str(error),
-        number=UNAUTHENTICATED,
+        code=error.code,
         headers={"WWW-Authenticate": "Bearer " + ", ".join(parts)},
     )
 
@@ -257,7 +247,7 @@ def _parsed(body: bytes) -> Any:
     try:
         return strict_json.parse(body)
     except strict_json.StrictJsonError as error:
-        raise Rejection(400, "invalid_request", str(error), number=PARSE_ERROR) from error
+        raise Rejection(errors.PARSE_ERROR, str(error)) from error
 
 
 def _canonical_ip(scope: Scope) -> str:

@@ -18,7 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from mcp_server import telemetry
 from mcp_server.settings import ListenSettings, TelemetrySettings
 from mcp_server.tls import renew_server_context, server_context
-from mcp_server.transports.errors import UNAVAILABLE, Rejection, transport_of
+from mcp_server.transports import errors
+from mcp_server.transports.errors import Rejection, transport_of
 from mcp_server.transports.http_guard import request_id_of
 
 __all__ = ["Listener"]
@@ -108,7 +109,7 @@ class _Protocol(HttpToolsProtocol):
             msg: what is wrong.
         """
         # Its path cannot be known, so REST's form is as good as any.
-        body = bytes(Rejection(400, "bad_request", msg).response("rest", "").body)
+        body = bytes(Rejection(errors.BAD_REQUEST, msg).response("rest", "").body)
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
@@ -122,10 +123,8 @@ class _Protocol(HttpToolsProtocol):
 async def _busy(scope: Any, receive: Any, send: Any) -> None:
     """Answer a request above the limit of those in progress."""
     rejection = Rejection(
-        503,
-        "busy",
+        errors.BUSY,
         "this node has as many requests in progress as it takes; try again",
-        number=UNAVAILABLE,
         retry_after_s=1,
         headers={"Connection": "close"},
     )

@@ -24,7 +24,6 @@ from mcp_server.gate import (
     InternalError,
     Limited,
     NodeUnavailable,
-    OutcomeNotRecorded,
     Progress,
     Refused,
     call_tool,
@@ -35,7 +34,14 @@ from mcp_server.prompts import Prompt, Prompts
 from mcp_server.resources import Resources
 from mcp_server.tools.catalog import InvalidArguments, Tool
 from mcp_server.tools.resources import Resource
-from mcp_server.transports.errors import FORBIDDEN, RATE_LIMITED, UNAVAILABLE, error_data
+from mcp_server.transports.errors import (
+    DRAINING,
+    FORBIDDEN,
+    UNAVAILABLE,
+    error_data,
+    kind_of,
+    refusal_details,
+)
 from mcp_server.transports.list_pages import InvalidCursor, page
 
 __all__ = ["McpTransport", "declaration", "instructions"]
@@ -49,7 +55,7 @@ _HANDLERS_ASK = ("tools/call", "resources/read", "prompts/get", "completion/comp
 # The specification's code for an absent one serves for both; methods not named here have no handler.
 _ABSENT = frozenset(("not_available", "method_unknown"))
 _ABSENT_CODES = {
-    "tools/call": FORBIDDEN,
+    "tools/call": FORBIDDEN.number,
     "resources/read": types.INVALID_PARAMS,
     "prompts/get": types.INVALID_PARAMS,
     "completion/complete": types.INVALID_PARAMS,
@@ -159,8 +165,8 @@ class McpTransport:
         self, ctx: _Context, params: types.SubscriptionsListenRequestParams
     ) -> types.SubscriptionsListenResult:
         if self._draining:
-            data = {"code": "draining", "retryable": True}
-            raise MCPError(UNAVAILABLE, "this node is stopping; try again", data)
+            data = {"code": DRAINING.code, "retryable": DRAINING.retryable}
+            raise MCPError(DRAINING.number, "this node is stopping; try again", data)
         return await self._streams(ctx, params)
 
     def drain(self) -> None:
@@ -377,24 +383,16 @@ class McpTransport:
             raise self._error(ctx, refusal) from refusal
 
     def _error(self, ctx: _Context, refusal: Refused, **about: str) -> MCPError:
-        data: dict[str, Any] = {
-            **about,
-            "reasons": [reason.model_dump(exclude={"rule"}) for reason in refusal.reasons],
-            "retryable": refusal.retryable,
-        }
-        code = UNAVAILABLE if refusal.retryable else FORBIDDEN
+        kind = kind_of(refusal)
+        data: dict[str, Any] = {**about, **refusal_details(refusal)}
+        if kind is FORBIDDEN and any(reason.code in _ABSENT for reason in refusal.reasons):
+            number = _ABSENT_CODES.get(ctx.method, types.METHOD_NOT_FOUND)
+            return MCPError(number, str(refusal), data)
         if isinstance(refusal, NodeUnavailable):
             self._on_node_unavailable(ctx)
-        elif isinstance(refusal, Limited):
-            code = RATE_LIMITED
-            data["retry_after_ms"] = refusal.retry_after_ms
+        if isinstance(refusal, Limited):
             data["quota"] = [quota.model_dump() for quota in refusal.quota]
-        elif isinstance(refusal, OutcomeNotRecorded):
-            code = UNAVAILABLE
-            data["code"] = "outcome_not_recorded"
-        elif any(reason.code in _ABSENT for reason in refusal.reasons):
-            code = _ABSENT_CODES.get(ctx.method, types.METHOD_NOT_FOUND)
-        return MCPError(code, str(refusal), data)
+        return MCPError(kind.number, str(refusal), {"code": kind.code, **data})
 
 
 def instructions(families: Iterable[str]) -> str:
@@ -432,9 +430,9 @@ async def _nothing(_: Obligations) -> None:
 
 def _failure(failure: Failed, **about: str) -> MCPError:
     """Return the error of what was allowed and did not work; its data names whose words it repeats."""
-    code = UNAVAILABLE if failure.retryable else types.INVALID_PARAMS
+    number = UNAVAILABLE.number if failure.retryable else types.INVALID_PARAMS
     data = dict(about) if failure.source is None else {**about, **_untrusted(failure.source)}
-    return MCPError(code, str(failure), data)
+    return MCPError(number, str(failure), data)
 
 
 def _tool_error(text: str, source: str | None = None) -> types.CallToolResult:

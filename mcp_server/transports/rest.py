@@ -21,7 +21,6 @@ from mcp_server.gate import (
     InternalError,
     Limited,
     NodeUnavailable,
-    OutcomeNotRecorded,
     Refused,
     ToolAnswer,
     call_tool,
@@ -29,6 +28,8 @@ from mcp_server.gate import (
 from mcp_server.policy import Obligations, Quota, Resource, Visible
 from mcp_server.resources import Resources
 from mcp_server.tools.catalog import InvalidArguments
+from mcp_server.transports import errors
+from mcp_server.transports.errors import ErrorKind, kind_of, refusal_details
 from mcp_server.transports.http_guard import RETRY_AFTER_S, RequestState
 
 __all__ = ["RestApi", "wrong_path"]
@@ -83,7 +84,7 @@ class RestApi:
             told = ", ".join(json.dumps(name[:64]) for name in names[:_NAMES_TOLD])
             more = " and others" if len(names) > _NAMES_TOLD else ""
             text = f"unknown query parameters: {told}{more}; this path takes none: {instead}"
-            return _error(400, "invalid_request", text)
+            return _error(errors.INVALID_REQUEST, text)
 
         return Route(path, answer_without_query, methods=[method])
 
@@ -100,7 +101,7 @@ class RestApi:
                     caller, f"{request.method} {request.url.path}", error
                 )
             return _error(
-                500, "internal_error", str(error), retryable=False, request_id=caller.request_id
+                errors.INTERNAL_ERROR, str(error), retryable=False, request_id=caller.request_id
             )
 
     async def _list_tools(self, request: Request) -> Response:
@@ -176,13 +177,13 @@ class RestApi:
             # As over MCP, where `arguments` may be null (tools/call).
             arguments = {} if arguments["arguments"] is None else arguments["arguments"]
         if not isinstance(arguments, dict):
-            return _error(400, "invalid_request", "the body must be an object of arguments")
+            return _error(errors.INVALID_REQUEST, "the body must be an object of arguments")
         try:
             answer = await call_tool(
                 self._gate, state.caller, request.path_params["name"], arguments
             )
         except InvalidArguments as error:
-            return _error(400, "invalid_arguments", str(error))
+            return _error(errors.INVALID_ARGUMENTS, str(error))
         except Refused as refusal:
             return _refused(refusal, state)
         return _executed(answer, state.caller)
@@ -204,9 +205,9 @@ def wrong_path(
             # The framework names them in the order of a set, which differs from process to process.
             allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
             text = f"this path takes {allowed}"
-            return _error(error.status_code, "method_not_allowed", text, {"Allow": allowed})
+            return _error(errors.METHOD_NOT_ALLOWED, text, {"Allow": allowed})
         text = f"{error.detail}; what there is: {paths}"
-        return _error(error.status_code, "not_found", text, error.headers)
+        return _error(errors.NOT_FOUND, text, error.headers)
 
     return answer
 
@@ -215,8 +216,8 @@ def _executed(answer: Answer[ToolAnswer], caller: Caller) -> Response:
     result = answer.value
     headers = _quota_headers(answer.quota)
     if result.is_error:
-        status = 502 if result.retryable else 422
-        return _error(status, "tool_error", result.text, headers, retryable=result.retryable)
+        kind = errors.TOOL_UNAVAILABLE if result.retryable else errors.TOOL_ERROR
+        return _error(kind, result.text, headers, retryable=result.retryable)
     return JSONResponse(
         {"result": result.structured, "text": result.text, "request_id": caller.request_id},
         headers=headers,
@@ -224,37 +225,29 @@ def _executed(answer: Answer[ToolAnswer], caller: Caller) -> Response:
 
 
 def _refused(refusal: Refused, state: RequestState) -> Response:
-    details: dict[str, Any] = {
-        "reasons": [reason.model_dump(exclude={"rule"}) for reason in refusal.reasons],
-        "retryable": refusal.retryable,
-        "request_id": state.caller.request_id,
-    }
-    if isinstance(refusal, Limited):
-        details["retry_after_ms"] = refusal.retry_after_ms
-        headers = _quota_headers(refusal.quota)
-        headers["Retry-After"] = str(max(math.ceil(refusal.retry_after_ms / 1000), 1))
-        return _error(429, "rate_limited", str(refusal), headers, **details)
-    if isinstance(refusal, NodeUnavailable):
-        state.node_unavailable = True  # the HTTP guard adds Retry-After
-        return _error(503, "unavailable", str(refusal), **details)
-    if isinstance(refusal, OutcomeNotRecorded):
-        return _error(502, "outcome_not_recorded", str(refusal), **details)
-    if refusal.retryable:
-        headers = {"Retry-After": str(RETRY_AFTER_S)}
-        # Not 503: the load balancer takes that for a fault of this node and asks the others.
-        return _error(502, "unavailable", str(refusal), headers, **details)
-    return _error(403, "forbidden", str(refusal), **details)
+    headers: dict[str, str] = {}
+    match refusal:
+        case Limited():
+            headers = _quota_headers(refusal.quota)
+            headers["Retry-After"] = str(max(math.ceil(refusal.retry_after_ms / 1000), 1))
+        case NodeUnavailable():
+            state.node_unavailable = True  # the HTTP guard adds Retry-After
+        case Refused(retryable=True):
+            headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return _error(
+        kind_of(refusal),
+        str(refusal),
+        headers,
+        **refusal_details(refusal),
+        request_id=state.caller.request_id,
+    )
 
 
 def _error(
-    status: int,
-    code: str,
-    message: str,
-    headers: Mapping[str, str] | None = None,
-    **details: Any,
+    kind: ErrorKind, message: str, headers: Mapping[str, str] | None = None, **details: Any
 ) -> Response:
-    body = {"error": {"code": code, "message": message, **details}}
-    return JSONResponse(body, status_code=status, headers=dict(headers or {}))
+    body = {"error": {"code": kind.code, "message": message, **details}}
+    return JSONResponse(body, status_code=kind.status, headers=dict(headers or {}))
 
 
 def _quota_headers(quota: tuple[Quota, ...]) -> dict[str, str]:

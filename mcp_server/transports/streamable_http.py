@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from mcp_server.transports import errors
 from mcp_server.transports.errors import Rejection, error_data
 from mcp_server.transports.http_guard import RequestState
 
@@ -27,8 +29,7 @@ def _is_id(value: Any) -> bool:
 
 
 _NOT_ALLOWED = Rejection(
-    405,
-    "method_not_allowed",
+    errors.METHOD_NOT_ALLOWED,
     "/mcp takes POST; there are no sessions",
     headers={"Allow": "POST"},
 )
@@ -78,7 +79,7 @@ class StreamableHttp:
                 raise _NOT_ALLOWED
             _require_acceptable(scope, document)
             if (fault := _fault(document)) is not None:
-                raise Rejection(400, "invalid_request", fault)
+                raise Rejection(errors.INVALID_REQUEST, fault)
         except Rejection as rejection:
             answered = document.get("id") if isinstance(document, dict) else None
             answer = rejection.response(
@@ -150,7 +151,7 @@ def _require_acceptable(scope: Scope, document: Any) -> None:
     listens = isinstance(document, dict) and document.get("method") == "subscriptions/listen"
     if not takes_json or (listens and not takes_events):
         needed = "application/json" + (" and text/event-stream" if listens else "")
-        raise Rejection(406, "not_acceptable", f"the Accept header must have {needed}")
+        raise Rejection(errors.NOT_ACCEPTABLE, f"the Accept header must have {needed}")
 
 
 def _wants_progress(scope: Scope, document: Any) -> bool:
@@ -193,7 +194,9 @@ def _completed(status: int, body: bytes, request_id: str) -> Response:
         error = document["error"]
         number, given = error["code"], error.get("data")
     except (ValueError, KeyError, TypeError, AttributeError):
-        code = "internal_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request"
-        return Rejection(status, code, HTTPStatus(status).phrase).response("mcp", request_id)
+        server = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        kind = errors.INTERNAL_ERROR if server else errors.INVALID_REQUEST
+        rejection = Rejection(replace(kind, status=status), HTTPStatus(status).phrase)
+        return rejection.response("mcp", request_id)
     data = error_data(number, request_id, given)
     return JSONResponse({**document, "error": {**error, "data": data}}, status_code=status)
