@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_server.gate import Answer, Call, Caller, Gate, Refused, tool_context
 from mcp_server.policy import Obligations, Resource
-from mcp_server.redaction.masking import mask_fields
+from mcp_server.redaction import mask_fields
 from mcp_server.resources import COMPLETION_TIMEOUT_S, Completion, Resources, completion_fault
 from mcp_server.tools.catalog import Catalog, InvalidArguments
 from mcp_server.tools.cmdb.family import AssetId, ServiceName, TimeRange

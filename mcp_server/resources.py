@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from mcp_server.gate import Answer, Call, Caller, Failed, Gate, tool_context
 from mcp_server.policy import Obligations
 from mcp_server.policy import Resource as PolicyResource
-from mcp_server.redaction import redact_shapes, redact_text
-from mcp_server.redaction.masking import MASK, mask_fields
+from mcp_server.redaction import MASK, mask_fields, redact_json, redact_text
 from mcp_server.tools.catalog import InvalidArguments, ToolContext, ToolError
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 from mcp_server.tools.resources import Resource
@@ -233,7 +232,7 @@ def _obligations_of(document: Resource, obligations: Obligations) -> Obligations
 
 def _presented(text: str, obligations: Obligations) -> str:
     """Return a document's JSON without secrets, and masked as the policy demands."""
-    value = redact_shapes(json.loads(text))
+    value = redact_json(json.loads(text))
     if isinstance(value, dict):
         value = mask_fields(value, obligations.redact)
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

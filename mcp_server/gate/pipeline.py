@@ -53,8 +53,7 @@ from mcp_server.policy import (
     Resource,
     Visible,
 )
-from mcp_server.redaction import redact_text
-from mcp_server.redaction.masking import mask_text
+from mcp_server.redaction import mask_text, redact_text
 from mcp_server.tools.catalog import Catalog, InvalidArguments, ToolError
 from mcp_server.tools.deadline import Deadlines
 from mcp_server.tools.presentation import marked

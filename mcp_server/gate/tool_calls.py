@@ -13,8 +13,7 @@ from mcp_server.gate.errors import InternalError, not_available
 from mcp_server.gate.pipeline import Gate
 from mcp_server.gate.request import Answer, Call, Caller
 from mcp_server.policy import Obligations, Resource
-from mcp_server.redaction import redact_text
-from mcp_server.redaction.masking import mask_fields, mask_text
+from mcp_server.redaction import mask_fields, mask_text, redact_text
 from mcp_server.tools.backend import OutcomeUnknown
 from mcp_server.tools.catalog import InvalidArguments, Tool, ToolContext, ToolError
 from mcp_server.tools.presentation import marked, presented

@@ -1,4 +1,4 @@
-r"""The shapes that secrets have in text, as a table of patterns.
+r"""The table of patterns by which secrets are found in text.
 
 Loggers write a key and its value in many ways, and texts stand within texts: JSON within a string
 within JSON, CSV within YAML. So each pattern takes every kind of quote (`"`, `\"`, `\\\"`, `""`, `%22`,
@@ -10,25 +10,25 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["BEGUN_KEY_BACKWARDS", "SHAPES", "Shape"]
+__all__ = ["MARK", "PATTERNS", "SecretPattern"]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What a secret looks like in text.
+class SecretPattern:
+    """What a kind of secret looks like in text.
 
     Attributes:
-        marks: lower-case texts, of which every text with this shape has one. Most texts have none, and
-            are done after one look.
-        pattern: what is replaced, but for its group `kept`. Where it has a group `value`, the caller
-            decides whether that value is a secret.
-        example: a text with a secret of this shape.
+        marks: lower-case texts; every text that the pattern matches contains one of them. Most texts
+            contain no mark of any pattern, and are not searched further.
+        regex: matches what is replaced, except for its group `kept`. Where it has a group `value`, the
+            caller decides whether that value is a secret.
+        examples: texts whose secret is hunter2, or its base64.
     """
 
     name: str
     marks: tuple[str, ...]
-    pattern: re.Pattern[str]
-    example: str
+    regex: re.Pattern[str]
+    examples: tuple[str, ...]
 
 
 # Groups are repeated in atomic groups, not with possessive quantifiers: Python before 3.11.5 loses
@@ -109,10 +109,6 @@ _KINDS_OF_KEY = (
     *("api", "access", "secret", "private", "signing", "encryption"),
     *("account", "subscription", "auth", "master", "shared", "storage", "hmac"),
 )
-BEGUN_KEY_BACKWARDS = re.compile(
-    rf"(?:ssap|es|ot|[_. -]?(?:{'|'.join(kind[::-1] for kind in _KINDS_OF_KEY)}))"
-)
-"""What of the last word of a key in small letters stands before a match, which begins within it."""
 # The last word of a key, from one of its rare letters on: a search for `[WwKkCcPpBb]` passes over most
 # of a text. A plural with a number counts secrets.
 _KEY_LETTERS = "[WwKkCcPpBb]"
@@ -156,33 +152,38 @@ _ELEMENT = (
 _KEY_MARKS = ("pass", "secret", "token", "key", "credential", "bearer")
 
 
-def _shape(name: str, marks: tuple[str, ...], pattern: str, flags: int, example: str) -> Shape:
-    return Shape(name, marks, re.compile(pattern, flags), example)
+def _pattern(
+    name: str, marks: tuple[str, ...], regex: str, flags: int, *examples: str
+) -> SecretPattern:
+    return SecretPattern(name, marks, re.compile(regex, flags), examples)
 
 
-SHAPES = (
-    _shape(
+PATTERNS = (
+    _pattern(
         "PEM private key; without its end, everything after its beginning",
         ("-----begin",),
         r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [^-]{0,60}-----|\Z)",
         re.DOTALL,
         "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----",
+        "-----BEGIN RSA PRIVATE KEY-----\nhunter2",
     ),
-    _shape(
+    _pattern(
         "JSON Web Token, also one whose signature was cut off",
         ("eyj",),
         r"eyJ(?<![\w-]eyJ)[\w-]{6,}\.[\w-]*(?:\.[\w-]*)*",
         re.ASCII,
         "eyJhbGciOiJ9.hunter2.x",
+        "session=eyJhbGciOiJ9.hunter2",
     ),
-    _shape(
+    _pattern(
         "bearer token",
         ("bearer",),
         r"(?P<kept>[Bb](?<![\w-].)(?i:earer)(?:[ \t]{1,4}|%20|\+))[\w.~+/=-]{4,}",
         re.ASCII,
         "Bearer hunter2",
+        "curl -H 'x: bearer hunter2'",
     ),
-    _shape(
+    _pattern(
         "header Authorization",
         ("authorization",),
         # Schemes with parameters have commas.
@@ -191,8 +192,10 @@ SHAPES = (
         rf"|(?=[a-z]{{0,2}}{_QUOTE}|\[){_value('auth')}|[^\r\n,;}}]+))",
         0,
         "authorization: hunter2",
+        '{"Authorization": "Digest username=bob, response=hunter2"}',
+        r"{\"authorization\":\"hunter2\"}",
     ),
-    _shape(
+    _pattern(
         # With one that is no list of pairs, `cookie: hunter2` is not the header.
         "headers Cookie and Set-Cookie",
         ("cookie",),
@@ -200,8 +203,9 @@ SHAPES = (
         rf"(?=[a-z]{{0,2}}{_QUOTE}|[\[{{]){_value('cookie')}|[\w.-]{{1,128}}=[^\r\n\"']*))",
         0,
         "Cookie: session=hunter2; theme=dark",
+        '"set-cookie": "session=hunter2; Path=/"',
     ),
-    _shape(
+    _pattern(
         # Base64 has digits, padding or a change of case within; a word after "basic" has not.
         "basic credentials",
         ("basic",),
@@ -209,8 +213,9 @@ SHAPES = (
         r"[A-Za-z0-9+/]{8,}={0,2}",
         re.ASCII,
         "Basic aHVudGVyMg==",
+        "sent basic aHVudGVyMg== to it",
     ),
-    _shape(
+    _pattern(
         # Up to the last @ of the host's part, as clients read it; a password that should have been
         # encoded ends at the first @ after it, where it is no port.
         "https://user:password@host",
@@ -219,24 +224,28 @@ SHAPES = (
         r"(?:[^\s/?#\"'<>]{1,}|(?!\d{1,5}[?#\"'<>])[^\s/@]{1,})(?=@)",
         0,
         "redis://:hunter2@host/0",
+        "postgresql://app:hunter2@db1:5432/shop",
+        r"{\"url\":\"https:\/\/bob:hunter2@host\/\"}",
     ),
-    _shape(
+    _pattern(
         "URL with user and password within another URL",
         ("%3a", "%253a"),
         r"(?P<kept>%(?:25)?3A(?:%(?:25)?2F|/){2}[^\s/:%\"'<>]{0,256}(?:%(?:25)?3A|:))"
         r"(?:(?!%(?:25)?(?:2F|40))[^\s/@\"'<>&])+(?=%(?:25)?40|@)",
         re.IGNORECASE,
         "next=https%3A%2F%2Fbob%3Ahunter2%40host",
+        "next=https%253A%252F%252Fbob%253Ahunter2%2540host",
     ),
-    _shape(
+    _pattern(
         "data source name of a database driver",
         ("@tcp(", "@unix(", "jdbc:oracle"),
         r"(?:(?P<kept>jdbc:oracle:[a-z]{1,8}:[^\s/@\"']{1,128}/)[^\s@\"']{1,256}(?=@)"
         r"|(?<=:)[^\s:@/\"']{1,256}(?=@(?:tcp|unix)\())",
         re.IGNORECASE,
         "app:hunter2@tcp(db1:3306)/shop",
+        "jdbc:oracle:thin:app/hunter2@db1:1521/shop",
     ),
-    _shape(
+    _pattern(
         # As one text or as two of a list ("--api-key", "…"); U+FFFD stands for NUL.
         "option of a command",
         _KEY_MARKS,
@@ -246,8 +255,10 @@ SHAPES = (
         rf"(?:{_quoted('option')}|[^\s\"',;&}}\\\ufffd-][^\s\"',;&}}\ufffd]*)",
         re.IGNORECASE,
         "mysql --password hunter2",
+        '["--api-key", "hunter2"]',
+        "vault login -token hunter2",
     ),
-    _shape(
+    _pattern(
         "password on the command line of a known command",
         ("mysql", "mariadb", "sshpass", "login", "redis-cli", "curl", "wget", "ldap"),
         r"(?P<kept>\b(?:"
@@ -262,8 +273,10 @@ SHAPES = (
         rf"))(?:{_quoted('command')}|[^\s\"';|&<][^\s\"';|&]*)",
         0,
         "curl -u bob:hunter2 https://host/",
+        "sshpass -p hunter2 ssh host",
+        "redis-cli -h db1 -a hunter2 ping",
     ),
-    _shape(
+    _pattern(
         "assignment, in the notation of any format",
         _KEY_MARKS,
         rf"(?P<kept>{_KEY_LETTERS}(?i:{_KEY}(?:{_END_OF_KEY}{_ASSIGNED}|(?P<element>{_ELEMENT})"
@@ -278,8 +291,12 @@ SHAPES = (
         rf")|{_value('old')}(?:[ ]{{1,4}}->[ ]{{1,4}}{_value('new')})?)))",
         0,
         r"{\"password\":\"hunter2\"}",
+        "db-password: hunter2",
+        "API_KEY=hunter2",
+        "<password>hunter2</password>",
+        "<key>password</key><string>hunter2</string>",
     ),
-    _shape(
+    _pattern(
         # `pass: done` and `pass=12` are results of tests, PWD=/tmp is a folder.
         "assignment to a short name",
         ("pwd", "pass"),
@@ -290,16 +307,18 @@ SHAPES = (
         rf"(?i:(?P<value>{_value('short')}))",
         0,
         "Server=db1;Uid=sa;Pwd=hunter2;",
+        '{"pass": "hunter2"}',
     ),
-    _shape(
+    _pattern(
         "parameter of a URL",
         ("?", "&"),
         r"(?P<kept>[?&](?:(?:auth|jwt|otp|pin|sig)=|(?:[\w-]{0,20}signature|key|code)="
         r"(?=[^\s&\"']*[0-9])(?=[^\s&\"']*[a-z])(?=[^\s&\"']{16})))[^\s&\"'\\<>]+",
         re.IGNORECASE,
         "https://host/blob?sv=2024&sig=hunter2",
+        "https://host/login?otp=hunter2",
     ),
-    _shape(
+    _pattern(
         "field of a form in parts",
         ("form-data",),
         rf"(?P<kept>form-data;\s?name={_QUOTE}[\w.\[\]-]{{0,64}}?.{_KEY}\]?{_QUOTE}(?:;[^\r\n\\]{{0,256}})?"
@@ -307,15 +326,16 @@ SHAPES = (
         re.IGNORECASE,
         'form-data; name="password"\r\n\r\nhunter2\r\n',
     ),
-    _shape(
+    _pattern(
         "word after a command that sets a variable or a header",
         _KEY_MARKS,
         r"(?P<kept>[SsEePp](?i:(?:(?<=s)et(?:env|[ ]-[a-z]{1,4})|(?<![\w-].)nv|(?<=p)roxy_set_header)"
         rf"[ \t]{{1,8}}[\w.-]{{0,64}}?.{_KEY}[ \t]{{1,8}}))(?i:(?P<value>{_value('word')}))",
         0,
         "setenv DB_PASSWORD hunter2",
+        "proxy_set_header X-Auth-Token hunter2;",
     ),
-    _shape(
+    _pattern(
         "password in a statement of SQL, a configuration of Redis, a .netrc",
         ("identified", "requirepass", "masterauth", "login"),
         r"(?P<kept>identified[ ](?:with[ ]\w{1,64}[ ])?(?:by|as)[ ](?:password[ ])?(?=\\*[\"'])"
@@ -324,8 +344,10 @@ SHAPES = (
         rf"(?P<value>{_value('statement')})",
         re.IGNORECASE,
         "CREATE USER app IDENTIFIED BY 'hunter2'",
+        "requirepass hunter2",
+        "machine host login bob password hunter2",
     ),
-    _shape(
+    _pattern(
         "key that announces itself: AWS, GitHub, Slack, OpenAI, Google, Stripe and the like",
         (
             *(
@@ -347,5 +369,10 @@ SHAPES = (
         r"|AIza[\w-]{30,}|[rs]k_(?:live|test)_\w{10,}|npm_[A-Za-z0-9]{30,}|dckr_pat_[\w-]{20,})",
         re.ASCII,
         "ghp_hunter2hunter2hunter2",
+        "glpat-hunter2hunter2hunter2",
+        "hvs.hunter2hunter2hunter2",
     ),
 )
+
+MARK = re.compile("|".join(map(re.escape, sorted({m for each in PATTERNS for m in each.marks}))))
+"""Finds any mark of any pattern in a text in lower case."""

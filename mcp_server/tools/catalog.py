@@ -9,8 +9,7 @@ from typing import Annotated, Any, Generic, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
-from mcp_server.redaction import redact_text
-from mcp_server.redaction.masking import MASK
+from mcp_server.redaction import MASK, redact_text
 from mcp_server.tools.schemas import argument_schema, brief, result_schema
 from mcp_server.tools.validation import InvalidArguments, validate
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_server.redaction import redact_shapes, redact_text
+from mcp_server.redaction import redact_json, redact_text
 from mcp_server.tools.catalog import Arguments, ListArguments, ListResult, Result, Tool, ToolError
 from mcp_server.tools.offload import offload
 from mcp_server.tools.text import table
@@ -67,7 +67,7 @@ def present(
     """
     if tool.rows is not None and isinstance(result, ListResult):
         return _page(tool, tool.rows, arguments, result, oblige=oblige, budget_bytes=budget_bytes)
-    document = oblige(redact_shapes(result.model_dump(mode="json")))
+    document = oblige(redact_json(result.model_dump(mode="json")))
     whole = Presented(document, _text(tool, document, ()))
     if _size(whole) > budget_bytes:
         raise ToolError(
@@ -89,7 +89,7 @@ def _page(
     fields = arguments.fields if isinstance(arguments, ListArguments) else None
     columns = tool.columns if fields is None else tuple(dict.fromkeys(fields))
     given: Sequence[Result] = getattr(result, rows_field)
-    document = redact_shapes(result.model_dump(mode="json", exclude={rows_field}))
+    document = redact_json(result.model_dump(mode="json", exclude={rows_field}))
     # A cursor is our own text, and must come back as it left.
     document = oblige({**document, "next_cursor": result.next_cursor, rows_field: []})
     if not isinstance(document[rows_field], list):
@@ -98,7 +98,7 @@ def _page(
     rows: list[dict[str, Any]] = []
     sizes = [0]
     for each in given:
-        row = oblige(redact_shapes(each.model_dump(mode="json")))
+        row = oblige(redact_json(each.model_dump(mode="json")))
         if fields is not None:
             row = {name: row[name] for name in columns if name in row}
         rows.append(row)

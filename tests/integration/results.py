@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 
-from mcp_server.redaction.masking import MASK
+from mcp_server.redaction import MASK
 from mcp_server.tools.catalog import Tool
 
 __all__ = ["hold"]

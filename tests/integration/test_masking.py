@@ -24,7 +24,7 @@ from mcp_server.generate.policy_catalog import every_resource, every_tool
 from mcp_server.identity import Subject
 from mcp_server.policy import Counters, Decision, PolicyEngine
 from mcp_server.prompts import PROMPTS, Prompts
-from mcp_server.redaction.masking import MASK
+from mcp_server.redaction import MASK
 from mcp_server.resources import CallerResource, Resources
 from mcp_server.settings import KubernetesSettings, MonitoringSettings
 from mcp_server.tools.catalog import Catalog, InvalidArguments, Result, Tool, ToolContext, ToolError

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_server.redaction import REDACTED, redact_text
-from mcp_server.redaction.masking import MASK, mask_fields, mask_text
+from mcp_server.redaction import MASK, REDACTED, mask_fields, mask_text, redact_text
 
 _names = st.sampled_from(["owner", "id", "labels", "note"])
 _values = st.recursive(

@@ -12,7 +12,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from mcp_server.generate.policy_catalog import every_tool
-from mcp_server.redaction.masking import MASK
+from mcp_server.redaction import MASK
 from mcp_server.tools.catalog import Arguments, Result, Tool
 from mcp_server.tools.schemas import argument_schema, brief, described_elsewhere, result_schema
 from mcp_server.transports.mcp import instructions

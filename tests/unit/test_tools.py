@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mcp_server.generate.policy_catalog import every_tool, policy_catalog
-from mcp_server.redaction.masking import MASK, mask_fields
+from mcp_server.redaction import MASK, mask_fields
 from mcp_server.tools.catalog import (
     Arguments,
     Catalog,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from mcp_server.redaction.masking import mask_fields
+from mcp_server.redaction import mask_fields
 from mcp_server.tools.catalog import (
     Arguments,
     ListArguments,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_server.redaction import REDACTED, LineRedactor, redact_text
-from mcp_server.redaction.patterns import SHAPES
+from mcp_server.redaction.patterns import PATTERNS, SecretPattern
 
 _ESC = "\x1b"
 
@@ -476,15 +476,23 @@ def test_the_lines_of_a_log_are_masked_in_every_notation() -> None:
     assert not any("hunter2" in line for line in shown)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
-def test_each_shape_finds_its_example(shape: object) -> None:
-    assert isinstance(shape, type(SHAPES[0]))
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.name)
+def test_each_pattern_finds_its_examples(pattern: SecretPattern) -> None:
+    assert pattern.examples
+    for example in pattern.examples:
+        clean = redact_text(example)
 
-    found = shape.pattern.search(shape.example)
+        assert any(mark in example.casefold() for mark in pattern.marks)
+        assert pattern.regex.search(example)
+        assert REDACTED in clean
+        assert not any(part in clean for part in ("hunter2", "aHVud"))
+        assert redact_text(clean) == clean
 
-    assert found is not None
-    assert any(mark in shape.example.casefold() for mark in shape.marks)
-    assert REDACTED in redact_text(shape.example)
+
+def test_every_name_of_a_pattern_is_its_own() -> None:
+    names = [pattern.name for pattern in PATTERNS]
+
+    assert len(set(names)) == len(names)
 
 
 _VALUE = "hunter2Zq9"
