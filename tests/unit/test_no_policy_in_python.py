@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 ALLOWED = {
     # Examples in what `mcpctl token` says.
-    ("mcp_server/cli.py", "mcp:viewer"),
+    ("mcp_server/cli/token.py", "mcp:viewer"),
     # Environments of assets, which are called like namespaces.
-    ("mcp_server/cli.py", "staging"),
+    ("mcp_server/cli/cmdb.py", "staging"),
     ("mcp_server/database/migrations/versions/0001_audit_and_cmdb.py", "staging"),
     ("mcp_server/tools/cmdb/family.py", "staging"),
     ("mcp_server/tools/cmdb/importer/netbox.py", "development"),
