@@ -32,6 +32,9 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
   left out, and `5.0` is the integer 5. A result (structured, and as text for a model) is at most
   {RESULT_BUDGET_BYTES // 1024} KiB; a list that was cut says so and has a `next_cursor`,
   which `cursor` takes for the next page; `fields` leaves only these fields of each row.
+- `tools/list` declares no `outputSchema`: results would have to conform to it, and the policy may mask
+  any field. The result tables below, and `output_schema` of `GET /tools`, describe results before
+  masks and before `fields` selects fields.
 - Text from the systems asked, errors too, is marked as data, and known shapes of
   secrets in it are masked; `enterprise-mcp/untrusted-source` names the system: in `_meta`, of an error
   of a resource or a completion in its `data`.
@@ -124,12 +127,12 @@ def _tool(tool: Tool[Any, Any]) -> Iterator[str]:
     if not tool.read_only:
         yield f"Where it is not known whether the change was made: {tool.verify_hint}."
     yield ""
-    yield from _arguments(argument_schema(tool.arguments, whole=True))
+    yield from _arguments(argument_schema(tool.arguments, full=True))
     yield "Result:" if tool.rows is None else f"Result: a list `{tool.rows}`."
     yield ""
     yield "| field | type |"
     yield "|---|---|"
-    schema = tool.whole_output_schema
+    schema = tool.result_schema
     yield from _fields_of(schema, "", schema.get("$defs", {}))
     yield ""
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Generic, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from mcp_server.redaction import MASK, redact_text
-from mcp_server.tools.schemas import argument_schema, brief, result_schema
+from mcp_server.tools.schemas import argument_schema, result_schema
 from mcp_server.tools.validation import InvalidArguments, validate
 
 __all__ = [
@@ -87,11 +87,13 @@ class ListArguments(Arguments):
     The server's instructions describe these arguments once for all tools.
     """
 
-    limit: Annotated[int, brief("Maximum rows per page", ge=1, le=500)] = 50
+    limit: Annotated[int, Field(description="Maximum rows per page", ge=1, le=500)] = 50
     cursor: Annotated[
-        str | None, brief("next_cursor of the previous page", max_length=LONGEST_CURSOR)
+        str | None, Field(description="next_cursor of the previous page", max_length=LONGEST_CURSOR)
     ] = None
-    fields: Annotated[list[str] | None, brief("Return only these fields of each row")] = None
+    fields: Annotated[
+        list[str] | None, Field(description="Return only these fields of each row")
+    ] = None
 
 
 class ListResult(Result):
@@ -296,31 +298,19 @@ class Tool(Generic[ArgumentsT, ResultT]):
     @cached_property
     def input_schema(self) -> dict[str, Any]:
         """JSON Schema of the arguments."""
-        return argument_schema(self.arguments)
-
-    @cached_property
-    def output_schema(self) -> dict[str, Any]:
-        """JSON Schema of the structured result; of a list's rows it has the names of their fields.
-
-        Their types would not hold: `fields` leaves fields out, an obligation puts a mask in the place
-        of a number. And they cost more than all else of a tool together.
-        """
-        schema = result_schema(self.result)
+        schema = argument_schema(self.arguments)
         if self.rows is not None:
-            names = ", ".join(self.row_fields)
-            schema["properties"][self.rows]["items"] = {"type": "object", "description": names}
-            if "$ref" not in str(schema["properties"]):
-                schema.pop("$defs", None)
+            schema["properties"]["fields"]["items"] = {"enum": list(self.row_fields)}
         return schema
 
     @cached_property
-    def whole_output_schema(self) -> dict[str, Any]:
-        """JSON Schema of the result as it is before obligations and without chosen `fields`.
+    def result_schema(self) -> dict[str, Any]:
+        """JSON Schema of the result before obligations and before `fields` selects fields.
 
-        It has the types of a list's rows, too. For documents and tests: `output_schema` is what
-        clients get.
+        It is no `outputSchema` of MCP, to which results must conform (MCP 2025-11-25, server/tools):
+        the policy may mask any field, and a caller may leave fields out.
         """
-        return result_schema(self.result, whole=True)
+        return result_schema(self.result)
 
     def parse(self, arguments: Mapping[str, Any]) -> ArgumentsT:
         """Validate raw arguments and return them typed, with defaults filled in.

@@ -116,7 +116,7 @@ class RestApi:
                         "title": tool.title,
                         "description": tool.description,
                         "input_schema": tool.input_schema,
-                        "output_schema": tool.output_schema,
+                        "output_schema": tool.result_schema,
                         "read_only": tool.read_only,
                     }
                     for tool in self._gate.catalog

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import asyncpg
-import jsonschema
 
 from mcp_server.database import Database
 from mcp_server.settings import CmdbSettings, Secret
@@ -200,7 +199,6 @@ class Tools:
         context = ToolContext(user=user, tenant=tenant, request_id="r-1", max_items=max_items)
         parsed = tool.parse(arguments)
         presented = present(tool, parsed, await tool.run(parsed, context))
-        jsonschema.validate(presented.structured, tool.output_schema)
         hold(tool, presented.structured, fields=arguments.get("fields"))
         return presented
 

@@ -1,4 +1,4 @@
-"""Results of tools are held to what their declarations say of them, and not only to what clients get."""
+"""Validates results of tools against their declarations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def hold(
     Raises:
         jsonschema.ValidationError: saying what differs.
     """
-    schema = dict(tool.whole_output_schema)
+    schema = dict(tool.result_schema)
     if tool.rows is not None and fields is not None:
         rows = schema["properties"][tool.rows]
         row = _of_fields(rows["items"], fields, schema.get("$defs", {}))

@@ -99,7 +99,7 @@ class TestBothEras:
             assert hints.idempotent_hint is True, tool.name
         assert metrics.input_schema["required"] == ["query"]
         assert metrics.input_schema["additionalProperties"] is False
-        assert metrics.output_schema is not None
+        assert metrics.output_schema is None
 
 
 class TestTools:

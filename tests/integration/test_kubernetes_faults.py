@@ -57,7 +57,7 @@ async def test_a_cluster_that_is_down_is_named_and_leaves_the_others_alone(web: 
             with pytest.raises(BackendUnavailable, match="the Kubernetes cluster gone is not"):
                 await call("get_pods", cluster="gone", **_HERE)
         with pytest.raises(
-            BackendUnavailable, match=r"gone is not .*last calls failed; tried again"
+            BackendUnavailable, match=r"gone is not .*recent calls failed; next attempt"
         ):
             await call("get_pods", cluster="gone", **_HERE)
 
@@ -517,7 +517,7 @@ async def test_an_open_circuit_closes_once_the_api_server_is_back(
             for _ in range(5):
                 with pytest.raises(BackendUnavailable):
                     await call("get_deployments", **_HERE)
-            with pytest.raises(BackendUnavailable, match="last calls failed"):
+            with pytest.raises(BackendUnavailable, match="recent calls failed"):
                 await call("get_deployments", **_HERE)
         clock.forward(OPEN_S + 1)
 

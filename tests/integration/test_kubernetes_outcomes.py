@@ -186,7 +186,7 @@ async def test_an_object_of_another_shape_is_an_outage_that_names_the_cluster(
     async with family_of({"main": balancer.settings()}) as call:
         with pytest.raises(
             BackendUnavailable,
-            match=r"^the Kubernetes cluster main is not available: it answered what its API does not",
+            match=r"^the Kubernetes cluster main is not available: its response does not conform",
         ):
             await call(tool, **arguments)
 

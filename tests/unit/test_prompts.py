@@ -218,7 +218,7 @@ def test_every_prompt_is_described_with_every_argument() -> None:
 def test_the_instructions_name_the_families_that_are_there() -> None:
     assert "CMDB" in instructions(["cmdb"])
     assert "Kubernetes" not in instructions(["cmdb", "monitoring"])
-    assert instructions([]).startswith("Every call is decided by policy")
+    assert instructions([]).startswith("Policy decides every call")
 
 
 def test_the_tools_of_prompts_have_the_names_of_their_families() -> None:

@@ -79,14 +79,14 @@ def test_every_tool_refuses_an_unknown_argument_by_name_and_lists_the_known_ones
     [
         pytest.param(tool, name, id=f"{tool.wire_name}-{name}")
         for tool in every_tool()
-        for name, schema in argument_schema(tool.arguments, whole=True)["properties"].items()
+        for name, schema in argument_schema(tool.arguments, full=True)["properties"].items()
         if "pattern" in schema
     ],
 )
 def test_who_breaks_a_pattern_hears_in_words_what_is_taken(
     tool: Tool[Any, Any], argument: str
 ) -> None:
-    pattern = argument_schema(tool.arguments, whole=True)["properties"][argument]["pattern"]
+    pattern = argument_schema(tool.arguments, full=True)["properties"][argument]["pattern"]
 
     for broken in ("", " ", "a b", "-", "7d\n", "web\n", "Ä", "ß1"):
         with pytest.raises(InvalidArguments) as refused:
@@ -107,7 +107,7 @@ def test_who_breaks_a_pattern_hears_in_words_what_is_taken(
 def test_every_pattern_is_of_an_argument_of_its_own() -> None:
     # The test above looks no deeper.
     for tool in every_tool():
-        schema = argument_schema(tool.arguments, whole=True)
+        schema = argument_schema(tool.arguments, full=True)
         found = [name for name, part in schema["properties"].items() if "pattern" in part]
 
         assert json.dumps(schema).count('"pattern"') == len(found), tool.name

@@ -36,7 +36,6 @@ from mcp_server.tools.cursor import Cursor, CursorCipher, fingerprint_of
 from mcp_server.tools.offload import offload
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, sent_bytes
 from mcp_server.tools.resources import ROWS_BYTES, Resource, rows_that_fit
-from mcp_server.tools.schemas import brief, described_elsewhere
 from mcp_server.tools.validation import TextFormat, not_blank
 
 __all__ = ["AssetId", "Cmdb", "ServiceName", "TimeRange"]
@@ -64,11 +63,11 @@ def _storable(text: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_storable)]
-AssetId = Annotated[Text, brief("Id of an asset, as cmdb_query_assets lists it")]
-ServiceName = Annotated[Text, Field(description="Name or id")]
+AssetId = Annotated[Text, Field(description="Id of an asset, as cmdb_query_assets lists it")]
+ServiceName = Annotated[Text, Field(description="Name or id of the service")]
 TimeRange = Annotated[
     str,
-    Field(description="Until now, in m, h, d or w"),
+    Field(description="Back from now, in m, h, d or w"),
     TextFormat(
         r"^[1-9][0-9]{0,3}[mhdw]$", "must be a number from 1 to 9999 and m, h, d or w, such as 7d"
     ),
@@ -91,14 +90,16 @@ class QueryAssetsArguments(ListArguments):
     """Arguments of `query_assets`."""
 
     asset_type: Annotated[
-        Literal["server", "database", "application"] | None, brief("Only assets of this type")
+        Literal["server", "database", "application"] | None,
+        Field(description="Only assets of this type"),
     ] = None
     environment: Annotated[
-        Literal["prod", "staging", "dev"] | None, brief("Only assets of this environment")
+        Literal["prod", "staging", "dev"] | None,
+        Field(description="Only assets of this environment"),
     ] = None
-    status: Annotated[Status | None, brief("Only assets of this status")] = None
-    name_prefix: Annotated[Text | None, brief("What the name begins with")] = None
-    owner: Annotated[Text | None, Field(description="Whole name, exact case")] = None
+    status: Annotated[Status | None, Field(description="Only assets of this status")] = None
+    name_prefix: Annotated[Text | None, Field(description="Prefix of the name")] = None
+    owner: Annotated[Text | None, Field(description="Exact name of the owner")] = None
 
 
 class AssetRow(Result):
@@ -115,10 +116,6 @@ class AssetRow(Result):
     version: int
 
 
-# What query_assets describes field by field is not described again for every model to read.
-_Described = Annotated[AssetRow, described_elsewhere()]
-
-
 class QueryAssetsResult(ListResult):
     """One page of assets in the order of their ids."""
 
@@ -133,9 +130,9 @@ class TopologyArguments(Arguments):
         Literal["down", "up", "both"],
         Field(description="down: what it needs; up: what needs it"),
     ] = "both"
-    depth: Annotated[int, Field(ge=1, le=20, description="Relations away")] = 3
+    depth: Annotated[int, Field(ge=1, le=20, description="Maximum relations from the service")] = 3
     max_nodes: Annotated[
-        int, brief("At most so many assets, the nearest", ge=1, le=_MOST_NODES)
+        int, Field(description="Maximum assets, nearest first", ge=1, le=_MOST_NODES)
     ] = 100
 
 
@@ -177,17 +174,17 @@ class UpdateStatusArguments(Arguments):
     """Arguments of `update_asset_status`."""
 
     asset_id: AssetId
-    status: Annotated[Status, brief("What it is to be")]
+    status: Annotated[Status, Field(description="New status")]
     reason: Annotated[
         str,
-        brief("Why, for the change record", min_length=1, max_length=1000),
+        Field(description="For the change record", min_length=1, max_length=1000),
         AfterValidator(_storable),
         AfterValidator(not_blank),
     ]
     expected_version: Annotated[
-        int | None, Field(ge=1, description="Refuse if it changed since")
+        int | None, Field(ge=1, description="Refuse if the version differs")
     ] = None
-    expected_status: Annotated[Status | None, Field(description="Refuse if it is another now")] = (
+    expected_status: Annotated[Status | None, Field(description="Refuse if the status differs")] = (
         None
     )
 
@@ -196,8 +193,8 @@ class UpdateStatusResult(Result):
     """The asset before and after; without a change (it had the status) no record is written."""
 
     changed: bool
-    before: _Described
-    after: _Described
+    before: AssetRow
+    after: AssetRow
     change_id: int | None
 
 

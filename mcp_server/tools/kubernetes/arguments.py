@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from mcp_server.tools.catalog import Arguments, ListArguments, Scope
-from mcp_server.tools.schemas import brief
 from mcp_server.tools.validation import TextFormat
 from mcp_server.tools.workloads import NAMESPACE
 
@@ -36,14 +35,14 @@ Name = Annotated[
 ]
 # The server's instructions describe these once for all tools: `mcp_server.transports.mcp`.
 ClusterName = Annotated[
-    str | None, brief("A configured cluster; the default one if omitted", max_length=63)
+    str | None, Field(description="A configured cluster; the default one if omitted", max_length=63)
 ]
-Namespace = Annotated[str, brief("Name of a namespace"), NAMESPACE]
-DeploymentName = Annotated[Name, brief("Name of a deployment")]
+Namespace = Annotated[str, Field(description="Name of a namespace"), NAMESPACE]
+DeploymentName = Annotated[Name, Field(description="Name of a deployment")]
 LabelSelector = Annotated[
     str | None,
-    brief(
-        "As of kubectl: =, !=, in, notin, joined by commas",
+    Field(
+        description="As for kubectl: =, !=, in, notin, comma-separated",
         max_length=1024,
         examples=["app=web,tier!=db"],
     ),
@@ -59,7 +58,7 @@ class NamespacedListArguments(ListArguments):
 
     cluster: ClusterName = None
     namespace: Namespace = "default"
-    all_namespaces: Annotated[bool, brief("All namespaces instead of one")] = False
+    all_namespaces: Annotated[bool, Field(description="All namespaces instead of one")] = False
 
     @model_validator(mode="after")
     def _check_namespace(self) -> Self:

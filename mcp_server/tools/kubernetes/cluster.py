@@ -393,7 +393,5 @@ class Cluster:
                 raise ToolError(f"{self.title} refused the request for {what}: {message or status}")
             case 429:
                 wait = f" in {retry_after} s" if retry_after.isdigit() else ""
-                raise ToolError(
-                    f"{self.title} limits requests; try again{wait}", retryable=True
-                )
+                raise ToolError(f"{self.title} limits requests; try again{wait}", retryable=True)
         raise BackendUnavailable(self.title, f"it answered HTTP {status}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from mcp_server.tools.catalog import ListResult, Result, ToolContext
 from mcp_server.tools.kubernetes.arguments import (
     DeploymentArguments,
@@ -12,7 +14,6 @@ from mcp_server.tools.kubernetes.arguments import (
 )
 from mcp_server.tools.kubernetes.cluster import Cluster
 from mcp_server.tools.kubernetes.lists import ListedKind, TableRow
-from mcp_server.tools.schemas import brief
 
 __all__ = ["DEPLOYMENT", "DEPLOYMENTS", "path_parameters", "read_deployment", "title_of"]
 
@@ -25,8 +26,8 @@ class ListDeploymentsArguments(NamespacedListArguments):
     label_selector: LabelSelector = None
     field_selector: Annotated[
         str | None,
-        brief(
-            "Fields of deployments that the API server can select by",
+        Field(
+            description="By fields that the API server can select by",
             max_length=1024,
             examples=["metadata.name=web"],
         ),

@@ -18,7 +18,6 @@ from mcp_server.tools.kubernetes.cluster import Cluster
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.kind_names import kind_of
 from mcp_server.tools.offload import offload
-from mcp_server.tools.schemas import brief
 from mcp_server.tools.text import truncate_middle
 from mcp_server.tools.validation import TextFormat
 
@@ -43,10 +42,12 @@ class EventArguments(NamespacedListArguments):
             ),
         ]
         | None,
-        Field(description="Of the object", examples=["Pod", "po"]),
+        Field(description="Kind of the object", examples=["Pod", "po"]),
     ] = None
-    name: Annotated[Name | None, Field(description="Of the object")] = None
-    type: Annotated[Literal["Warning", "Normal"] | None, brief("Only events of this type")] = None
+    name: Annotated[Name | None, Field(description="Name of the object")] = None
+    type: Annotated[
+        Literal["Warning", "Normal"] | None, Field(description="Only events of this type")
+    ] = None
 
 
 class Event(Result):

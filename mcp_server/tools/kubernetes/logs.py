@@ -25,7 +25,6 @@ from mcp_server.tools.kubernetes.arguments import (
 from mcp_server.tools.kubernetes.cluster import Cluster
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.offload import offload
-from mcp_server.tools.schemas import brief
 
 __all__ = ["pod_logs"]
 
@@ -53,18 +52,18 @@ class LogArguments(Arguments):
 
     cluster: ClusterName = None
     namespace: Namespace = "default"
-    pod_name: Annotated[Name, brief("Name of a pod")]
-    container: Annotated[Name | None, Field(description="Needed if there are several")] = None
-    previous: Annotated[bool, Field(description="Before its restart")] = False
-    since_seconds: Annotated[int | None, Field(ge=1, le=30 * 86400, description="How far back")] = (
-        None
-    )
+    pod_name: Annotated[Name, Field(description="Name of a pod")]
+    container: Annotated[Name | None, Field(description="Required if the pod has several")] = None
+    previous: Annotated[bool, Field(description="Of the container before its restart")] = False
+    since_seconds: Annotated[
+        int | None, Field(ge=1, le=30 * 86400, description="Only lines of the last seconds")
+    ] = None
     tail_lines: Annotated[
-        int, Field(ge=1, le=2000, description="The newest; with grep, of those found")
+        int, Field(ge=1, le=2000, description="Newest lines; with grep, newest matches")
     ] = 100
     grep: Annotated[
         str | None,
-        Field(min_length=1, max_length=256, description="Only lines with this text, in any case"),
+        Field(min_length=1, max_length=256, description="Only lines with this text, ignoring case"),
     ] = None
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from pydantic import Field
+
 from mcp_server.tools.catalog import ListResult, Result
 from mcp_server.tools.kubernetes.arguments import LabelSelector, NamespacedListArguments
 from mcp_server.tools.kubernetes.lists import ListedKind, TableRow
-from mcp_server.tools.schemas import brief
 
 __all__ = ["PODS", "PodArguments", "pod_of"]
 
@@ -18,8 +19,8 @@ class PodArguments(NamespacedListArguments):
     label_selector: LabelSelector = None
     field_selector: Annotated[
         str | None,
-        brief(
-            "Fields of pods that the API server can select by",
+        Field(
+            description="By fields that the API server can select by",
             max_length=1024,
             examples=["spec.nodeName=n1,status.phase=Failed"],
         ),

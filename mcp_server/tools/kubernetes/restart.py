@@ -43,7 +43,7 @@ _IN_PROGRESS_REPORTS = ("message", *REVEALED_BY)
 class RestartArguments(DeploymentArguments):
     """Arguments of `restart_deployment`."""
 
-    wait_s: Annotated[int, Field(ge=0, le=60, description="Wait for the rollout")] = 0
+    wait_s: Annotated[int, Field(ge=0, le=60, description="Seconds to wait for the rollout")] = 0
 
 
 class Restart(Result):

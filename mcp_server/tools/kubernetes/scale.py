@@ -13,7 +13,6 @@ from mcp_server.tools.kubernetes.arguments import IN_ONE_NAMESPACE, DeploymentAr
 from mcp_server.tools.kubernetes.cluster import VERIFY_HINT, Cluster, Conflict
 from mcp_server.tools.kubernetes.clusters import Clusters
 from mcp_server.tools.kubernetes.deployments import DEPLOYMENT, path_parameters, title_of
-from mcp_server.tools.schemas import brief
 
 __all__ = ["scale_deployment"]
 
@@ -24,11 +23,11 @@ _MAX_AUTOSCALERS = 500
 class ScaleArguments(DeploymentArguments):
     """Arguments of `scale_deployment`."""
 
-    replicas: Annotated[int, brief("Desired number", ge=0, le=2**31 - 1)]
+    replicas: Annotated[int, Field(description="Desired number", ge=0, le=2**31 - 1)]
     expected_current_replicas: Annotated[
-        int | None, Field(ge=0, description="Refuse if not so many now")
+        int | None, Field(ge=0, description="Refuse if the current number differs")
     ] = None
-    dry_run: Annotated[bool, Field(description="Judge it, change nothing")] = False
+    dry_run: Annotated[bool, Field(description="Validate only, change nothing")] = False
 
 
 class Scale(Result):

@@ -32,7 +32,6 @@ from mcp_server.tools.monitoring.alertmanager import Alertmanager, KnownAlert, M
 from mcp_server.tools.monitoring.matchers import LONGEST_MATCHER, MOST_MATCHERS, matchers_of
 from mcp_server.tools.monitoring.prometheus import Prometheus, PrometheusAlert, TimeSeries
 from mcp_server.tools.offload import offload
-from mcp_server.tools.schemas import brief
 from mcp_server.tools.text import notes, table
 
 __all__ = ["Alert", "Alerts"]
@@ -46,14 +45,14 @@ _MOST_GROUPS = 50
 class GetAlertsArguments(ListArguments):
     """Arguments of `get_alerts`."""
 
-    severity: Annotated[Severity | None, brief("Only alerts of this severity")] = None
+    severity: Annotated[Severity | None, Field(description="Only alerts of this severity")] = None
     state: Annotated[State | None, Field(description="Default: all but pending")] = None
     matchers: Annotated[
         list[Annotated[str, Field(max_length=LONGEST_MATCHER)]] | None,
-        Field(max_length=MOST_MATCHERS, description='job="x"; also != =~ !~'),
+        Field(max_length=MOST_MATCHERS, description='Label matchers: job="x", also != =~ !~'),
     ] = None
     group_by: Annotated[
-        str | None, Field(max_length=256, description="Also count by this label")
+        str | None, Field(max_length=256, description="Also count alerts by this label")
     ] = None
 
 

@@ -25,7 +25,6 @@ from mcp_server.tools.monitoring.grafana import (
 from mcp_server.tools.monitoring.panels import Panel, dashboard_model
 from mcp_server.tools.monitoring.prometheus import Prometheus, QueryRefused
 from mcp_server.tools.resources import Resource, rows_that_fit
-from mcp_server.tools.schemas import brief
 from mcp_server.tools.validation import not_blank
 
 __all__ = ["Dashboards"]
@@ -52,17 +51,26 @@ class CreateDashboardArguments(Arguments):
 
     title: Annotated[
         str,
-        brief("One that is not taken in its folder", max_length=_MAX_TITLE),
+        Field(description="Unique in its folder", max_length=_MAX_TITLE),
         AfterValidator(not_blank),
     ]
     panels: Annotated[
-        list[Panel], brief("A text is a panel's query", min_length=1, max_length=_MOST_PANELS)
+        list[Panel],
+        Field(
+            description="A string is a panel with only a query",
+            min_length=1,
+            max_length=_MOST_PANELS,
+        ),
     ]
-    folder: Annotated[str | None, Field(max_length=_MAX_TITLE, description="uid or title")] = None
+    folder: Annotated[
+        str | None, Field(max_length=_MAX_TITLE, description="uid or title of the folder")
+    ] = None
     replace_uid: Annotated[str | None, Field(max_length=40, description="Dashboard to replace")] = (
         None
     )
-    expected_version: Annotated[int | None, Field(ge=0, description="Of replace_uid")] = None
+    expected_version: Annotated[
+        int | None, Field(ge=0, description="Current version of replace_uid")
+    ] = None
 
     @model_validator(mode="after")
     def _replaces_or_not(self) -> Self:

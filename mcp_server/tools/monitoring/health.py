@@ -26,7 +26,6 @@ from mcp_server.tools.catalog import (
 from mcp_server.tools.gather import gather_or_cancel
 from mcp_server.tools.monitoring.alerts import Alert, Alerts
 from mcp_server.tools.monitoring.prometheus import Prometheus, TimeSeries
-from mcp_server.tools.schemas import brief
 from mcp_server.tools.text import table
 from mcp_server.tools.validation import TextFormat
 from mcp_server.tools.workloads import NAMESPACE, ServiceHealth, Workload, Workloads
@@ -59,9 +58,10 @@ class HealthCheckArguments(Arguments):
             "must be letters, digits, ., _ and -, a letter or digit first and last, such as web-1",
         ),
     ]
-    namespace: Annotated[str, brief("Where it runs"), NAMESPACE] = "default"
+    namespace: Annotated[str, Field(description="Namespace of the service"), NAMESPACE] = "default"
     cluster: Annotated[
-        str | None, brief("A configured cluster; the main one if left out", max_length=63)
+        str | None,
+        Field(description="A configured cluster; the default one if omitted", max_length=63),
     ] = None
 
 

@@ -66,14 +66,14 @@ class QueryMetricsArguments(ListArguments):
 
     query: Annotated[str, Field(max_length=4096, description="PromQL")]
     time_range: Annotated[
-        str | None, Field(max_length=16, description="Until now, default 5m; or 2h, 7d")
+        str | None, Field(max_length=16, description="Back from now: 2h, 7d; default 5m")
     ] = None
     start: Annotated[str | None, Field(max_length=40, description="RFC 3339 or Unix seconds")] = (
         None
     )
-    end: Annotated[str | None, Field(max_length=40, description="Default now")] = None
-    instant: Annotated[bool, Field(description="At end only")] = False
-    samples: Annotated[bool, Field(description="Return points too")] = False
+    end: Annotated[str | None, Field(max_length=40, description="As start; default now")] = None
+    instant: Annotated[bool, Field(description="Evaluate once, at end")] = False
+    samples: Annotated[bool, Field(description="Also return the points")] = False
 
 
 class _Place(Cursor):
@@ -121,7 +121,7 @@ class ListMetricsArguments(ListArguments):
     """Arguments of `list_metrics`."""
 
     contains: Annotated[
-        str | None, Field(max_length=256, description="Part of the name, any case")
+        str | None, Field(max_length=256, description="Part of the name, ignoring case")
     ] = None
 
 

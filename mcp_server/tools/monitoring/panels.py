@@ -16,7 +16,6 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from mcp_server.tools.catalog import Arguments
-from mcp_server.tools.schemas import brief
 
 __all__ = ["Panel", "dashboard_model"]
 
@@ -46,11 +45,14 @@ class Panel(Arguments):
     """One query and how to show it; a text stands for a panel that has only a query."""
 
     query: Annotated[str, Field(min_length=1, max_length=4096, description="PromQL")]
-    title: Annotated[str | None, brief("The query if left out", max_length=_MAX_TITLE)] = None
+    title: Annotated[str | None, Field(description="Default: the query", max_length=_MAX_TITLE)] = (
+        None
+    )
     unit: Annotated[
-        str | None, Field(max_length=64, description="Grafana's: s, bytes, percentunit, reqps")
+        str | None,
+        Field(max_length=64, description="Unit of Grafana: s, bytes, percentunit, reqps"),
     ] = None
-    type: Annotated[Kind, brief("How the query is shown")] = "timeseries"
+    type: Annotated[Kind, Field(description="Visualization")] = "timeseries"
 
     @model_validator(mode="before")
     @classmethod
