@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-busy test-conformance test-deploy bench bench-pods bench-site docs lock
+.PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-busy test-conformance test-deploy bench bench-pods bench-site generate lock
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ROLES ?= mcp:viewer
@@ -68,10 +68,9 @@ bench-site: ## Time site.yml on the lab where it changes nothing, and count its 
 	@scripts/bootstrap
 	@python -m tests.bench.site
 
-docs: ## Write docs/tools.md and the README.md of each role anew
+generate: ## Write every generated file: the policies' catalogue, docs/tools.md, README.md of each role
 	@scripts/bootstrap
-	@python scripts/role_docs
-	@scripts/tools_docs
+	@scripts/generate
 
 lock: ## Resolve requirements/*.in anew into the lock files
 	@scripts/lock

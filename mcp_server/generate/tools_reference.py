@@ -21,7 +21,7 @@ __all__ = ["tools_reference"]
 _INTRODUCTION = f"""\
 # Tools, resources and prompts
 
-<!-- Written by `mcpctl docs tools` from the declarations; change them there, then run make docs. -->
+<!-- Generated from the declarations of the tools; change them there, then run make generate. -->
 
 What an MCP or REST client can use. A backend that is not configured hides what needs it, and the
 policy shows each caller what could be allowed to it: roles are mapped to permissions in

@@ -32,9 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_policys_catalogue_is_the_generated_one() -> None:
     committed = yaml.safe_load((ROOT / "policies/config/catalog/data.yaml").read_text())
 
-    assert committed == policy_catalog(), (
-        "run: mcpctl policy catalog > policies/config/catalog/data.yaml"
-    )
+    assert committed == policy_catalog(), "run make generate"
 
 
 def test_every_name_fits_the_wire_and_has_its_family() -> None:
