@@ -35,7 +35,7 @@ def copied_tree(policy: ModuleType, folder: Path) -> Any:
 
 def write_example(folder: Path) -> str:
     """Write the files of the documentation's new package, not yet joined; return the page."""
-    page = (ROOT / "docs" / "policy-authoring.md").read_text()
+    page = (ROOT / "docs" / "policy-rules.md").read_text()
     files = re.findall(r"`(policies/[^`]+)`:\n\n```\w+\n(.*?)```", page, re.DOTALL)
     assert len(files) == 4
     for name, text in files:

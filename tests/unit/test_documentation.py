@@ -133,7 +133,7 @@ def test_the_documents_name_paths_and_commands_at_all() -> None:
 
 
 def test_the_decision_that_is_tried_by_hand_is_an_allowing_one() -> None:
-    text = (ROOT / "docs/policy-authoring.md").read_text()
+    text = (ROOT / "docs/policy-testing.md").read_text()
     (block,) = (block for block in blocks(text) if "data.mcp.decision.decide" in block)
     line, request, _ = re.split(r"<<'JSON'\n|^JSON$", block, flags=re.MULTILINE)
     command = shlex.split(line.replace("\\\n", " ").replace("--format pretty", "--format json"))
