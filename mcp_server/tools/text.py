@@ -65,4 +65,6 @@ def _cell(column: str, value: Any, most: int) -> str:
             f"{key} {item}" if key in named and item != REDACTED else f"{key}={item}"
             for key, item in value.items()
         )
+    if isinstance(value, list):
+        value = ", ".join(map(str, value)) or "-"
     return truncate_middle(" ".join(str(value).split()).replace("|", "/"), most)

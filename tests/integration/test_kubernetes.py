@@ -44,6 +44,47 @@ async def test_deployments_and_pods_are_listed(web: Cluster) -> None:
     ] * 2
 
 
+async def test_nodes_are_listed_with_their_problems_and_taints(web: Cluster) -> None:
+    web.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": "worn", "labels": {"node-role.kubernetes.io/worker": ""}},
+            "spec": {
+                "unschedulable": True,
+                "taints": [
+                    {"key": "disk", "value": "slow", "effect": "NoExecute"},
+                    {"key": "reserved", "effect": "NoSchedule"},
+                ],
+            },
+        }
+    )
+    pressure = {"type": "MemoryPressure", "status": "True", "reason": "NodeHasLittleMemory"}
+    try:
+        async with family(web) as call:
+            await eventually(
+                lambda: call("get_nodes", field_selector="metadata.name=worn"),
+                lambda listed: listed.nodes[0].status == "Ready,SchedulingDisabled",
+            )
+            info = {"kubeletVersion": "v1.37.2"}
+            web.patch_status("Node", "", "worn", {"conditions": [pressure], "nodeInfo": info})
+            worn = await call("get_nodes", label_selector="node-role.kubernetes.io/worker")
+            first = await call("get_nodes", limit=1)
+            second = await call("get_nodes", limit=1, cursor=first.next_cursor)
+    finally:
+        web.delete("Node", "", "worn")
+
+    (node,) = worn.nodes
+    assert (node.name, node.roles, node.unschedulable) == ("worn", "worker", True)
+    assert node.conditions == ["MemoryPressure=True (NodeHasLittleMemory)"]
+    # The API server itself taints a cordoned node.
+    assert set(node.taints) >= {"disk=slow:NoExecute", "reserved:NoSchedule"}
+    assert node.capacity == node.allocatable == {"cpu": "1k", "memory": "1Ti", "pods": "1M"}
+    assert node.version == "v1.37.2"
+    assert [each.name for page in (first, second) for each in page.nodes] == ["node-1", "worn"]
+    assert (first.nodes[0].status, first.nodes[0].conditions) == ("Ready", [])
+
+
 @pytest.mark.parametrize(
     ("name", "status", "shown"),
     [

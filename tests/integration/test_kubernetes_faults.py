@@ -106,7 +106,7 @@ async def test_scaling_gives_up_where_changes_do_not_end(
         family(cluster) as call,
         changing_before_each_write(cluster, "contended", monkeypatch, 9),
     ):
-        with pytest.raises(Conflict, match=r"someone else meanwhile; nothing was done") as said:
+        with pytest.raises(Conflict, match=r"someone else meanwhile; nothing was changed") as said:
             await call("scale_deployment", **_HERE, deployment="contended", replicas=4)
 
     assert said.value.retryable

@@ -535,7 +535,7 @@ async def test_a_change_that_the_cluster_has_no_time_for_was_not_made(
     cluster.create(deployment(f"busy-{tool[:5]}", "development", replicas=0))
     arguments = {"replicas": 1} if tool == "scale_deployment" else {}
     async with family(cluster, "throttled") as call:
-        with cluster.busy("throttled"), pytest.raises(ToolError, match="too much to do") as told:
+        with cluster.busy("throttled"), pytest.raises(ToolError, match="limits requests") as told:
             await call(tool, **_HERE, deployment=f"busy-{tool[:5]}", **arguments)
 
     assert told.value.retryable

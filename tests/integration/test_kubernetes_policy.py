@@ -60,8 +60,13 @@ async def test_families_without_a_backend_are_hidden_from_everyone(
         unread = await client.request("resources/read", {"uri": "enterprise://cmdb/assets"})
 
     assert [tool["name"] for tool in tools] == [
-        *("k8s_get_deployments", "k8s_get_events", "k8s_get_pod_logs", "k8s_get_pods"),
-        *("k8s_get_rollout_status", "k8s_restart_deployment", "k8s_scale_deployment"),
+        *("k8s_get_deployments", "k8s_get_events", "k8s_get_nodes", "k8s_get_pod_logs"),
+        *(
+            "k8s_get_pods",
+            "k8s_get_rollout_status",
+            "k8s_restart_deployment",
+            "k8s_scale_deployment",
+        ),
     ]
     assert [each["uri"] for each in resources] == [
         "enterprise://k8s/clusters",
@@ -86,6 +91,8 @@ async def test_families_without_a_backend_are_hidden_from_everyone(
         ("mcp:operator", "k8s_get_events", {"all_namespaces": True}, "cluster_wide_not_allowed"),
         ("mcp:admin", "k8s_get_pods", {"namespace": "production"}, None),
         ("mcp:admin", "k8s_get_events", {"all_namespaces": True}, None),
+        ("mcp:operator", "k8s_get_nodes", {}, "not_available"),
+        ("mcp:admin", "k8s_get_nodes", {}, None),
     ],
 )
 async def test_reading_needs_a_role_for_the_place(

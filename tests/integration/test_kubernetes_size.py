@@ -145,8 +145,8 @@ async def test_of_more_events_than_are_read_the_newest_are_told_and_what_helps(
     assert [each.reason for each in first.events] == ["Reason4999", "Reason4998"]
     assert [each.reason for each in second.events] == ["Reason4997", "Reason4996"]
     assert (first.total, first.truncated) == (None, True)
-    assert "these are the newest of 5000" in first.note
-    assert first.note.endswith("ask for one kind or name or type")
+    assert "these are the newest of the first 5000" in first.note
+    assert first.note.endswith("give a kind or name or type")
     assert [each.reason for each in warnings.events] == ["Reason5190"]
     assert (warnings.total, warnings.note) == (520, None)
 
@@ -164,4 +164,4 @@ async def test_the_last_page_of_what_was_read_says_that_there_is_more(storm: Clu
 
     assert (len(result.events), result.truncated, result.next_cursor) == (500, True, None)
     assert "note: not all events were read: these are the newest of the first 500" in text
-    assert "ask for one namespace or kind or name" in text
+    assert "give a namespace or kind or name" in text

@@ -344,6 +344,7 @@ def _status() -> dict[str, Any]:
 CALLS: dict[str, tuple[Callable[[], dict[str, Any]], tuple[str, ...]]] = {
     "k8s:get_pods": (lambda: {**_PLACE, "limit": 1}, ()),
     "k8s:get_deployments": (lambda: {**_PLACE, "limit": 1}, ()),
+    "k8s:get_nodes": (lambda: {"limit": 1}, ()),
     "k8s:get_events": (lambda: {**_PLACE, "limit": 1}, ()),
     "k8s:get_rollout_status": (lambda: {**_PLACE, "deployment": "cellar"}, ()),
     "k8s:get_pod_logs": (lambda: {**_PLACE, "pod_name": POD[0]}, ()),

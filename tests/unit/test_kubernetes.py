@@ -16,10 +16,13 @@ from mcp_server.tools.cursor import CursorCipher
 from mcp_server.tools.kubernetes import service_health
 from mcp_server.tools.kubernetes.age import age
 from mcp_server.tools.kubernetes.family import Kubernetes
+from mcp_server.tools.kubernetes.lists import TableRow
 from mcp_server.tools.kubernetes.logs import _Log
+from mcp_server.tools.kubernetes.nodes import NODES
 from mcp_server.tools.kubernetes.paging import Page, Position
 from mcp_server.tools.kubernetes.pods import PodArguments
 from mcp_server.tools.kubernetes.rollout import rollout_of
+from mcp_server.tools.text import table
 
 URL = {"url": "https://k8s.test", "token": {"file": "/token"}}
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -115,6 +118,36 @@ def test_the_policy_judges_the_cluster_that_is_meant_by_its_name(
 
         assert tool.properties(parsed)["cluster"] == judged, tool.name
         assert parsed.model_dump()["cluster"] == judged, tool.name
+
+
+def test_a_node_in_trouble_says_which_conditions_are_bad() -> None:
+    ready = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
+    healthy = {"type": "DiskPressure", "status": "False", "reason": "KubeletHasNoDiskPressure"}
+    pressure = {"type": "PIDPressure", "status": "True"}
+    taint = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}
+    cells = {"Name": "n1", "Status": "NotReady", "Roles": "<none>", "Version": "v1", "Age": "1d"}
+    status = {"conditions": [ready, healthy, pressure], "capacity": {"cpu": "4"}}
+    found = {"spec": {"taints": [taint]}, "status": status}
+
+    node = NODES.row_of(TableRow(cells=cells, namespace="", object=found)).model_dump()
+
+    assert node["conditions"] == [
+        "Ready=Unknown (NodeStatusUnknown)",
+        "PIDPressure=True (no reason)",
+    ]
+    assert node["taints"] == ["node.kubernetes.io/unreachable:NoExecute"]
+    assert (node["capacity"], node["allocatable"]) == ({"cpu": "4"}, {})
+    assert not node["unschedulable"]
+
+
+def test_a_masked_field_of_a_node_hides_the_fields_that_reveal_it() -> None:
+    (tool,) = (tool for tool in _family().tools() if tool.name == "k8s:get_nodes")
+
+    assert tool.masked_names({"unschedulable"}) == {"unschedulable", "status", "taints"}
+
+
+def test_a_list_in_a_table_is_written_with_commas() -> None:
+    assert table([{"a": ["x=1", "y"], "b": []}], ["a", "b"]).splitlines()[1] == "x=1, y | -"
 
 
 def test_a_cursor_comes_back_as_it_left() -> None:

@@ -18,10 +18,12 @@ __all__ = [
     "ClusterName",
     "DeploymentArguments",
     "DeploymentName",
+    "FieldSelector",
     "LabelSelector",
     "Name",
     "Namespace",
     "NamespacedListArguments",
+    "SelectableListArguments",
 ]
 
 # RFC 1123, as the API server accepts it: no name can be part of a path.
@@ -45,6 +47,15 @@ LabelSelector = Annotated[
         description="As for kubectl: =, !=, in, notin, comma-separated",
         max_length=1024,
         examples=["app=web,tier!=db"],
+    ),
+]
+
+FieldSelector = Annotated[
+    str | None,
+    Field(
+        description="By fields that the API server can select by",
+        max_length=1024,
+        examples=["metadata.name=web"],
     ),
 ]
 
@@ -72,10 +83,19 @@ class NamespacedListArguments(ListArguments):
         return None if self.all_namespaces else self.namespace
 
 
+class SelectableListArguments(NamespacedListArguments):
+    """Base class of the arguments of lists that the API server filters by selectors."""
+
+    label_selector: LabelSelector = None
+    field_selector: FieldSelector = None
+
+
 class ClusterListArguments(ListArguments):
-    """Base class of the arguments of lists of objects that are in no namespace."""
+    """Arguments of lists of objects that are in no namespace."""
 
     cluster: ClusterName = None
+    label_selector: LabelSelector = None
+    field_selector: FieldSelector = None
 
     @property
     def selected_namespace(self) -> None:

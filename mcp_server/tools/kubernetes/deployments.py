@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from mcp_server.tools.catalog import ListResult, Result, ToolContext
 from mcp_server.tools.kubernetes.arguments import (
     DeploymentArguments,
-    LabelSelector,
-    NamespacedListArguments,
+    SelectableListArguments,
 )
 from mcp_server.tools.kubernetes.cluster import Cluster
 from mcp_server.tools.kubernetes.lists import ListedKind, TableRow
@@ -18,20 +15,6 @@ from mcp_server.tools.kubernetes.lists import ListedKind, TableRow
 __all__ = ["DEPLOYMENT", "DEPLOYMENTS", "path_parameters", "read_deployment", "title_of"]
 
 DEPLOYMENT = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
-
-
-class ListDeploymentsArguments(NamespacedListArguments):
-    """Arguments of `get_deployments`."""
-
-    label_selector: LabelSelector = None
-    field_selector: Annotated[
-        str | None,
-        Field(
-            description="By fields that the API server can select by",
-            max_length=1024,
-            examples=["metadata.name=web"],
-        ),
-    ] = None
 
 
 class Deployment(Result):
@@ -71,7 +54,7 @@ DEPLOYMENTS = ListedKind(
     api="/apis/apps/v1",
     title="Get deployments",
     description="List deployments with their replicas and images.",
-    arguments=ListDeploymentsArguments,
+    arguments=SelectableListArguments,
     result=Deployments,
     row_of=_deployment_of,
 )

@@ -12,6 +12,7 @@ from mcp_server.tools.kubernetes.deployments import DEPLOYMENTS
 from mcp_server.tools.kubernetes.events import events_tool
 from mcp_server.tools.kubernetes.lists import list_tool
 from mcp_server.tools.kubernetes.logs import pod_logs
+from mcp_server.tools.kubernetes.nodes import NODES
 from mcp_server.tools.kubernetes.pods import PODS
 from mcp_server.tools.kubernetes.resources import clusters_resource, namespaces_resource
 from mcp_server.tools.kubernetes.restart import restart_deployment
@@ -23,7 +24,7 @@ from mcp_server.tools.workloads import ServiceHealth
 
 __all__ = ["Kubernetes"]
 
-_LISTED_KINDS = (PODS, DEPLOYMENTS)
+_LISTED_KINDS = (PODS, DEPLOYMENTS, NODES)
 
 
 class Kubernetes:

@@ -7,16 +7,15 @@ from typing import Annotated
 from pydantic import Field
 
 from mcp_server.tools.catalog import ListResult, Result
-from mcp_server.tools.kubernetes.arguments import LabelSelector, NamespacedListArguments
+from mcp_server.tools.kubernetes.arguments import SelectableListArguments
 from mcp_server.tools.kubernetes.lists import ListedKind, TableRow
 
 __all__ = ["PODS", "PodArguments", "pod_of"]
 
 
-class PodArguments(NamespacedListArguments):
+class PodArguments(SelectableListArguments):
     """Arguments of `get_pods`."""
 
-    label_selector: LabelSelector = None
     field_selector: Annotated[
         str | None,
         Field(
