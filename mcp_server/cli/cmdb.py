@@ -20,7 +20,7 @@ from mcp_server.cli.options import (
 from mcp_server.settings import load_settings
 
 if TYPE_CHECKING:
-    from mcp_server.tools.cmdb.importer import NetBoxRules
+    from mcp_server.cmdb_import import NetBoxRules
 
 __all__ = ["cmdb"]
 
@@ -99,8 +99,7 @@ def cmdb_import(
     """
     import asyncpg  # noqa: PLC0415
 
-    from mcp_server.database import DatabaseUnavailable, connect  # noqa: PLC0415
-    from mcp_server.tools.cmdb.importer import (  # noqa: PLC0415
+    from mcp_server.cmdb_import import (  # noqa: PLC0415
         Format,
         ImportReport,
         ImportUnknown,
@@ -110,6 +109,7 @@ def cmdb_import(
         report_text,
         write_import,
     )
+    from mcp_server.database import DatabaseUnavailable, connect  # noqa: PLC0415
 
     if file == "-" and password_file in (Path("/dev/stdin"), Path("-")):
         fail("standard input cannot be FILE and the password at once; use a file for one of them")
@@ -154,7 +154,7 @@ def cmdb_import(
 
 
 def _netbox_rules(environment: str | None, roles: tuple[str, ...]) -> NetBoxRules:
-    from mcp_server.tools.cmdb.importer import NetBoxRules  # noqa: PLC0415
+    from mcp_server.cmdb_import import NetBoxRules  # noqa: PLC0415
     from mcp_server.tools.cmdb.model import AssetType, Environment  # noqa: PLC0415
 
     types: dict[str, AssetType] = {}

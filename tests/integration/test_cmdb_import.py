@@ -15,9 +15,9 @@ import asyncpg
 import pytest
 import yaml
 
+from mcp_server.cmdb_import import Counts, InvalidImport
 from mcp_server.database import Database, connect
 from mcp_server.settings import DatabaseSettings
-from mcp_server.tools.cmdb.importer import Counts, InvalidImport
 from mcp_server.tools.cmdb.model import AssetQuery, AssetStatus, ChangeRecord, StatusChange
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
 from tests.integration.cmdb_imports import import_rows

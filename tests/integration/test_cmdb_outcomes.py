@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
+from mcp_server.cmdb_import import Counts, ImportUnknown
 from mcp_server.database import Database, connect
 from mcp_server.settings import DatabaseSettings
 from mcp_server.tools.backend import BackendUnavailable, OutcomeUnknown
-from mcp_server.tools.cmdb.importer import Counts, ImportUnknown
 from mcp_server.tools.cmdb.model import AssetStatus, StatusChange
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
 from tests.integration.cmdb_imports import import_rows

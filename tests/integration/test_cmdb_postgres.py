@@ -10,10 +10,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from mcp_server.cmdb_import import Counts
 from mcp_server.database import Database
 from mcp_server.settings import DatabaseSettings
 from mcp_server.tools.backend import OPEN_S, BackendUnavailable
-from mcp_server.tools.cmdb.importer import Counts
 from mcp_server.tools.cmdb.model import AssetQuery, AssetStatus, StatusChange
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
 from tests.clocks import Clock

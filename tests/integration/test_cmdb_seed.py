@@ -11,9 +11,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from mcp_server.cmdb_import import ImportReport, Source, read_sources, write_import
 from mcp_server.database import Database
 from mcp_server.settings import CmdbSettings
-from mcp_server.tools.cmdb.importer import ImportReport, Source, read_sources, write_import
 from mcp_server.tools.cmdb.model import AssetStatus, Direction, StatusChange
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
 from tests.plays import ansible_playbook

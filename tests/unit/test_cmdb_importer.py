@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mcp_server.tools.cmdb.importer import (
+from mcp_server.cmdb_import import (
     AssetDifference,
     CmdbImport,
     Counts,

@@ -11,13 +11,13 @@ from typing import Any, Literal
 import asyncpg
 from pydantic import BaseModel, ConfigDict
 
-from mcp_server.database import commit_refused
-from mcp_server.tools.cmdb.importer.records import (
+from mcp_server.cmdb_import.records import (
     CmdbImport,
     ImportedAsset,
     InvalidImport,
     PlacedRelation,
 )
+from mcp_server.database import commit_refused
 from mcp_server.tools.cmdb.model import Asset
 
 __all__ = [
