@@ -1,6 +1,6 @@
 """Imports assets and relations from files into the embedded CMDB; repeatable.
 
-`files` reads them in three formats (`csv_format`, `json_format`, `netbox`), `records` validates them, and
+`files` reads three formats (`csv_format`, `json_format`, `netbox`), `records` validates them, and
 `writing` compares them with the CMDB and writes the difference.
 """
 
