@@ -8,7 +8,7 @@ import math
 import signal
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from mcp.server.context import ServerRequestContext
@@ -19,6 +19,7 @@ from mcp.server.subscriptions import (
     ToolsListChanged,
 )
 from mcp.shared.exceptions import MCPError
+from mcp_types.methods import SPEC_CLIENT_METHODS
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route
@@ -36,6 +37,7 @@ from mcp_server.policy import Counters, PolicyEngine
 from mcp_server.prompts import PROMPTS, Prompts
 from mcp_server.resources import Resources
 from mcp_server.settings import CmdbSettings, Settings, SettingsError
+from mcp_server.telemetry.tracing import exported
 from mcp_server.tools.catalog import Catalog
 from mcp_server.tools.cmdb.backend import CmdbBackend
 from mcp_server.tools.cmdb.family import Cmdb
@@ -125,6 +127,7 @@ class Node:
 
     async def __aenter__(self) -> Node:
         async with AsyncExitStack() as started:
+            started.enter_context(self._traces())
             started.push_async_callback(self.counters.stop)
             for part in (
                 self.policy,
@@ -150,6 +153,16 @@ class Node:
             await transport.changes.publish(ToolsListChanged())
             await transport.changes.publish(ResourcesListChanged())
             await transport.changes.publish(PromptsListChanged())
+
+    def _traces(self) -> AbstractContextManager[None]:
+        """Export the traces of this process for the length of a block, if that is configured."""
+        names = {tool.wire_name for tool in self.gate.catalog} | {p.name for p in self.prompts}
+        return exported(
+            self.settings.telemetry,
+            node=self.settings.node,
+            methods=SPEC_CLIENT_METHODS,
+            names=names,
+        )
 
     def _offered(self) -> list[str]:
         """Return the URIs of documents and the names of prompts that this node has."""

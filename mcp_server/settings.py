@@ -141,9 +141,14 @@ class ListenSettings(_ListenerSettings):
 
 
 class TelemetrySettings(_ListenerSettings):
-    """The listener that Prometheus scrapes (`/metrics`) and `mcpctl probe` asks (`/status`)."""
+    """The listener that Prometheus scrapes (`/metrics`) and `mcpctl probe` asks (`/status`); traces."""
 
     port: Port = 9464
+    otlp_endpoint: HttpUrl | None = None
+    """Base URL of an OTLP/HTTP collector, such as https://otel.example.com:4318: traces are sent to
+    /v1/traces below it. None: no traces."""
+    otlp_ca: Path | None = None
+    """CA certificate of the collector; None: the system's authorities."""
 
 
 class JwtSettings(_Model):

@@ -18,6 +18,7 @@ import structlog
 
 from mcp_server.audit.record import COLUMNS, AuditRecord
 from mcp_server.database import Database, DatabaseUnavailable
+from mcp_server.telemetry import tracing
 
 __all__ = ["AuditStore", "AuditUnavailable"]
 
@@ -111,8 +112,9 @@ class AuditStore:
         self._queue.append(pending)
         self._wake.set()
         try:
-            async with asyncio.timeout(self._database.timeout_s):
-                await pending.committed
+            with tracing.span("audit.commit", {"audit.phase": record.phase.value}):
+                async with asyncio.timeout(self._database.timeout_s):
+                    await pending.committed
         except TimeoutError:
             raise AuditUnavailable(
                 f"the audit record was not committed within {self._database.timeout_s:g} s"

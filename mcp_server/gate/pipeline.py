@@ -54,6 +54,7 @@ from mcp_server.policy import (
     Visible,
 )
 from mcp_server.redaction import mask_text, redact_text
+from mcp_server.telemetry import tracing
 from mcp_server.tools.catalog import Catalog, InvalidArguments, ToolError
 from mcp_server.tools.deadline import Deadlines
 from mcp_server.tools.presentation import marked
@@ -83,7 +84,7 @@ class Gate:
         self._policy = policy
         self._counters = counters
         self._audit = audit
-        self._recorder = Recorder(node, audit)
+        self._recorder = Recorder(node, audit, frozenset(tool.name for tool in catalog))
         self._deadlines = Deadlines()
         self.catalog = catalog
         self.inflight = 0
@@ -115,7 +116,7 @@ class Gate:
             InternalError: in place of any other error, which is in the log.
         """
         request = self._receive(caller, call)
-        with self._counted(request), self._classified(request):
+        with self._observed(request), self._classified(request):
             try:
                 with self._classified(request):
                     await self._authorize(request)
@@ -201,9 +202,11 @@ class Gate:
 
     async def _run(self, request: InFlight, work: Callable[[Obligations], Awaitable[_T]]) -> _T:
         obligations = request.obligations
+        timeout_s = _shorter(request.call.timeout_s, obligations.timeout_s)
         request.begun = True
-        async with self._deadlines.within(_shorter(request.call.timeout_s, obligations.timeout_s)):
-            return await work(obligations)
+        with tracing.span("run"):
+            async with self._deadlines.within(timeout_s):
+                return await work(obligations)
 
     @contextmanager
     def _classified(self, request: InFlight) -> Iterator[None]:
@@ -236,16 +239,17 @@ class Gate:
             ) from error
 
     @contextmanager
-    def _counted(self, request: InFlight) -> Iterator[None]:
-        """Count the request as in progress, and report it when it has ended."""
+    def _observed(self, request: InFlight) -> Iterator[None]:
+        """Count the request as in progress, trace it, and report it when it has ended."""
         self.inflight += 1
         telemetry.INFLIGHT.set(self.inflight)
-        try:
-            yield
-        finally:
-            self.inflight -= 1
-            telemetry.INFLIGHT.set(self.inflight)
-            self._recorder.observe(request)
+        with tracing.request_span():
+            try:
+                yield
+            finally:
+                self.inflight -= 1
+                telemetry.INFLIGHT.set(self.inflight)
+                self._recorder.observe(request)
 
     # Around the pipeline ----------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Set
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import ip_address
@@ -19,6 +19,7 @@ from mcp_server.gate.errors import audit_unavailable, outcome_not_recorded
 from mcp_server.gate.request import InFlight
 from mcp_server.policy import DecisionInput
 from mcp_server.redaction import RedactedArguments, redact_arguments
+from mcp_server.telemetry import tracing
 
 __all__ = ["Recorder", "shielded"]
 
@@ -30,11 +31,13 @@ class Recorder:
 
     Args:
         node: this node's name.
+        tools: the names of the catalogue, which metrics may name.
     """
 
-    def __init__(self, node: str, audit: AuditStore) -> None:
+    def __init__(self, node: str, audit: AuditStore, tools: Set[str]) -> None:
         self._node = node
         self._audit = audit
+        self._tools = tools
 
     async def record_intent(self, request: InFlight) -> None:
         """Commit the intent of a change before it is made; a read has none.
@@ -95,10 +98,23 @@ class Recorder:
         """Count a request that has ended and log one line about it."""
         caller, call = request.caller, request.call
         duration_s = request.duration_s
-        # A client may send any text as a method, and each would be a time series of its own.
+        # A client may send any text as a method or a tool, and each would be a time series of its own.
         method = call.method if call.method in SPEC_CLIENT_METHODS else "other"
-        telemetry.REQUESTS.labels(method, request.outcome).inc()
-        telemetry.REQUEST_SECONDS.labels(method).observe(duration_s)
+        tool = call.tool if call.tool is not None and call.tool in self._tools else ""
+        telemetry.REQUESTS.labels(method, tool, request.outcome).inc()
+        telemetry.REQUEST_SECONDS.labels(method, tool).observe(duration_s)
+        tracing.annotate(
+            {
+                "mcp.method.name": method,
+                "mcp.request_id": caller.request_id,
+                "mcp.transport": caller.transport,
+                "mcp.outcome": request.outcome,
+                "policy.effect": request.effect,
+                "policy.revision": request.revision,
+                "enterprise_mcp.tool": tool,
+            },
+            failed=request.outcome != "ok",
+        )
         telemetry.log.info(
             "request",
             request_id=caller.request_id,

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from mcp_server.policy.protocol import Charge, Count
 from mcp_server.settings import CountersSettings
+from mcp_server.telemetry import tracing
 from mcp_server.tls import RenewedContext, renewed_client_context
 
 __all__ = ["Counters", "CountersUnavailable"]
@@ -154,7 +155,8 @@ class Counters:
         for charge in charges:
             arguments += [charge.window_s, charge.cost]
         return _counts(
-            charges, await self._deadline(self._charge(keys=_keys(charges), args=arguments))
+            charges,
+            await self._deadline("charge", self._charge(keys=_keys(charges), args=arguments)),
         )
 
     async def peek(self, charges: Sequence[Charge]) -> tuple[Count, ...]:
@@ -164,7 +166,8 @@ class Counters:
             CountersUnavailable: as `charge`.
         """
         windows = [charge.window_s for charge in charges]
-        return _counts(charges, await self._deadline(self._peek(keys=_keys(charges), args=windows)))
+        work = self._peek(keys=_keys(charges), args=windows)
+        return _counts(charges, await self._deadline("peek", work))
 
     async def give_back(self, entry: str, charges: Sequence[Charge]) -> None:
         """Take the entries of `charge` away again.
@@ -173,20 +176,21 @@ class Counters:
             CountersUnavailable: as `charge`; the entries then stay until their window ends.
         """
         arguments: list[str | int] = [entry, *(charge.cost for charge in charges)]
-        await self._deadline(self._give_back(keys=_keys(charges), args=arguments))
+        await self._deadline("give_back", self._give_back(keys=_keys(charges), args=arguments))
 
     async def probe(self) -> bool:
         """Ask Redis for a sign of life, and return (and keep) whether it gave one."""
         try:
-            await self._deadline(self._redis.ping())
+            await self._deadline("ping", self._redis.ping())
         except CountersUnavailable:
             return False
         return True
 
-    async def _deadline(self, work: Awaitable[_T]) -> _T:
+    async def _deadline(self, name: str, work: Awaitable[_T]) -> _T:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                result = await work
+            with tracing.span(f"counters.{name}"):
+                async with asyncio.timeout(self._timeout_s):
+                    result = await work
         except (RedisError, OSError, TimeoutError) as error:
             self.up = False
             raise CountersUnavailable(f"Redis: {type(error).__name__}: {error}") from error

@@ -24,6 +24,7 @@ from mcp_server.policy.protocol import (
     Visible,
 )
 from mcp_server.settings import PolicySettings
+from mcp_server.telemetry import tracing
 
 __all__ = ["PolicyEngine", "PolicyUnavailable", "PolicyUndecided"]
 
@@ -204,8 +205,9 @@ class PolicyEngine:
     async def _ask(self, entry: str, document: dict[str, Any], kind: type[_AnswerT]) -> _AnswerT:
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                body = await self._batches.ask(entry, document)
+            with tracing.span(f"policy.{entry}"):
+                async with asyncio.timeout(self._timeout_s):
+                    body = await self._batches.ask(entry, document)
         except TimeoutError:
             raise _unavailable(entry, f"no answer within {self._timeout_s} s") from None
         except _RuleFailed as failed:

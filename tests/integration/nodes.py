@@ -52,6 +52,7 @@ class McpNode(Server):
     Args:
         host: the address for clients.
         overrides: top-level sections of the configuration that differ.
+        telemetry: further settings of this section.
         grafana: its section of the configuration; None: there is no Grafana.
         tls: certificate of both listeners, shown by `ready` as well, for localhost; None: no TLS.
         drain_s: seconds for which it answers 503 before it stops.
@@ -69,6 +70,7 @@ class McpNode(Server):
         grafana: dict[str, Any] | None = None,
         name: str = "node1",
         overrides: dict[str, Any] | None = None,
+        telemetry: dict[str, Any] | None = None,
         tls: TlsSettings | None = None,
         host: str = "127.0.0.1",
         drain_s: float = 0.2,
@@ -96,7 +98,12 @@ class McpNode(Server):
                 "trusted_proxies": ["127.0.0.1"],
                 **served_with,
             },
-            "telemetry": {"host": "127.0.0.1", "port": self.telemetry_port, **served_with},
+            "telemetry": {
+                "host": "127.0.0.1",
+                "port": self.telemetry_port,
+                **served_with,
+                **(telemetry or {}),
+            },
             "identity": {
                 "jwt": {"secret": {"file": str(secret)}, "issuer": ISSUER, "audience": AUDIENCE}
             },

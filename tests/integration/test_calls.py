@@ -281,8 +281,21 @@ class TestRefusals:
             "SELECT max(length(method)) FROM audit.events WHERE method LIKE 'made/up%'"
         )
         assert "made/up" not in metrics
-        assert 'mcp_requests_total{method="other",outcome="denied"}' in metrics
+        assert 'mcp_requests_total{method="other",outcome="denied",tool=""}' in metrics
         assert recorded == 128
+
+    async def test_the_metrics_name_tools_of_the_catalogue_and_no_others(
+        self, node: McpNode, legacy: LegacyClient
+    ) -> None:
+        await legacy.call("monitoring_query_metrics", {"query": "up"})
+        await legacy.call("made_up_tool")
+
+        async with httpx2.AsyncClient() as http:
+            metrics = (await http.get(f"http://127.0.0.1:{node.telemetry_port}/metrics")).text
+        called = 'method="tools/call",outcome="ok",tool="monitoring:query_metrics"'
+        assert f"mcp_requests_total{{{called}}}" in metrics
+        assert 'method="tools/call",outcome="denied",tool=""' in metrics
+        assert "made_up_tool" not in metrics
 
     @pytest.mark.parametrize("verb", ["GET", "DELETE", "PUT"])
     @pytest.mark.parametrize("version", ["2025-06-18", "2026-07-28"])

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import aiohttp
 
+from mcp_server.telemetry import tracing
 from mcp_server.tools.backend.circuit import CircuitBreaker
 from mcp_server.tools.backend.errors import (
     NOT_SENT,
@@ -141,8 +142,9 @@ class Guard:
             async with self._circuit.protect(exclusive=exclusive):
                 timeout_s = self.remaining_s if retry else self.require_remaining_s()
                 try:
-                    async with asyncio.timeout(timeout_s):
-                        return await _attempt(request, retry=retry)
+                    with tracing.span("backend", {"peer.service": self.name}):
+                        async with asyncio.timeout(timeout_s):
+                            return await _attempt(request, retry=retry)
                 except TimeoutError as error:
                     if self._is_fair(timeout_s):
                         raise

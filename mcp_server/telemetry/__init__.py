@@ -1,0 +1,30 @@
+"""What operators see of a node: metrics, structured logs and traces (`tracing`)."""
+
+from mcp_server.telemetry.logs import configure_logs, log
+from mcp_server.telemetry.metrics import (
+    AUTHENTICATION_FAILURES,
+    DECISION_SECONDS,
+    DECISIONS,
+    INFLIGHT,
+    READY,
+    REQUEST_SECONDS,
+    REQUESTS,
+    REVISION,
+    UNRECORDED,
+    publish_revision,
+)
+
+__all__ = [
+    "AUTHENTICATION_FAILURES",
+    "DECISIONS",
+    "DECISION_SECONDS",
+    "INFLIGHT",
+    "READY",
+    "REQUESTS",
+    "REQUEST_SECONDS",
+    "REVISION",
+    "UNRECORDED",
+    "configure_logs",
+    "log",
+    "publish_revision",
+]

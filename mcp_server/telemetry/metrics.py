@@ -1,0 +1,54 @@
+"""Metrics for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+__all__ = [
+    "AUTHENTICATION_FAILURES",
+    "DECISIONS",
+    "DECISION_SECONDS",
+    "INFLIGHT",
+    "READY",
+    "REQUESTS",
+    "REQUEST_SECONDS",
+    "REVISION",
+    "UNRECORDED",
+    "publish_revision",
+]
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+REQUESTS = Counter(
+    "mcp_requests",
+    "Requests by method, tool (of the catalogue; empty without one) and outcome",
+    ["method", "tool", "outcome"],
+)
+REQUEST_SECONDS = Histogram(
+    "mcp_request_seconds",
+    "Time from the parsed request to its answer, by method and tool",
+    ["method", "tool"],
+    buckets=_BUCKETS,
+)
+DECISIONS = Counter(
+    "mcp_decisions", "Answers of OPA by entry point and effect", ["entry", "effect"]
+)
+DECISION_SECONDS = Histogram(
+    "mcp_decision_seconds", "Time OPA took to answer", ["entry"], buckets=_BUCKETS
+)
+AUTHENTICATION_FAILURES = Counter(
+    "mcp_authentication_failures", "Requests that got 401, by the error code of RFC 6750", ["error"]
+)
+UNRECORDED = Counter(
+    "mcp_requests_not_recorded", "Audit rows left out because the policy allows it while it is down"
+)
+READY = Gauge("mcp_ready", "1 when the node can decide, count and audit")
+INFLIGHT = Gauge("mcp_inflight_requests", "Requests in progress")
+REVISION = Gauge("mcp_policy_revision_info", "1 for the policy revision in force", ["revision"])
+
+
+def publish_revision(revision: str) -> None:
+    """Make `revision` the only one that `mcp_policy_revision_info` shows."""
+    REVISION.clear()
+    if revision:
+        REVISION.labels(revision).set(1)
