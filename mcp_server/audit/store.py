@@ -17,8 +17,8 @@ import asyncpg
 import structlog
 
 from mcp_server.audit.record import COLUMNS, AuditRecord
-from mcp_server.database import Database, DatabaseUnavailable
-from mcp_server.telemetry import tracing
+from mcp_server.infrastructure.database import Database, DatabaseUnavailable
+from mcp_server.infrastructure.telemetry import tracing
 
 __all__ = ["AuditStore", "AuditUnavailable"]
 

@@ -109,7 +109,7 @@ def cmdb_import(
         report_text,
         write_import,
     )
-    from mcp_server.database import DatabaseUnavailable, connect  # noqa: PLC0415
+    from mcp_server.infrastructure.database import DatabaseUnavailable, connect  # noqa: PLC0415
 
     if file == "-" and password_file in (Path("/dev/stdin"), Path("-")):
         fail("standard input cannot be FILE and the password at once; use a file for one of them")

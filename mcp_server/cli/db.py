@@ -32,8 +32,8 @@ def db() -> None:
 @plain_errors
 def db_upgrade(config: Path, owner: str, database_ca: Path | None) -> None:
     """Apply missing migrations. The owner's password is read from standard input."""
-    from mcp_server.database import DatabaseUnavailable  # noqa: PLC0415
-    from mcp_server.database.migrate import MigrationFailed, upgrade  # noqa: PLC0415
+    from mcp_server.infrastructure.database import DatabaseUnavailable  # noqa: PLC0415
+    from mcp_server.infrastructure.database.migrate import MigrationFailed, upgrade  # noqa: PLC0415
 
     database = database_settings(load_settings(config).database, database_ca)
     password = sys.stdin.readline().rstrip("\r\n")

@@ -20,7 +20,7 @@ def serve(config: Path) -> None:
     """Serve MCP and REST behind the load balancer until SIGTERM."""
     # The servers' libraries load here and not with the module, so that `mcpctl token` stays quick.
     from mcp_server.app import serve as serve_node  # noqa: PLC0415
-    from mcp_server.telemetry import configure_logs  # noqa: PLC0415
+    from mcp_server.infrastructure.telemetry import configure_logs  # noqa: PLC0415
 
     settings = load_settings(config)
     configure_logs(settings.log.level)
@@ -40,7 +40,7 @@ def stdio(config: Path, token_file: Path) -> None:
     """Serve MCP on standard input and output for one user."""
     from mcp_server.app import serve_stdio  # noqa: PLC0415
     from mcp_server.identity import AuthenticationError, JwtVerifier  # noqa: PLC0415
-    from mcp_server.telemetry import configure_logs  # noqa: PLC0415
+    from mcp_server.infrastructure.telemetry import configure_logs  # noqa: PLC0415
 
     settings = load_settings(config)
     configure_logs(settings.log.level)

@@ -17,7 +17,7 @@ from mcp_server.cmdb_import.records import (
     InvalidImport,
     PlacedRelation,
 )
-from mcp_server.database import commit_refused
+from mcp_server.infrastructure.database import commit_refused
 from mcp_server.tools.cmdb.model import Asset
 
 __all__ = [

@@ -20,7 +20,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import TypeVar
 
-from mcp_server import telemetry
 from mcp_server.audit import AuditStore
 from mcp_server.gate.errors import (
     Failed,
@@ -39,6 +38,8 @@ from mcp_server.gate.request import (
     InFlight,
     decision_input,
 )
+from mcp_server.infrastructure import telemetry
+from mcp_server.infrastructure.telemetry import tracing
 from mcp_server.policy import (
     Charge,
     Counters,
@@ -54,7 +55,6 @@ from mcp_server.policy import (
     Visible,
 )
 from mcp_server.redaction import mask_text, redact_text
-from mcp_server.telemetry import tracing
 from mcp_server.tools.catalog import Catalog, InvalidArguments, ToolError
 from mcp_server.tools.deadline import Deadlines
 from mcp_server.tools.presentation import marked

@@ -13,13 +13,13 @@ from typing import Any
 from anyio import CancelScope
 from mcp_types.methods import SPEC_CLIENT_METHODS
 
-from mcp_server import telemetry
 from mcp_server.audit import AuditReason, AuditRecord, AuditStore, AuditUnavailable, Phase
 from mcp_server.gate.errors import audit_unavailable, outcome_not_recorded
 from mcp_server.gate.request import InFlight
+from mcp_server.infrastructure import telemetry
+from mcp_server.infrastructure.telemetry import tracing
 from mcp_server.policy import DecisionInput
 from mcp_server.redaction import RedactedArguments, redact_arguments
-from mcp_server.telemetry import tracing
 
 __all__ = ["Recorder", "shielded"]
 

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mcp_server import telemetry
 from mcp_server.gate.errors import InternalError, not_available
 from mcp_server.gate.pipeline import Gate
 from mcp_server.gate.request import Answer, Call, Caller
+from mcp_server.infrastructure import telemetry
 from mcp_server.policy import Obligations, Resource
 from mcp_server.redaction import mask_fields, mask_text, redact_text
 from mcp_server.tools.backend import OutcomeUnknown

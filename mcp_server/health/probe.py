@@ -10,8 +10,8 @@ from typing import Any
 
 import aiohttp
 
+from mcp_server.infrastructure.tls import client_context
 from mcp_server.settings import TelemetrySettings
-from mcp_server.tls import client_context
 
 __all__ = ["ProbeFailed", "probe", "shortcoming", "wait_until_good"]
 

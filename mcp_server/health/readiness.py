@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from mcp_server import telemetry
 from mcp_server.audit.store import AuditStore
+from mcp_server.infrastructure import telemetry
 from mcp_server.policy import Counters, PolicyEngine, PolicyUnavailable
 
 __all__ = ["Monitor", "Readiness"]

@@ -19,10 +19,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from mcp_server.infrastructure.telemetry import tracing
+from mcp_server.infrastructure.tls import RenewedContext, renewed_client_context
 from mcp_server.policy.protocol import Charge, Count
 from mcp_server.settings import CountersSettings
-from mcp_server.telemetry import tracing
-from mcp_server.tls import RenewedContext, renewed_client_context
 
 __all__ = ["Counters", "CountersUnavailable"]
 

@@ -12,7 +12,8 @@ import aiohttp
 from opa_client.opa_async import AsyncOpaClient
 from pydantic import ValidationError
 
-from mcp_server import telemetry
+from mcp_server.infrastructure import telemetry
+from mcp_server.infrastructure.telemetry import tracing
 from mcp_server.policy.batches import Batches
 from mcp_server.policy.protocol import (
     Admission,
@@ -24,7 +25,6 @@ from mcp_server.policy.protocol import (
     Visible,
 )
 from mcp_server.settings import PolicySettings
-from mcp_server.telemetry import tracing
 
 __all__ = ["PolicyEngine", "PolicyUnavailable", "PolicyUndecided"]
 

@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcp_server import telemetry
 from mcp_server.gate import Caller, InternalError
 from mcp_server.identity import AuthenticationError, TokenVerifier
+from mcp_server.infrastructure import telemetry
 from mcp_server.transports import errors, strict_json
 from mcp_server.transports.errors import Rejection, Transport, transport_of
 

@@ -15,9 +15,9 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from mcp_server import telemetry
+from mcp_server.infrastructure import telemetry
+from mcp_server.infrastructure.tls import renew_server_context, server_context
 from mcp_server.settings import ListenSettings, TelemetrySettings
-from mcp_server.tls import renew_server_context, server_context
 from mcp_server.transports import errors
 from mcp_server.transports.errors import Rejection, transport_of
 from mcp_server.transports.http_guard import request_id_of

@@ -14,8 +14,8 @@ import uvicorn
 from mcp.server import MCPServer
 
 from mcp_server import app
+from mcp_server.infrastructure.telemetry import configure_logs
 from mcp_server.settings import Settings, load_settings
-from mcp_server.telemetry import configure_logs
 from mcp_server.tools.catalog import Arguments, Catalog, Result, Tool, ToolContext
 
 __all__ = ["ECHO", "EchoNode"]

@@ -32,8 +32,8 @@ from typing import Any
 import aiohttp
 import yaml
 
-from mcp_server.database.migrate import upgrade
-from mcp_server.generate.policy_catalog import catalog_of
+from mcp_server.cli.generate.policy_catalog import catalog_of
+from mcp_server.infrastructure.database.migrate import upgrade
 from tests.bench.echo_node import ECHO
 from tests.integration.nodes import McpNode
 from tests.integration.servers import (

@@ -19,8 +19,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from mcp_server.database import Database, connect
-from mcp_server.database.migrate import upgrade
+from mcp_server.infrastructure.database import Database, connect
+from mcp_server.infrastructure.database.migrate import upgrade
 from mcp_server.tools.cmdb.model import Direction
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
 from tests.integration.cmdbs import Postgres, asset

@@ -22,11 +22,11 @@ from mcp.server.subscriptions import PromptsListChanged, ToolsListChanged
 from pydantic import Field
 
 from mcp_server.app import Node, serve
-from mcp_server.generate.policy_catalog import catalog_of
+from mcp_server.cli.generate.policy_catalog import catalog_of
+from mcp_server.infrastructure.telemetry import configure_logs
 from mcp_server.prompts import Prompt, PromptArguments, Prompts, Step
 from mcp_server.resources import Resources
 from mcp_server.settings import Settings, load_settings
-from mcp_server.telemetry import configure_logs
 from mcp_server.tools.catalog import Arguments, Catalog, Result, Tool, ToolContext, ToolError
 from mcp_server.tools.resources import Resource
 from mcp_server.transports.mcp import McpTransport

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import asyncpg
 
-from mcp_server.database import Database
+from mcp_server.infrastructure.database import Database
 from mcp_server.settings import CmdbSettings, Secret
 from mcp_server.tools.catalog import Catalog, ToolContext
 from mcp_server.tools.cmdb.backend import CmdbBackend

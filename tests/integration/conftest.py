@@ -14,8 +14,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from mcp_server.database import Database, connect
-from mcp_server.database.migrate import upgrade
+from mcp_server.infrastructure.database import Database, connect
+from mcp_server.infrastructure.database.migrate import upgrade
 from mcp_server.settings import DatabaseSettings
 from tests.integration.clusters import Cluster
 from tests.integration.cmdb_imports import import_rows

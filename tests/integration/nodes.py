@@ -16,10 +16,10 @@ import yaml
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from mcp_server.generate.policy_catalog import every_tool
+from mcp_server.cli.generate.policy_catalog import every_tool
 from mcp_server.identity import mint_token
+from mcp_server.infrastructure.tls import client_context
 from mcp_server.settings import CountersSettings, DatabaseSettings, PolicySettings, TlsSettings
-from mcp_server.tls import client_context
 from tests.integration.results import hold
 from tests.integration.servers import Server, free_port
 

@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from mcp_server.database import Database, DatabaseUnavailable
+from mcp_server.infrastructure.database import Database, DatabaseUnavailable
 from mcp_server.settings import CountersSettings, DatabaseSettings, PolicySettings, Secret
 
 __all__ = [

@@ -22,7 +22,7 @@ from mcp_server.audit import (
     Phase,
 )
 from mcp_server.audit.record import COLUMNS
-from mcp_server.database import Database
+from mcp_server.infrastructure.database import Database
 from mcp_server.redaction import redact_arguments
 from mcp_server.settings import DatabaseSettings
 from tests.integration.servers import PostgresServer, answers, hasty_database

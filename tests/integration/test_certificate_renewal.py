@@ -17,10 +17,10 @@ import pytest
 import yaml
 from cryptography import x509
 
-from mcp_server.database import Database
+from mcp_server.infrastructure.database import Database
+from mcp_server.infrastructure.tls import client_context, renewed_client_context
 from mcp_server.policy import Counters
 from mcp_server.settings import SettingsError, TlsSettings
-from mcp_server.tls import client_context, renewed_client_context
 from tests.integration.nodes import LegacyClient, McpNode
 from tests.integration.servers import (
     Authority,

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from mcp_server.database import Database
+from mcp_server.infrastructure.database import Database
 from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import InvalidArguments, ToolContext
 from mcp_server.tools.cmdb.backend import AssetChanged, AssetNotFound

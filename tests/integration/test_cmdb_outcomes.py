@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from mcp_server.cmdb_import import Counts, ImportUnknown
-from mcp_server.database import Database, connect
+from mcp_server.infrastructure.database import Database, connect
 from mcp_server.settings import DatabaseSettings
 from mcp_server.tools.backend import BackendUnavailable, OutcomeUnknown
 from mcp_server.tools.cmdb.model import AssetStatus, StatusChange

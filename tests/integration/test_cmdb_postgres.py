@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from mcp_server.cmdb_import import Counts
-from mcp_server.database import Database
+from mcp_server.infrastructure.database import Database
 from mcp_server.settings import DatabaseSettings
 from mcp_server.tools.backend import OPEN_S, BackendUnavailable
 from mcp_server.tools.cmdb.model import AssetQuery, AssetStatus, StatusChange

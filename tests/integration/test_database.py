@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from mcp_server.database import Database, DatabaseUnavailable
+from mcp_server.infrastructure.database import Database, DatabaseUnavailable
 from mcp_server.settings import DatabaseSettings
 from tests.integration.servers import Authority, answers, hasty_database
 

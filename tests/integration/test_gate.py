@@ -21,7 +21,6 @@ import structlog
 import yaml
 
 from mcp_server.audit.store import AuditStore
-from mcp_server.database import Database
 from mcp_server.gate import (
     Caller,
     Gate,
@@ -32,6 +31,7 @@ from mcp_server.gate import (
     call_tool,
 )
 from mcp_server.identity import JwtVerifier, Subject
+from mcp_server.infrastructure.database import Database
 from mcp_server.policy import Counters, PolicyEngine
 from mcp_server.policy.protocol import (
     Action,

@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from mcp_server.infrastructure.tls import client_context
 from mcp_server.settings import ListenSettings, SettingsError, TlsSettings
-from mcp_server.tls import client_context
 from mcp_server.transports.listener import Listener
 from tests.integration.servers import Authority, Identity, free_port
 

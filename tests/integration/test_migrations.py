@@ -10,8 +10,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from mcp_server.database import DatabaseUnavailable, connect
-from mcp_server.database.migrate import MigrationFailed, upgrade
+from mcp_server.infrastructure.database import DatabaseUnavailable, connect
+from mcp_server.infrastructure.database.migrate import MigrationFailed, upgrade
 from mcp_server.settings import DatabaseSettings
 from tests.integration.servers import PostgresServer
 

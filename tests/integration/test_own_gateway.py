@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from mcp_server.infrastructure.tls import client_context
 from mcp_server.settings import TlsSettings
-from mcp_server.tls import client_context
 from tests.integration.nodes import McpNode, rpc
 from tests.integration.servers import Authority, Server, free_port, program
 from tests.plays import ROOT

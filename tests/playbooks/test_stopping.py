@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from mcp_server import app
-from mcp_server.generate.policy_catalog import every_tool
+from mcp_server.cli.generate.policy_catalog import every_tool
 from tests.plays import LOCAL, ROOT, run_play
 
 _DRAIN_S = 7

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 from hypothesis.strategies import SearchStrategy
 from pydantic import Field
 
-from mcp_server.generate.policy_catalog import every_tool
+from mcp_server.cli.generate.policy_catalog import every_tool
 from mcp_server.tools.catalog import Arguments, InvalidArguments, Tool
 from mcp_server.tools.validation import validate
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_server.database import DatabaseUnavailable, connect
+from mcp_server.infrastructure.database import DatabaseUnavailable, connect
 from mcp_server.settings import DatabaseSettings, Secret
 
 pytestmark = pytest.mark.anyio

@@ -17,7 +17,7 @@ ALLOWED = {
     ("mcp_server/cli/token.py", "mcp:viewer"),
     # Environments of assets, which are called like namespaces.
     ("mcp_server/cli/cmdb.py", "staging"),
-    ("mcp_server/database/migrations/versions/0001_audit_and_cmdb.py", "staging"),
+    ("mcp_server/infrastructure/database/migrations/versions/0001_audit_and_cmdb.py", "staging"),
     ("mcp_server/tools/cmdb/family.py", "staging"),
     ("mcp_server/cmdb_import/netbox.py", "development"),
     ("mcp_server/cmdb_import/netbox.py", "production"),

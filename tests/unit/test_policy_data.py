@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mcp_server.generate.policy_catalog import every_tool
+from mcp_server.cli.generate.policy_catalog import every_tool
 from mcp_server.policy.protocol import (
     Action,
     Context,

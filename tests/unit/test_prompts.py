@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from mcp_server.cli.generate.policy_catalog import every_tool
 from mcp_server.gate import Answer, Call, Caller, Gate
-from mcp_server.generate.policy_catalog import every_tool
 from mcp_server.policy import Obligations
 from mcp_server.prompts import PROMPTS, Prompts
 from mcp_server.tools.catalog import (

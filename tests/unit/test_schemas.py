@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from pydantic import Field, ValidationError
 
-from mcp_server.generate.policy_catalog import every_tool
+from mcp_server.cli.generate.policy_catalog import every_tool
 from mcp_server.redaction import MASK
 from mcp_server.tools.catalog import Arguments, Result, Tool
 from mcp_server.tools.schemas import argument_schema, result_schema

@@ -11,7 +11,7 @@ from mcp_types import SERVER_INFO_META_KEY
 from rs_bpe.bpe import openai
 
 from mcp_server import __version__
-from mcp_server.generate.policy_catalog import every_tool
+from mcp_server.cli.generate.policy_catalog import every_tool
 from mcp_server.transports.mcp import declaration
 
 BUDGET = 3_500

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mcp_server.generate.policy_catalog import every_tool, policy_catalog
+from mcp_server.cli.generate.policy_catalog import every_tool, policy_catalog
 from mcp_server.redaction import MASK, mask_fields
 from mcp_server.tools.catalog import (
     Arguments,

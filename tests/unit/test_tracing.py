@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from mcp_server.infrastructure.telemetry import tracing
 from mcp_server.settings import TelemetrySettings
-from mcp_server.telemetry import tracing
 
 
 def test_without_an_endpoint_a_span_is_one_block_that_does_nothing() -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import aiohttp
 
-from mcp_server.telemetry import tracing
+from mcp_server.infrastructure.telemetry import tracing
 from mcp_server.tools.backend.circuit import CircuitBreaker
 from mcp_server.tools.backend.errors import (
     NOT_SENT,

@@ -13,8 +13,8 @@ from typing import Any
 
 import aiohttp
 
+from mcp_server.infrastructure.tls import RenewedContext, renewed_client_context
 from mcp_server.settings import Secret, TlsSettings
-from mcp_server.tls import RenewedContext, renewed_client_context
 from mcp_server.tools.backend.errors import (
     NOT_SENT,
     BackendUnavailable,

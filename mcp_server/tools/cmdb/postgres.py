@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from mcp_server.database import CommitUnknown, Database, DatabaseUnavailable
+from mcp_server.infrastructure.database import CommitUnknown, Database, DatabaseUnavailable
 from mcp_server.tools.backend import BackendUnavailable, Guard, OutcomeUnknown
 from mcp_server.tools.cmdb.backend import MOST_NODES, NAME, VERIFY_HINT, AssetChanged, AssetNotFound
 from mcp_server.tools.cmdb.model import (

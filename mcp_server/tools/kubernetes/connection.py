@@ -21,9 +21,9 @@ from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config
 from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
-from mcp_server import telemetry
+from mcp_server.infrastructure import telemetry
+from mcp_server.infrastructure.tls import RenewedContext, renewed_client_context
 from mcp_server.settings import ClusterSettings, Secret, SettingsError
-from mcp_server.tls import RenewedContext, renewed_client_context
 from mcp_server.tools.backend import no_resend
 from mcp_server.tools.catalog import ToolError
 from mcp_server.tools.kubernetes.plugin import Credential, PluginFailed, ask_plugin

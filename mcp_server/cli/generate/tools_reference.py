@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mcp_server.generate.policy_catalog import every_prompt, every_resource, every_tool
+from mcp_server.cli.generate.policy_catalog import every_prompt, every_resource, every_tool
 from mcp_server.prompts import Prompt
 from mcp_server.resources import LONGEST_COMPLETED, MAX_COMPLETIONS
 from mcp_server.tools.catalog import Tool

@@ -1,4 +1,4 @@
-"""What Alembic runs: `mcp_server.database.migrate` gives it the open connection."""
+"""What Alembic runs: `mcp_server.infrastructure.database.migrate` gives it the open connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _run() -> None:
         version_table_schema="configuration",
         on_version_apply=context.config.attributes["on_version_apply"],
     )
-    # The transaction is that of the connection: begun and committed by mcp_server.database.migrate.
+    # The caller (migrate) begins and commits the transaction of the connection.
     with context.begin_transaction():
         context.run_migrations()
 

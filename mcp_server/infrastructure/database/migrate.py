@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from mcp_server.database import connect
+from mcp_server.infrastructure.database import connect
 from mcp_server.settings import DatabaseSettings
 
 __all__ = ["MigrationFailed", "upgrade"]

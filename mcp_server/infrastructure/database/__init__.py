@@ -1,6 +1,6 @@
 """PostgreSQL: the pool of connections (`connection`), and the schema (`migrate`, `migrations/`)."""
 
-from mcp_server.database.connection import (
+from mcp_server.infrastructure.database.connection import (
     CommitUnknown,
     Database,
     DatabaseUnavailable,

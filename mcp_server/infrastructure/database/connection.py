@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import asyncpg
 
+from mcp_server.infrastructure.tls import client_context, renewed_client_context
 from mcp_server.settings import DatabaseSettings
-from mcp_server.tls import client_context, renewed_client_context
 
 __all__ = ["CommitUnknown", "Database", "DatabaseUnavailable", "commit_refused", "connect"]
 

@@ -1,7 +1,7 @@
 """What operators see of a node: metrics, structured logs and traces (`tracing`)."""
 
-from mcp_server.telemetry.logs import configure_logs, log
-from mcp_server.telemetry.metrics import (
+from mcp_server.infrastructure.telemetry.logs import configure_logs, log
+from mcp_server.infrastructure.telemetry.metrics import (
     AUTHENTICATION_FAILURES,
     DECISION_SECONDS,
     DECISIONS,
