@@ -43,7 +43,7 @@ _REASONS_LIMIT = 32
 
 
 class Phase(StrEnum):
-    """When the row was written: before a change is made, or when the answer is known."""
+    """When the row was written: before a change, or when the outcome is known."""
 
     INTENT = "intent"
     OUTCOME = "outcome"
@@ -61,28 +61,29 @@ class AuditReason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
-    """What happened to one request.
+    """One row about one request.
 
     Attributes:
-        time: when, with a time zone.
+        time: of the record, with a time zone.
         event_id: unique; a record that is written twice has one row.
         request_id: shared by the rows of a request and the logs of Nginx.
         phase: intent or outcome.
         node: the server that answered.
         transport: mcp, rest or stdio.
         method: MCP method, such as tools/call.
-        user_id: subject, None where nobody was authenticated.
+        user_id: the subject; None if nobody was authenticated.
         tenant: tenant of the subject.
         tool: policy name of the tool, resource or prompt, such as monitoring:query_metrics.
-        arguments: what it was called with, without secrets.
+        arguments: of the call, without secrets.
         client_ip: canonical address of the client.
         user_agent: as the client sent it.
         effect: allow, deny, limited or approval_required.
-        reasons: why, in the policy's words.
-        policy_revision: the bundle that decided.
+        reasons: why, by the policy.
+        policy_revision: of the bundle that decided.
         duration_ms: from the arrival of the request to this record.
         outcome: ok, error, timeout and the like; None in an intent.
-        judged: what the policy was told besides, so that it can be asked again (`audit.questions`).
+        judged: the rest of the policy's input, so that an auditor can repeat the query
+            (`audit.questions`).
     """
 
     time: datetime
@@ -110,7 +111,7 @@ class AuditRecord:
             raise ValueError("the time of an audit record needs a time zone")
 
     def row(self) -> tuple[Any, ...]:
-        """Return the values of `COLUMNS`; texts from outside are bounded and without secrets."""
+        """Return the values of `COLUMNS`; texts from outside are cut and without secrets."""
         return (
             self.time,
             self.event_id,

@@ -1,7 +1,7 @@
 """The audit log in PostgreSQL: a record is committed before its call is answered.
 
-Records of concurrent calls are written together: while one group is on its way to the disk, the
-next gathers. One writer, one connection, no delay that was put in on purpose.
+Records of concurrent calls are committed in groups: while one group is being written, the next one
+gathers. There is one writer with one connection, and no timer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _INSERT = (
 
 
 class AuditUnavailable(Exception):
-    """The record is not known to be in the log, so the call must not be answered as done."""
+    """The record may not be in the log, so the call must not get a successful answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class _Pending:
 class AuditStore:
     """Writes audit records to audit.events.
 
-    While PostgreSQL is away `healthy` is false and records are refused at once; a probe every
-    second finds out when it is back.
+    While PostgreSQL is down `healthy` is false and records are refused at once; a probe every second
+    notices when it is back.
 
     Args:
         database: an open pool; the store keeps one of its connections.
@@ -69,11 +69,11 @@ class AuditStore:
 
     @property
     def healthy(self) -> bool:
-        """Whether records are being committed; costs nothing to ask."""
+        """Whether records are being committed."""
         return self._up and not self._stopping
 
     async def start(self) -> None:
-        """Start the writer and wait until it has tried PostgreSQL once; never fails for its sake."""
+        """Start the writer and wait for its first attempt to reach PostgreSQL; a failure is no error."""
         if self._writer is None:
             self._stopping = False
             self._probed.clear()
@@ -81,7 +81,7 @@ class AuditStore:
             await self._probed.wait()
 
     async def stop(self) -> None:
-        """Refuse new records, commit those that wait, and stop."""
+        """Refuse new records, commit the queued ones, and stop."""
         writer, self._writer = self._writer, None
         if writer is None:
             return
@@ -97,12 +97,11 @@ class AuditStore:
     async def commit(self, record: AuditRecord) -> None:
         """Return when the record's row is committed.
 
-        A caller that is cancelled meanwhile leaves its record in the queue: it is written all the
-        same.
+        The record of a caller that is cancelled meanwhile stays in the queue and is written.
 
         Raises:
-            AuditUnavailable: it could not be written in time. The row may be there nevertheless
-                when the connection was lost during the commit.
+            AuditUnavailable: it could not be written in time. If the connection was lost during the
+                commit, the row may be there nevertheless.
         """
         if not self.healthy:
             raise AuditUnavailable(self._trouble)
@@ -124,10 +123,10 @@ class AuditStore:
         while not self._stopping:
             try:
                 async with self._database.connection() as connection:
-                    # The statement of the records, with no rows: it tells a missing column, a missing
-                    # right and a database that takes no writes.
+                    # The INSERT without rows: it fails if a column or a right is missing, and on a
+                    # read-only database.
                     await connection.execute(_INSERT, *([] for _ in COLUMNS))
-                    # Told at once when PostgreSQL goes away, not by the next record.
+                    # So that a lost connection is noticed at once, not by the next record.
                     connection.add_termination_listener(self._on_termination)
                     self._up = True
                     self._probed.set()
@@ -153,7 +152,7 @@ class AuditStore:
                 await asyncio.sleep(_PROBE_INTERVAL_S)
 
     async def _write_groups(self, connection: asyncpg.Connection) -> None:
-        """Write what comes until told to stop; a lost connection is an exception."""
+        """Write groups until the store stops; a lost connection raises."""
         while True:
             if not self._queue:
                 if self._stopping:

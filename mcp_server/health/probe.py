@@ -1,4 +1,4 @@
-"""Asking a running node how it is, from the host it runs on."""
+"""The client of `/status`: the health of the node on this host."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _INTERVAL_S = 0.25
 
 
 class ProbeFailed(Exception):
-    """The node gave no answer; the message says why."""
+    """The node did not answer; the message says why."""
 
 
 async def probe(settings: TelemetrySettings, *, timeout_s: float) -> dict[str, Any]:
-    """Return what the node's `/status` says: readiness, checks, revision, requests in progress.
+    """Return the node's `/status`: readiness, checks, policy revision, requests in progress.
 
     Args:
-        settings: the telemetry listener; its own certificate is shown as the client's.
+        settings: the telemetry listener; its certificate is also the client's.
         timeout_s: deadline in seconds.
 
     Raises:
@@ -55,10 +55,10 @@ async def probe(settings: TelemetrySettings, *, timeout_s: float) -> dict[str, A
 
 
 def shortcoming(answer: Mapping[str, Any], revision: str | None = None) -> str | None:
-    """Return why an answer of `probe` is not good enough, in words, or None when it is.
+    """Return why a status is not good, in words, or None when it is good.
 
     Args:
-        revision: the policy revision that the node has to decide by; None: any.
+        revision: the policy revision that the node must use; None: any.
     """
     if answer.get("draining") is True:
         return "it is draining"
@@ -76,17 +76,17 @@ def shortcoming(answer: Mapping[str, Any], revision: str | None = None) -> str |
 async def wait_until_good(
     settings: TelemetrySettings, *, wait_s: float, timeout_s: float, revision: str | None = None
 ) -> dict[str, Any]:
-    """Ask again and again until the answer has no shortcoming, and return the last answer.
+    """Repeat `probe` until the status is good, and return the last status.
 
-    After `wait_s` it is returned as it is, for `shortcoming` to say what is wrong with it.
+    After `wait_s` the last status is returned as it is; `shortcoming` names its fault.
 
     Args:
-        wait_s: seconds after which no further question is asked; 0 asks once.
-        timeout_s: deadline of one question in seconds.
+        wait_s: seconds after which `probe` is not repeated; 0 probes once.
+        timeout_s: deadline of one probe in seconds.
         revision: as for `shortcoming`.
 
     Raises:
-        ProbeFailed: there was no answer to the last question.
+        ProbeFailed: the last probe got no answer.
     """
     until = time.monotonic() + wait_s
     while True:

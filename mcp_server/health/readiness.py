@@ -1,4 +1,4 @@
-"""Whether this node can do its work: OPA decides rightly, Redis and PostgreSQL answer."""
+"""Readiness: OPA decides two known inputs correctly, Redis answers, and audit rows are committed."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Readiness:
         """Whether a call can be decided, counted and recorded."""
         return self.policy and self.counters and self.audit
 
-    def document(self) -> dict[str, object]:
-        """Return the answer of the health endpoints: names and states, nothing else."""
+    def to_json(self) -> dict[str, object]:
+        """Return the body of the health endpoints: the state of each part, and nothing else."""
         parts = {"policy": self.policy, "counters": self.counters, "audit": self.audit}
         return {
             "status": "ready" if self.ready else "not_ready",
@@ -40,7 +40,7 @@ class Readiness:
 
 
 class Monitor:
-    """Looks at every part once a second and remembers what it saw.
+    """Checks every part once a second, and keeps the latest result.
 
     Args:
         on_new_revision: called when another policy revision has come into force.
@@ -59,22 +59,22 @@ class Monitor:
         self._audit = audit
         self._on_new_revision = on_new_revision
         self._task: asyncio.Task[None] | None = None
-        self._revision = ""  # the latest that was seen: a look that failed sees none
+        self._revision = ""  # the latest known one: a check that fails has none
         self.latest = Readiness()
 
     async def start(self) -> None:
-        """Look once, then go on in the background."""
-        await self.look()
+        """Check once, then go on in the background."""
+        await self.check()
         self._task = asyncio.create_task(self._run(), name="readiness")
 
     async def stop(self) -> None:
-        """Stop looking."""
+        """Stop checking."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    async def look(self) -> Readiness:
-        """Ask every part now, and return (and keep) what it said."""
+    async def check(self) -> Readiness:
+        """Check every part now, and return (and keep) the result."""
         (policy, revision), counters = await asyncio.gather(
             self._policy_state(), self._counters.probe()
         )
@@ -82,7 +82,7 @@ class Monitor:
         self.latest = Readiness(policy, counters, self._audit.healthy, revision)
         telemetry.READY.set(self.latest.ready)
         if self.latest.ready != before.ready:
-            telemetry.log.info("readiness", **self.latest.document())
+            telemetry.log.info("readiness", **self.latest.to_json())
         if revision and revision != self._revision:
             known, self._revision = self._revision, revision
             telemetry.publish_revision(revision)
@@ -102,8 +102,8 @@ class Monitor:
         while True:
             await asyncio.sleep(_INTERVAL_S)
             try:
-                await self.look()
-            except Exception:  # noqa: BLE001 - whatever it was, what was seen last is not known to hold
+                await self.check()
+            except Exception:  # noqa: BLE001 - whatever it was, the latest result may be wrong now
                 telemetry.log.exception("readiness_unknown")
                 self.latest = Readiness()
                 telemetry.READY.set(0)

@@ -1,4 +1,4 @@
-"""Endpoints that ask for no token: health, readiness, and the OAuth resource's metadata."""
+"""HTTP routes without a token: health, readiness, metrics, and the metadata of the OAuth resource."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def health_routes(
 ) -> list[BaseRoute]:
     """Return `/health/live`, `/health/ready`, `/health` and the metadata document of RFC 9728.
 
-    It is where RFC 9728 section 3.1 puts that of the resource `/mcp`, and at the root, where clients of
-    MCP look next (authorization, "Protected Resource Metadata Discovery Requirements").
+    The metadata is at the path of RFC 9728 section 3.1 for the resource `/mcp`, and at the root, which
+    MCP clients try next (authorization, "Protected Resource Metadata Discovery Requirements").
 
     Args:
-        readiness: what the monitor saw last.
+        readiness: returns the latest result of the monitor.
         draining: whether the node was told to stop.
-        issuer: the authorization server, or the name under which tokens are issued.
+        issuer: the authorization server, or the issuer of the tokens.
     """
 
     async def live(_: Request) -> Response:
@@ -45,8 +45,8 @@ def health_routes(
             return _not_ready("draining", "this node is stopping", {"status": "draining"})
         if not state.ready:
             text = "this node cannot decide, count or record calls at the moment; see checks"
-            return _not_ready("not_ready", text, state.document())
-        return JSONResponse(state.document(), headers=_NO_STORE)
+            return _not_ready("not_ready", text, state.to_json())
+        return JSONResponse(state.to_json(), headers=_NO_STORE)
 
     async def health(_: Request) -> Response:
         status = "healthy" if readiness().ready and not draining() else "degraded"
@@ -68,7 +68,7 @@ def health_routes(
         Route("/health/live", live),
         Route("/health/ready", ready),
         Route("/health", health),
-        # For everybody (RFC 8615): a name that there is not is not found, and asks for no token.
+        # Public (RFC 8615): an unknown name gets 404, and no request for a token.
         Mount("/.well-known", Router(well_known, redirect_slashes=False)),
     ]
 
@@ -81,7 +81,7 @@ def _not_ready(code: str, message: str, state: dict[str, object]) -> Response:
 def telemetry_routes(
     *, readiness: Callable[[], Readiness], inflight: Callable[[], int], draining: Callable[[], bool]
 ) -> list[Route]:
-    """Return `/metrics` for Prometheus and `/status` for the node's own operator (`mcpctl probe`)."""
+    """Return `/metrics` for Prometheus and `/status` for `mcpctl probe`."""
 
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -90,7 +90,7 @@ def telemetry_routes(
         state = readiness()
         return JSONResponse(
             {
-                **state.document(),
+                **state.to_json(),
                 "ready": state.ready and not draining(),
                 "draining": draining(),
                 "inflight": inflight(),

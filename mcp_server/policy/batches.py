@@ -1,12 +1,12 @@
-"""Questions that wait at the same time go to OPA in one query.
+"""Batches: OPA evaluates queries that wait at the same time in one HTTP request.
 
-A single caller's question goes out at once and alone. While a query is on its way, further
-questions gather, and the next query takes up to 32 of them: the cost of a round trip is shared
-where it matters, under load, and nothing waits on purpose. One query at a time and large batches
-gave more calls a second than several smaller ones (docs/performance.md).
+A single query is sent at once and alone. While a request is in flight, further queries gather, and the
+next request carries up to 32 of them. So the cost of a round trip is shared under load, and no query
+waits for a timer. One request at a time with large batches gave more calls a second than several
+smaller ones (docs/performance.md).
 
-Where a query brings no answer, each of its callers asks alone, in its own time and within its own
-deadline: who gave up asks nothing, and nobody who came later waits for them.
+If a batch gets no answer, each of its callers sends its query alone, within its own deadline. A caller
+that gave up sends nothing, and later callers do not wait for these queries.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Batches", "Question"]
+__all__ = ["Batches"]
 
-_AT_ONCE = 32
-_ASK_ALONE = object()
-"""Put into a question's future instead of an answer."""
+_BATCH_SIZE = 32
+_SEND_ALONE = object()
+"""The result of a query's future when the caller has to send the query alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """One entry point with its input; the answer, or why there is none, is put into the future."""
+class _Query:
+    """An entry point with its input. The future gets the answer, or the error."""
 
     entry: str
-    document: dict[str, Any]
+    policy_input: dict[str, Any]
     answer: asyncio.Future[Any]
 
 
 class Batches:
-    """Gathers questions.
+    """Gathers queries.
 
     Args:
-        ask_one: asks OPA one question and returns the body of its answer.
-        ask_many: asks several at once and returns the body of the answer.
+        ask_one: sends OPA one query and returns the body of the response.
+        ask_many: sends several queries in one request and returns the body of the response.
     """
 
     def __init__(
@@ -48,79 +48,81 @@ class Batches:
     ) -> None:
         self._ask_one = ask_one
         self._ask_many = ask_many
-        self._waiting: deque[Question] = deque()
+        self._waiting: deque[_Query] = deque()
         self._senders: set[asyncio.Task[None]] = set()
 
-    async def ask(self, entry: str, document: dict[str, Any]) -> Any:
-        """Return the body that OPA would answer to this question alone.
+    async def ask(self, entry: str, policy_input: dict[str, Any]) -> Any:
+        """Return the body that OPA responds with to this query alone.
 
         Raises:
             Whatever `ask_one` raises.
         """
         if not self._senders:
-            # Nobody else asks: no task, no gathering.
+            # No other query is in flight: no task and no batch is needed.
             task = asyncio.current_task()
             if task is not None:
-                return await self._alone(task, entry, document)
-        question = Question(entry, document, asyncio.get_running_loop().create_future())
-        self._waiting.append(question)
+                return await self._alone(task, entry, policy_input)
+        query = _Query(entry, policy_input, asyncio.get_running_loop().create_future())
+        self._waiting.append(query)
         if not self._senders:
             self._start()
-        answer = await question.answer
-        return await self._ask_one(entry, document) if answer is _ASK_ALONE else answer
+        answer = await query.answer
+        return await self._ask_one(entry, policy_input) if answer is _SEND_ALONE else answer
 
-    async def _alone(self, task: asyncio.Task[Any], entry: str, document: dict[str, Any]) -> Any:
+    async def _alone(
+        self, task: asyncio.Task[Any], entry: str, policy_input: dict[str, Any]
+    ) -> Any:
         self._senders.add(task)
         try:
-            return await self._ask_one(entry, document)
+            return await self._ask_one(entry, policy_input)
         finally:
             self._ended(task)
 
     def _start(self) -> None:
-        sender = asyncio.create_task(self._send(), name="policy-questions")
+        sender = asyncio.create_task(self._send(), name="policy-queries")
         self._senders.add(sender)
         sender.add_done_callback(self._ended)
 
     def _ended(self, sender: asyncio.Task[Any]) -> None:
         self._senders.discard(sender)
-        # Who asked after the sender's last look at the waiting saw that it was still there.
+        # A query that arrived after the sender's last look was queued, because the sender still ran.
         if self._waiting and not self._senders:
             self._start()
 
     async def _send(self) -> None:
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
+            batch = [self._waiting.popleft() for _ in range(min(_BATCH_SIZE, len(self._waiting)))]
             # A caller that gave up meanwhile needs no answer.
-            batch = [question for question in batch if not question.answer.done()]
+            batch = [query for query in batch if not query.answer.done()]
             if len(batch) == 1:
-                await self._singly(batch[0])
+                await self._send_one(batch[0])
             elif batch:
-                await self._together(batch)
+                await self._send_batch(batch)
 
-    async def _together(self, batch: list[Question]) -> None:
+    async def _send_batch(self, batch: list[_Query]) -> None:
         try:
             body = await self._ask_many(
                 {
-                    str(number): {"entry": question.entry, "input": question.document}
-                    for number, question in enumerate(batch)
+                    str(number): {"entry": query.entry, "input": query.policy_input}
+                    for number, query in enumerate(batch)
                 }
             )
             answers = body["result"]
             found = [answers.get(str(number)) for number in range(len(batch))]
-        except Exception:  # noqa: BLE001 # whatever it was, each question meets it alone and says so
-            # One question that cannot be evaluated must not be a refusal of its neighbours. When OPA
-            # does not answer at all, this ends after the deadlines of those who asked.
+        except Exception:  # noqa: BLE001 - each query meets the error alone and reports it
+            # A query that cannot be evaluated must not refuse its neighbours. When OPA does not answer
+            # at all, the deadlines of the callers end this.
             found = [None] * len(batch)
-        for question, answer in zip(batch, found, strict=True):
-            if not question.answer.done():
-                question.answer.set_result(_ASK_ALONE if answer is None else {"result": answer})
+        for query, answer in zip(batch, found, strict=True):
+            if not query.answer.done():
+                query.answer.set_result(_SEND_ALONE if answer is None else {"result": answer})
 
-    async def _singly(self, question: Question) -> None:
+    async def _send_one(self, query: _Query) -> None:
         try:
-            answer = await self._ask_one(question.entry, question.document)
-        except Exception as error:  # noqa: BLE001 # it belongs to the one who asked
-            if not question.answer.done():
-                question.answer.set_exception(error)
+            answer = await self._ask_one(query.entry, query.policy_input)
+        except Exception as error:  # noqa: BLE001 - the caller gets it
+            if not query.answer.done():
+                query.answer.set_exception(error)
         else:
-            if not question.answer.done():
-                question.answer.set_result(answer)
+            if not query.answer.done():
+                query.answer.set_result(answer)

@@ -1,4 +1,4 @@
-"""The client of the OPA sidecar. Anything but a well-formed answer raises: the caller denies."""
+"""The client of the OPA sidecar: anything but a well-formed answer raises, and the gate denies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PACKAGE = "mcp.decision"
 # Without this a built-in that fails (a CIDR check on a malformed address) is undefined and passes on.
 _STRICT = {"strict-builtin-errors": "true"}
 _VISIBLE_CACHE_SIZE = 1024
-_LONGEST_FAULT = 500  # characters of what OPA says of a rule that failed
+_LONGEST_FAULT = 500  # characters of OPA's message about a rule that failed
 
 _AnswerT = TypeVar("_AnswerT", Decision, Admission, Visible, Entitlements, Canary)
 
@@ -42,11 +42,11 @@ class PolicyUnavailable(Exception):
 
 
 class PolicyUndecided(PolicyUnavailable):
-    """A rule failed on this question. Another node has the same rules, and fails as well."""
+    """A rule failed on this input. Other nodes have the same rules, and fail as well."""
 
 
 class _RuleFailed(Exception):
-    """OPA's own words about a query that it could not evaluate."""
+    """OPA could not evaluate a query; the message is OPA's."""
 
 
 class _SocketClient(AsyncOpaClient):  # type: ignore[misc] # the package ships no type information
@@ -62,15 +62,15 @@ class _SocketClient(AsyncOpaClient):  # type: ignore[misc] # the package ships n
             connector=self._connector,
             timeout=aiohttp.ClientTimeout(total=self.timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
-            raise_for_status=_look_for_a_fault,
+            raise_for_status=_raise_rule_failure,
         )
 
 
-async def _look_for_a_fault(response: aiohttp.ClientResponse) -> None:
-    """Keep what OPA says of a rule that failed; the library looks at the status alone.
+async def _raise_rule_failure(response: aiohttp.ClientResponse) -> None:
+    """Keep OPA's message about a rule that failed; the library only checks the status.
 
     Raises:
-        _RuleFailed: OPA answered, and could not evaluate the query for its input.
+        _RuleFailed: OPA answered that it could not evaluate the query for its input.
     """
     if response.status != 500:
         return
@@ -89,7 +89,7 @@ def _fault(error: Any) -> str:
 
 
 class PolicyEngine:
-    """Asks the sidecar. One per process; `start` and `stop` own its connections.
+    """Queries the sidecar. One per process; `start` and `stop` own its connections.
 
     Attributes:
         revision: the policy revision of the latest answer, or the empty string before the first.
@@ -101,7 +101,7 @@ class PolicyEngine:
         self._batches = Batches(self._query, self._query_batch)
         self._visible: OrderedDict[tuple[str, str], Visible] = OrderedDict()
         self.revision = ""
-        # From the start: of a series that begins with its first fault, no rate tells it.
+        # From the start: no rate shows the first fault of a series that begins with it.
         for entry in ("decide", "admit", "visible", "entitlements", "canary"):
             for effect in ("unavailable", "undecided"):
                 telemetry.DECISIONS.labels(entry, effect)
@@ -114,42 +114,42 @@ class PolicyEngine:
         """Close all connections."""
         await self._client.close_connection()
 
-    async def decide(self, question: DecisionInput) -> Decision:
-        """Ask whether the request may run at all.
+    async def decide(self, policy_input: DecisionInput) -> Decision:
+        """Return whether the request may run at all, and which rate limits apply.
 
         Raises:
             PolicyUnavailable: no answer in time, or one that is not of the protocol.
-            PolicyUndecided: a rule failed on this question.
+            PolicyUndecided: a rule failed on this input.
         """
-        decision = await self._ask("decide", question.document(), Decision)
+        decision = await self._ask("decide", policy_input.to_json(), Decision)
         telemetry.DECISIONS.labels("decide", decision.effect).inc()
         return decision
 
-    async def admit(self, question: DecisionInput, counts: tuple[Count, ...]) -> Admission:
-        """Ask whether the request fits its rate limits, given what Redis counted.
+    async def admit(self, policy_input: DecisionInput, counts: tuple[Count, ...]) -> Admission:
+        """Return whether the request fits its rate limits, given the counts of Redis.
 
         Raises:
             PolicyUnavailable: as `decide`.
         """
-        admission = await self._ask("admit", question.document(counts), Admission)
+        admission = await self._ask("admit", policy_input.to_json(counts), Admission)
         telemetry.DECISIONS.labels("admit", admission.effect).inc()
         return admission
 
-    async def visible(self, question: DecisionInput) -> Visible:
+    async def visible(self, policy_input: DecisionInput) -> Visible:
         """Return what the subject could be allowed; cached for one policy revision and one minute.
 
-        All that a policy can tell callers apart by is part of the cache's key, the time by its minute.
-        What is new with each request is not: the token and the request's id.
+        The cache's key has everything by which a policy can tell callers apart, with the time as a
+        minute. It leaves out what is new with each request: the token and the request's id.
 
         Raises:
             PolicyUnavailable: as `decide`.
         """
-        subject, context = question.subject, question.context
+        subject, context = policy_input.subject, policy_input.context
         key = (
             self.revision,
             json.dumps(
                 [
-                    question.action.name,
+                    policy_input.action.name,
                     context.ip,
                     context.transport,
                     context.time[: len("2026-01-01T00:00")],
@@ -165,38 +165,38 @@ class PolicyEngine:
         )
         if self.revision and (known := self._visible.get(key)) is not None:
             return known
-        visible = await self._ask("visible", question.document(), Visible)
+        visible = await self._ask("visible", policy_input.to_json(), Visible)
         self._visible[visible.revision, key[1]] = visible
         if len(self._visible) > _VISIBLE_CACHE_SIZE:
             self._visible.popitem(last=False)
         return visible
 
     async def entitlements(
-        self, question: DecisionInput, counts: tuple[Count, ...]
+        self, policy_input: DecisionInput, counts: tuple[Count, ...]
     ) -> Entitlements:
-        """Return what the subject could do and, with `counts`, what is left of each limit.
+        """Return what the subject may do and, with `counts`, the rest of each rate limit.
 
         Raises:
             PolicyUnavailable: as `decide`.
         """
-        return await self._ask("entitlements", question.document(counts), Entitlements)
+        return await self._ask("entitlements", policy_input.to_json(counts), Entitlements)
 
     async def canary(self) -> Canary:
-        """Ask the policy to judge its two known questions.
+        """Return how the policy decides two inputs with known answers.
 
         Raises:
             PolicyUnavailable: as `decide`.
         """
         return await self._ask("canary", {"version": 1}, Canary)
 
-    async def _query(self, entry: str, document: dict[str, Any]) -> Any:
+    async def _query(self, entry: str, policy_input: dict[str, Any]) -> Any:
         return await self._client.query_rule(
-            input_data=document, package_path=_PACKAGE, rule_name=entry, query_params=_STRICT
+            input_data=policy_input, package_path=_PACKAGE, rule_name=entry, query_params=_STRICT
         )
 
-    async def _query_batch(self, questions: dict[str, Any]) -> Any:
+    async def _query_batch(self, queries: dict[str, Any]) -> Any:
         return await self._client.query_rule(
-            input_data={"questions": questions},
+            input_data={"questions": queries},
             package_path="mcp.batch",
             rule_name="answers",
             query_params=_STRICT,

@@ -1,8 +1,8 @@
 """The decision protocol, version 1, as types.
 
 The input's field names follow the AuthZEN Authorization API 1.0 (subject, action, resource, context).
-The answers are parsed strictly: an unknown effect, an unknown obligation, a missing or a surplus field
-or another version is not an answer, and what is not an answer is a denial.
+The answers are parsed strictly: an unknown effect or obligation, a missing or surplus field, or another
+version makes an answer invalid, and an invalid answer is a denial.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ __all__ = [
 
 PROTOCOL_VERSION = 1
 
-# A user and a tenant have up to 256 characters each (identity/jwt.py), and the policy encodes them: one
-# of 4 bytes is %xx%xx%xx%xx. That is 2 * 256 * 12 = 6144; the rest is for the words between and the name
-# of a tool or permission. Redis takes keys of up to 512 MiB.
+# A user and a tenant have up to 256 characters each (identity/jwt.py). The policy encodes them, and a
+# character of 4 bytes becomes %xx%xx%xx%xx: 2 * 256 * 12 = 6144. The rest is for the separators and the
+# name of a tool or permission. Redis accepts keys of up to 512 MiB.
 _MAX_KEY_LENGTH = 8192
 
 StoreState = Literal["up", "down"]
@@ -61,11 +61,11 @@ class SubjectInput:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What is asked for: an MCP method, with the arguments of a call.
+    """An MCP method, with the arguments of a call.
 
     Attributes:
-        arguments: each as it runs, or None where it is or holds a secret, or is too long to be searched.
-        withheld: the places of these, as JSON Pointers (RFC 6901).
+        arguments: each as it runs, or None if it is or holds a secret, or is too long to be searched.
+        withheld: the places of the latter, as JSON Pointers (RFC 6901).
     """
 
     name: str
@@ -75,7 +75,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What it is asked on. `properties` names namespace, cluster or asset where a tool declares one."""
+    """The target of the method; `properties` has its namespace, cluster or asset, where there is one."""
 
     type: Literal["tool", "resource", "prompt", "server"]
     id: str
@@ -84,7 +84,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where and when. `time` is RFC 3339 in UTC, `ip` the canonical text of the client's address."""
+    """The circumstances; `time` is RFC 3339 in UTC, `ip` the canonical text of the client's address."""
 
     ip: str
     time: str
@@ -97,17 +97,17 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class DecisionInput:
-    """One question to OPA."""
+    """The input of one query."""
 
     subject: SubjectInput
     action: Action
     resource: Resource
     context: Context
 
-    def document(self, counts: tuple[Count, ...] | None = None) -> dict[str, Any]:
+    def to_json(self, counts: tuple[Count, ...] | None = None) -> dict[str, Any]:
         """Return the JSON object that OPA gets as `input`; with `counts` for `admit`."""
         subject, action, resource, context = self.subject, self.action, self.resource, self.context
-        document: dict[str, Any] = {
+        policy_input: dict[str, Any] = {
             "version": PROTOCOL_VERSION,
             "subject": {
                 "type": "user",
@@ -143,10 +143,10 @@ class DecisionInput:
             },
         }
         if counts is not None:
-            document["counts"] = [
+            policy_input["counts"] = [
                 {"id": c.id, "key": c.key, "count": c.count, "reset_ms": c.reset_ms} for c in counts
             ]
-        return document
+        return policy_input
 
 
 class _Answer(BaseModel):
@@ -159,7 +159,7 @@ class _Versioned(_Answer):
 
 
 class Reason(_Answer):
-    """Why, for a person: what happened and what would help."""
+    """Why a request was refused, for a person: what happened, and what helps."""
 
     code: str
     message: str
@@ -192,7 +192,7 @@ class MaxItems(_Answer):
 
 
 class Redact(_Answer):
-    """These fields are masked wherever they stand in the result."""
+    """These fields are masked at any depth of the result."""
 
     type: Literal["redact"]
     fields: tuple[str, ...] = Field(strict=False)
@@ -233,7 +233,7 @@ class Decision(_Versioned):
 
 
 class Count(_Answer):
-    """What Redis counted in one window after adding the cost; it says nothing of a limit."""
+    """The entries of one window after adding the cost; the limit is not compared yet."""
 
     id: str
     key: str
@@ -262,7 +262,7 @@ class Admission(_Versioned):
 
 
 class Visible(_Versioned):
-    """What could be allowed to a subject with some arguments."""
+    """The answer of `visible`: what the policy could allow a subject with some arguments."""
 
     tools: frozenset[str] = Field(strict=False)
     resources: frozenset[str] = Field(strict=False)
@@ -270,10 +270,14 @@ class Visible(_Versioned):
 
 
 class ToolEntitlement(_Answer):
-    """Where one tool may be used, and which limits its calls are charged to.
+    """The namespaces in which one tool may be used, and the rate limits of its calls.
 
-    `namespaces` are named in the policy, some by a pattern (`team-a-*`); `other_namespaces` stands for
-    all that are not, and `all_namespaces` for reading them at once. A tool without a namespace has none.
+    Attributes:
+        namespaces: those that the policy names, some by a pattern (`team-a-*`); none for a tool without
+            a namespace.
+        other_namespaces: whether all namespaces that the policy does not name are allowed.
+        all_namespaces: whether one call may read all namespaces.
+        limits: the ids of the rate limits.
     """
 
     id: str
@@ -284,7 +288,7 @@ class ToolEntitlement(_Answer):
 
 
 class Entitlements(_Versioned):
-    """The answer of `entitlements`: what a subject could do, and what is left of each limit."""
+    """The answer of `entitlements`: what a subject may do, and the rest of each rate limit."""
 
     roles: list[str]
     tools: list[ToolEntitlement]
@@ -295,7 +299,7 @@ class Entitlements(_Versioned):
 
 
 class Canary(_Versioned):
-    """Whether the loaded policy decides two known questions as it must."""
+    """Whether the loaded policy decides two inputs with known answers correctly."""
 
     allow_ok: bool
     deny_ok: bool

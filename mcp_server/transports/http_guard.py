@@ -30,14 +30,14 @@ __all__ = [
 ]
 
 METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
-"""Where RFC 9728 section 3.1 puts the metadata of the resource `/mcp`."""
+"""The path of the metadata of the resource `/mcp` (RFC 9728 section 3.1)."""
 
 _STATE_KEY = "mcp_server.request"
 _MAX_USER_AGENT = 256
 _MAX_CODING = 32
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::[0-9]{1,5})?")
 RETRY_AFTER_S = 2
-"""What a client is told to wait, in seconds, when a node or a store is not available."""
+"""Seconds for `Retry-After` when a node or a store is not available."""
 
 
 @dataclass(slots=True)
@@ -46,13 +46,13 @@ class RequestState:
 
     Attributes:
         caller: the authenticated caller.
-        document: the parsed body of a POST, else None.
+        body: the parsed body of a POST, else None.
         node_unavailable: set by the handler when this node could not decide and nothing was done; the
             response then gets status 503, so that the load balancer asks another node.
     """
 
     caller: Caller
-    document: Any = None
+    body: Any = None
     node_unavailable: bool = False
 
     @classmethod
@@ -65,11 +65,11 @@ class RequestState:
 
 
 class TrustedHosts:
-    """ASGI middleware that answers requests for our own names only (DNS rebinding).
+    """ASGI middleware that accepts only known Host headers, against DNS rebinding.
 
     Args:
-        app: everything that is served.
-        names: the hosts of Host, without a port; an IPv6 address in any form, with brackets or without.
+        app: the application.
+        names: accepted hosts without a port; an IPv6 address in any form, with or without brackets.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
@@ -77,7 +77,7 @@ class TrustedHosts:
         self._names = frozenset(map(_canonical_host, names))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on an HTTP request, or answer 400."""
+        """Pass an HTTP request on, or respond with 400."""
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             host = _HOST.fullmatch(headers.get("host", ""))
@@ -98,10 +98,10 @@ class HttpGuard:
         app: the handler.
         transport: the transport's name in the policy input; it also selects the form of errors.
         verifier: turns a bearer token into a subject.
-        public_origin: for the challenge's URL; pages of other origins are refused.
-        max_body_bytes: the largest body that is read; a larger one gets 413.
-        draining: whether the node was told to stop: new requests then get 503 and are not run, so
-            that the load balancer moves them to another node.
+        public_origin: for the URL in the challenge; requests by pages of other origins are refused.
+        max_body_bytes: a larger body gets 413.
+        draining: whether the node is stopping: new requests get 503 and do not run, so that the load
+            balancer sends them to another node.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class HttpGuard:
                 raise _challenge(error, self._public_origin) from error
             if scope["method"] == "POST":
                 body = await self._body(headers, receive)
-                state.document = _parsed(body)
+                state.body = _parsed(body)
                 receive = _replay(body, receive)
         except Rejection as rejection:
             await rejection.response(self._transport, request_id)(scope, receive, send)
@@ -165,7 +165,7 @@ class HttpGuard:
         """Return the whole body of JSON.
 
         Raises:
-            Rejection: it is not JSON by its type, compressed, or too large: as soon as that is known.
+            Rejection: it is not JSON by its type, is compressed, or is too large; as early as possible.
         """
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Rejection(
@@ -199,7 +199,7 @@ class HttpGuard:
 
 
 async def internal_error(request: Request, error: Exception) -> Response:
-    """Answer a request that failed outside of what the gate watches, and log why."""
+    """Respond to a request that failed outside the gate, and log why."""
     request_id = request_id_of(request.headers)
     telemetry.log.error(
         "internal_error",
@@ -213,7 +213,7 @@ async def internal_error(request: Request, error: Exception) -> Response:
 
 
 def request_id_of(headers: Headers) -> str:
-    """Return the id that the load balancer gave, or a new one."""
+    """Return the request id from the load balancer, or a new one."""
     return headers.get("x-request-id", "")[:64] or uuid.uuid4().hex
 
 
@@ -231,7 +231,7 @@ def _foreign_origin() -> Rejection:
 
 
 def _challenge(error: AuthenticationError, public_origin: str) -> Rejection:
-    """Return the 401 of RFC 6750 section 3 that names the RFC 9728 metadata document."""
+    """Return the 401 of RFC 6750 section 3, with the URL of the metadata of RFC 9728."""
     parts = [f'resource_metadata="{public_origin}{METADATA_PATH}"']
     if error.code:
         parts = [f'error="{error.code}"', f'error_description="{error}"', *parts]
@@ -251,7 +251,7 @@ def _parsed(body: bytes) -> Any:
 
 
 def _canonical_ip(scope: Scope) -> str:
-    """Return the client's address in the one form the policy compares (RFC 5952; no mapped IPv4)."""
+    """Return the client's address in the canonical form of the policy (RFC 5952; no mapped IPv4)."""
     client = scope.get("client")
     try:
         address = ipaddress.ip_address(client[0] if client else "")
@@ -265,7 +265,7 @@ def _canonical_ip(scope: Scope) -> str:
 
 
 def _canonical_host(name: str) -> str:
-    """Return a name or an address in the one form that is compared."""
+    """Return a name or an address in the form that is compared."""
     try:
         return str(ipaddress.ip_address(name.removeprefix("[").removesuffix("]")))
     except ValueError:
@@ -273,7 +273,7 @@ def _canonical_host(name: str) -> str:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a receive channel that gives `body` once and then what the client does next."""
+    """Return a receive channel that yields `body` once, and then the further messages of the client."""
     sent = False
 
     async def replay() -> Message:

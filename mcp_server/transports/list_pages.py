@@ -1,4 +1,4 @@
-"""Pages of a list, with cursors that hold when the list changes between two of them."""
+"""Pagination of lists, with cursors that stay valid when the list changes between two pages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ItemT = TypeVar("_ItemT")
 
 
 class InvalidCursor(Exception):
-    """The cursor is not one that this list gave; the message is for the client."""
+    """The cursor does not belong to this list; the message is for the client."""
 
 
 def page(
@@ -58,5 +58,5 @@ def _decoded(method: str, cursor: str) -> str:
     except (ValueError, binascii.Error, RecursionError):
         pass
     raise InvalidCursor(
-        f"cursor: not one that {method} gave; pass nextCursor of the page before as it was, or no cursor"
+        f"cursor: not a cursor of {method}; pass nextCursor of the previous page unchanged, or no cursor"
     )

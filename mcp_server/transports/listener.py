@@ -100,15 +100,15 @@ class Listener:
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP/1.1 whose own answers have the form of all errors."""
+    """HTTP/1.1 whose own error responses are JSON."""
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP, and close the connection.
+        """Respond to bytes that are not HTTP, and close the connection.
 
         Args:
-            msg: what is wrong.
+            msg: the fault.
         """
-        # Its path cannot be known, so REST's form is as good as any.
+        # The path is unknown, so the form of REST is as good as any.
         body = bytes(Rejection(errors.BAD_REQUEST, msg).response("rest", "").body)
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
@@ -121,7 +121,7 @@ class _Protocol(HttpToolsProtocol):
 
 
 async def _busy(scope: Any, receive: Any, send: Any) -> None:
-    """Answer a request above the limit of those in progress."""
+    """Respond to a request above the limit of concurrent requests."""
     rejection = Rejection(
         errors.BUSY,
         "this node has as many requests in progress as it takes; try again",
@@ -133,7 +133,7 @@ async def _busy(scope: Any, receive: Any, send: Any) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to the composition root, which has two of them to stop."""
+    """A server without signal handlers: the composition root stops two of them."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -145,7 +145,7 @@ def _factory(context: ssl.SSLContext) -> Callable[..., ssl.SSLContext]:
 
 
 def _pinned(names: Sequence[str]) -> type[asyncio.Protocol]:
-    """Return an HTTP protocol that closes a connection whose peer bears none of `names`."""
+    """Return an HTTP protocol that closes connections whose certificate has none of `names`."""
     accepted = frozenset(names)
 
     class PinnedProtocol(_Protocol):
@@ -163,7 +163,7 @@ def _pinned(names: Sequence[str]) -> type[asyncio.Protocol]:
             idle = self.cycle is None or self.cycle.response_complete
             super().shutdown()
             if idle:
-                # A peer that is away does not say goodbye, which is waited for half a minute.
+                # A peer that is gone does not close TLS, and uvicorn would wait half a minute for it.
                 self.loop.call_later(_GOODBYE_S, self.transport.abort)
 
     return PinnedProtocol

@@ -50,9 +50,9 @@ UNTRUSTED_SOURCE = "enterprise-mcp/untrusted-source"
 
 _LIST_TTL_MS = 60_000
 _MAX_METHOD = 128
-_HANDLERS_ASK = ("tools/call", "resources/read", "prompts/get", "completion/complete")
-# What the policy answers for a thing that is hidden or absent, and for a method that is not offered.
-# The specification's code for an absent one serves for both; methods not named here have no handler.
+_DECIDED_BY_HANDLER = ("tools/call", "resources/read", "prompts/get", "completion/complete")
+# Reason codes of the policy for a hidden or absent target, and for a method that is not offered. Both
+# get the specification's code for an absent one; methods that are not listed here have no handler.
 _ABSENT = frozenset(("not_available", "method_unknown"))
 _ABSENT_CODES = {
     "tools/call": FORBIDDEN.number,
@@ -76,7 +76,7 @@ class McpTransport:
     """Translates between MCP and the gate.
 
     Args:
-        caller_of: tells who sent the request that a context belongs to.
+        caller_of: returns the caller of the request that a context belongs to.
         on_node_unavailable: called with the context when this node could not decide.
     """
 
@@ -116,9 +116,9 @@ class McpTransport:
         self.server.middleware.extend((self._without_details, self._decide))
 
     async def _without_details(self, ctx: _Context, call_next: CallNext) -> HandlerResult:
-        """Give every error the documented `data`; of one that was not foreseen, tell no more.
+        """Give every error the documented `data`; of an unforeseen error the client gets only the id.
 
-        It may have been raised here or in the gate, and what it says is in the log only.
+        Its message, raised here or in the gate, is in the log.
         """
         try:
             return await call_next(ctx)
@@ -139,14 +139,14 @@ class McpTransport:
         return MCPError(number, message, error_data(number, self._caller_of(ctx).request_id, data))
 
     async def _decide(self, ctx: _Context, call_next: CallNext) -> HandlerResult:
-        """Ask for every method; the handlers of those that name a thing ask themselves, with more."""
-        # A notification has no handler here, so there is nothing to permit (docs/policy-authoring.md).
-        if ctx.request_id is None or ctx.method in _HANDLERS_ASK:
+        """Take every method through the gate; handlers of methods with a target do it themselves."""
+        # Notifications have no handler here, so there is nothing to permit (docs/policy-authoring.md).
+        if ctx.request_id is None or ctx.method in _DECIDED_BY_HANDLER:
             return await call_next(ctx)
         method = ctx.method if ctx.method in SPEC_CLIENT_METHODS else ctx.method[:_MAX_METHOD]
         call = Call(method=method, resource=PolicyResource("server", self.server.name))
         if ctx.method == "subscriptions/listen":
-            # A stream lasts; what is decided and recorded is that it opens.
+            # A stream lasts: the decision and the audit row are about its opening.
             await self._perform(ctx, call, _nothing)
             return await call_next(ctx)
 
@@ -170,7 +170,7 @@ class McpTransport:
         return await self._streams(ctx, params)
 
     def drain(self) -> None:
-        """Let every stream of events end as the protocol has it, and open no other."""
+        """End every event stream with its result, and open no further one."""
         self._draining = True
         self._streams.close()
 
@@ -213,17 +213,17 @@ class McpTransport:
     async def _list_resources(
         self, ctx: _Context, params: types.PaginatedRequestParams | None
     ) -> types.ListResourcesResult:
-        documents, cursor = await self._documents(ctx, params, templates=False)
+        resources, cursor = await self._page_of_resources(ctx, params, templates=False)
         return types.ListResourcesResult(
             resources=[
                 types.Resource(
-                    uri=document.uri,
-                    name=document.name,
-                    title=document.title,
-                    description=document.description,
-                    mime_type=document.mime_type,
+                    uri=resource.uri,
+                    name=resource.name,
+                    title=resource.title,
+                    description=resource.description,
+                    mime_type=resource.mime_type,
                 )
-                for document in documents
+                for resource in resources
             ],
             next_cursor=cursor,
             ttl_ms=_LIST_TTL_MS,
@@ -233,33 +233,33 @@ class McpTransport:
     async def _list_resource_templates(
         self, ctx: _Context, params: types.PaginatedRequestParams | None
     ) -> types.ListResourceTemplatesResult:
-        documents, cursor = await self._documents(ctx, params, templates=True)
+        resources, cursor = await self._page_of_resources(ctx, params, templates=True)
         return types.ListResourceTemplatesResult(
             resource_templates=[
                 types.ResourceTemplate(
-                    uri_template=document.uri,
-                    name=document.name,
-                    title=document.title,
-                    description=document.description,
-                    mime_type=document.mime_type,
+                    uri_template=resource.uri,
+                    name=resource.name,
+                    title=resource.title,
+                    description=resource.description,
+                    mime_type=resource.mime_type,
                 )
-                for document in documents
+                for resource in resources
             ],
             next_cursor=cursor,
             ttl_ms=_LIST_TTL_MS,
             cache_scope="private",
         )
 
-    async def _documents(
+    async def _page_of_resources(
         self, ctx: _Context, params: types.PaginatedRequestParams | None, *, templates: bool
     ) -> tuple[list[Resource], str | None]:
         visible = (await self._visible(ctx)).resources
-        documents = [
-            document
-            for document in self._resources
-            if document.uri in visible and bool(document.parameters) == templates
+        resources = [
+            resource
+            for resource in self._resources
+            if resource.uri in visible and bool(resource.parameters) == templates
         ]
-        return _page(ctx, params, documents, lambda document: document.uri)
+        return _page(ctx, params, resources, lambda resource: resource.uri)
 
     async def _list_prompts(
         self, ctx: _Context, params: types.PaginatedRequestParams | None
@@ -338,7 +338,7 @@ class McpTransport:
                 caller,
                 params.name,
                 params.arguments or {},
-                progress=_rising(ctx.session.report_progress),
+                progress=_increasing(ctx.session.report_progress),
             )
         except InvalidArguments as error:
             return _tool_error(f"Invalid arguments: {error}")
@@ -406,8 +406,8 @@ def instructions(families: Iterable[str]) -> str:
     )
 
 
-def _rising(progress: Progress) -> Progress:
-    """Return a channel for reports that leaves out those which are no further than the one before.
+def _increasing(progress: Progress) -> Progress:
+    """Return a progress channel that drops reports without progress.
 
     The progress must increase with each notification (MCP, basic/utilities/progress).
     """
@@ -427,7 +427,7 @@ async def _nothing(_: Obligations) -> None:
 
 
 def _failure(failure: Failed, **about: str) -> MCPError:
-    """Return the error of what was allowed and did not work; its data names whose words it repeats."""
+    """Return the error of a request that was allowed and failed; `data` names the source of its text."""
     number = UNAVAILABLE.number if failure.retryable else types.INVALID_PARAMS
     data = dict(about) if failure.source is None else {**about, **_untrusted(failure.source)}
     return MCPError(number, str(failure), data)
@@ -442,7 +442,7 @@ def _tool_error(text: str, source: str | None = None) -> types.CallToolResult:
 
 
 def _untrusted(source: str) -> dict[str, Any]:
-    """Tell clients that look at it which system the text of a result came from."""
+    """Return metadata that names the system from which the text of a result came."""
     return {UNTRUSTED_SOURCE: source}
 
 

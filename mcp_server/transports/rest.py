@@ -34,18 +34,16 @@ from mcp_server.transports.http_guard import RETRY_AFTER_S, RequestState
 
 __all__ = ["RestApi", "wrong_path"]
 
-_NAMES_TOLD = 5
+_NAMES_SHOWN = 5
 _PATHS = "POST /mcp, GET /tools, POST /tools/{name}/execute, GET /resources and GET /health"
 
 
 class RestApi:
     """`GET /tools`, `POST /tools/{name}/execute` and `GET /resources`.
 
-    Every answer is JSON. Errors have the form `{"error": {"code", "message", ...}}` with status 400
-    (arguments, or any query parameter), 401, 403, 404 and 405 (see `wrong_path`), 413, 415, 422 (the
-    tool says no), 429 (with Retry-After, RateLimit and RateLimit-Policy), 500 (a fault of the server,
-    which its log tells), 502 (the tool's backend, or a store of ours: other nodes would say the same) or
-    503 (another node may answer).
+    Every response is JSON. Errors are `{"error": {"code", "message", ...}}` with a row of
+    `mcp_server.transports.errors.ERRORS`. A rate limit (429) comes with Retry-After, RateLimit and
+    RateLimit-Policy.
     """
 
     def __init__(self, gate: Gate, resources: Resources) -> None:
@@ -75,15 +73,15 @@ class RestApi:
     def _route(
         self, method: str, path: str, answer: Callable[[Request], Awaitable[Response]], instead: str
     ) -> Route:
-        """Return a route that refuses query parameters by name and tells what there is instead."""
+        """Return a route that refuses query parameters by name and says what to use instead."""
 
         async def answer_without_query(request: Request) -> Response:
             names = list(request.query_params)
             if not names:
                 return await self._without_details(request, answer)
-            told = ", ".join(json.dumps(name[:64]) for name in names[:_NAMES_TOLD])
-            more = " and others" if len(names) > _NAMES_TOLD else ""
-            text = f"unknown query parameters: {told}{more}; this path takes none: {instead}"
+            shown = ", ".join(json.dumps(name[:64]) for name in names[:_NAMES_SHOWN])
+            more = " and others" if len(names) > _NAMES_SHOWN else ""
+            text = f"unknown query parameters: {shown}{more}; this path takes none: {instead}"
             return _error(errors.INVALID_REQUEST, text)
 
         return Route(path, answer_without_query, methods=[method])
@@ -91,10 +89,10 @@ class RestApi:
     async def _without_details(
         self, request: Request, answer: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        """Keep from the client what an error says that was not foreseen, here or in the gate."""
+        """Keep the message of an unforeseen error, raised here or in the gate, from the client."""
         try:
             return await answer(request)
-        except Exception as error:  # noqa: BLE001 - nobody is behind this one but the client
+        except Exception as error:  # noqa: BLE001 - the last handler before the client
             caller = RequestState.of(request.scope).caller
             if not isinstance(error, InternalError):
                 error = self._gate.internal_error(
@@ -172,7 +170,7 @@ class RestApi:
 
     async def _execute(self, request: Request) -> Response:
         state = RequestState.of(request.scope)
-        arguments = state.document
+        arguments = state.body
         if isinstance(arguments, dict) and set(arguments) == {"arguments"}:
             # As over MCP, where `arguments` may be null (tools/call).
             arguments = {} if arguments["arguments"] is None else arguments["arguments"]
@@ -192,17 +190,17 @@ class RestApi:
 def wrong_path(
     paths: str = _PATHS,
 ) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Return what answers to a path or a method that no route takes, in the form of all errors.
+    """Return a handler for a path or a method without a route, which responds like all errors.
 
     Args:
-        paths: those that there are, in words.
+        paths: the existing paths, in words.
     """
 
     async def answer(_: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            # The framework names them in the order of a set, which differs from process to process.
+            # The framework lists them in the order of a set, which differs from process to process.
             allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
             text = f"this path takes {allowed}"
             return _error(errors.METHOD_NOT_ALLOWED, text, {"Allow": allowed})
@@ -251,7 +249,7 @@ def _error(
 
 
 def _quota_headers(quota: tuple[Quota, ...]) -> dict[str, str]:
-    """Return the fields of draft-ietf-httpapi-ratelimit-headers for the limits that were charged."""
+    """Return the fields of draft-ietf-httpapi-ratelimit-headers for the rate limits of a call."""
     if not quota:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""The HTTP endpoint of MCP: a JSON document for an answer, an event stream for a call with progress."""
+"""The HTTP endpoint of MCP: JSON responses, and an event stream for a call with progress."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _NOT_ALLOWED = Rejection(
 class StreamableHttp:
     """Serves an MCP server over Streamable HTTP, without sessions, behind an `HttpGuard`.
 
-    A JSON document is what any proxy can buffer, repeat and log, so it is the rule. Only a tool call
-    that names a `progressToken` is answered with an event stream (Streamable HTTP, "Sending Messages to
-    the Server"): what happens before its end has no other way to the client.
+    Any proxy can buffer, repeat and log a JSON response, so it is the rule. Only a tool call with a
+    `progressToken` gets an event stream (Streamable HTTP, "Sending Messages to the Server"): reports of
+    progress have no other way to the client.
 
     Args:
         server: dispatches the messages.
@@ -48,8 +48,8 @@ class StreamableHttp:
     """
 
     def __init__(self, server: Server[Any], *, max_body_bytes: int) -> None:
-        # Host and Origin were looked at before: the library's words on them are no JSON.
-        self._documents, self._streams = (
+        # The HTTP guard has checked Host and Origin: the library's errors about them are not JSON.
+        self._json, self._streams = (
             StreamableHTTPSessionManager(
                 server,
                 json_response=json_response,
@@ -61,38 +61,38 @@ class StreamableHttp:
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """Serve until left; requests in progress are cancelled then."""
-        async with self._documents.run(), self._streams.run():
+        """Serve inside the block; its end cancels requests in progress."""
+        async with self._json.run(), self._streams.run():
             yield
 
     async def handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request.
 
-        Only POST: without sessions, what GET would open is a stream that nothing is ever sent on, and
-        that no decision was made about; there is no session to DELETE.
+        Only POST: without sessions, GET would open a stream without a decision, on which nothing is ever
+        sent, and there is no session to DELETE.
         """
         state = RequestState.of(scope)
-        document = state.document
+        body = state.body
         scope = _canonical(scope)
         try:
             if scope["method"] != "POST":
                 raise _NOT_ALLOWED
-            _require_acceptable(scope, document)
-            if (fault := _fault(document)) is not None:
+            _require_acceptable(scope, body)
+            if (fault := _fault(body)) is not None:
                 raise Rejection(errors.INVALID_REQUEST, fault)
         except Rejection as rejection:
-            answered = document.get("id") if isinstance(document, dict) else None
+            answered = body.get("id") if isinstance(body, dict) else None
             answer = rejection.response(
                 "mcp", state.caller.request_id, answered=answered if _is_id(answered) else None
             )
             await answer(scope, receive, send)
             return
-        sessions = self._streams if _wants_progress(scope, document) else self._documents
+        sessions = self._streams if _wants_progress(scope, body) else self._json
         await sessions.handle_request(scope, receive, _in_documented_form(scope, receive, send))
 
 
 def _canonical(scope: Scope) -> Scope:
-    """Return a request with the headers that the SDK compares in the one form that it knows.
+    """Return a request with the headers that the SDK compares in the form that the SDK knows.
 
     Media types ignore case (RFC 9110 section 8.3.1); the HTTP guard has checked the type of the body. An
     Accept header may come in several lines (section 5.3), and a request without one accepts every type
@@ -105,7 +105,7 @@ def _canonical(scope: Scope) -> Scope:
     return {**scope, "headers": headers}
 
 
-# What a message must be (JSON-RPC 2.0, sections 4 and 5), each with what is said where it is not.
+# Rules for a message (JSON-RPC 2.0, sections 4 and 5), each with the error text.
 _RULES: tuple[tuple[Callable[[dict[str, Any]], bool], str], ...] = (
     (
         lambda message: message.get("jsonrpc") == "2.0",
@@ -130,44 +130,44 @@ _RULES: tuple[tuple[Callable[[dict[str, Any]], bool], str], ...] = (
 )
 
 
-def _fault(document: Any) -> str | None:
-    """Return what keeps a body from being one message of JSON-RPC 2.0, if anything."""
-    if isinstance(document, list):
+def _fault(body: Any) -> str | None:
+    """Return why a body is not one JSON-RPC 2.0 message, or None."""
+    if isinstance(body, list):
         return (
-            "the body is a batch, which MCP no longer has; send each message in a POST of its own"
+            "the body is a batch, which MCP no longer supports; send each message in its own POST"
         )
-    if not isinstance(document, dict):
+    if not isinstance(body, dict):
         return "the body must be a JSON-RPC message: an object"
-    return next((fault for holds, fault in _RULES if not holds(document)), None)
+    return next((fault for holds, fault in _RULES if not holds(body)), None)
 
 
-def _require_acceptable(scope: Scope, document: Any) -> None:
-    """Refuse a request whose client takes no form that the answer can have.
+def _require_acceptable(scope: Scope, body: Any) -> None:
+    """Refuse a request whose Accept header excludes the type of the response.
 
     Raises:
-        Rejection: 406, naming the media type.
+        Rejection: 406 with the media type.
     """
     takes_json, takes_events = check_accept_headers(Request(scope))
-    listens = isinstance(document, dict) and document.get("method") == "subscriptions/listen"
+    listens = isinstance(body, dict) and body.get("method") == "subscriptions/listen"
     if not takes_json or (listens and not takes_events):
         needed = "application/json" + (" and text/event-stream" if listens else "")
         raise Rejection(errors.NOT_ACCEPTABLE, f"the Accept header must have {needed}")
 
 
-def _wants_progress(scope: Scope, document: Any) -> bool:
-    """Tell whether the client waits for reports of a call and takes them as events."""
-    if document.get("method") != "tools/call":
+def _wants_progress(scope: Scope, body: Any) -> bool:
+    """Tell whether the client asks for progress of a call and accepts an event stream."""
+    if body.get("method") != "tools/call":
         return False
-    meta = document.get("params", {}).get("_meta")
+    meta = body.get("params", {}).get("_meta")
     if not isinstance(meta, dict) or meta.get("progressToken") is None:
         return False
     return all(check_accept_headers(Request(scope)))
 
 
 def _in_documented_form(scope: Scope, receive: Receive, send: Send) -> Send:
-    """Return a send channel that gives answers with an error's status the form of all errors.
+    """Return a send channel that completes the `data` of error responses.
 
-    Some are the SDK's own, made before any handler: they lack `data`, or parts of it.
+    The SDK makes some before any handler runs, without `data` or parts of it.
     """
     request_id = RequestState.of(scope).caller.request_id
     status = 0
@@ -190,8 +190,8 @@ def _in_documented_form(scope: Scope, receive: Receive, send: Send) -> Send:
 
 def _completed(status: int, body: bytes, request_id: str) -> Response:
     try:
-        document = json.loads(body)
-        error = document["error"]
+        message = json.loads(body)
+        error = message["error"]
         number, given = error["code"], error.get("data")
     except (ValueError, KeyError, TypeError, AttributeError):
         server = status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -199,4 +199,4 @@ def _completed(status: int, body: bytes, request_id: str) -> Response:
         rejection = Rejection(replace(kind, status=status), HTTPStatus(status).phrase)
         return rejection.response("mcp", request_id)
     data = error_data(number, request_id, given)
-    return JSONResponse({**document, "error": {**error, "data": data}}, status_code=status)
+    return JSONResponse({**message, "error": {**error, "data": data}}, status_code=status)

@@ -369,7 +369,7 @@ async def test_an_auditor_can_ask_the_policy_again(
         )
 
     (question,) = asked
-    told = question.document()
+    told = question.to_json()
     told["action"]["properties"]["arguments"]["password"] = REDACTED
     found = await owner.fetch("SELECT effect, question FROM audit.questions")
     assert {row["effect"] for row in found} == {"allow" if namespace == "staging" else "deny"}

@@ -109,7 +109,7 @@ class TestLists:
         answer = await legacy.request(method, {"cursor": "bogus"})
 
         assert answer["error"]["code"] == INVALID_PARAMS
-        assert f"not one that {method} gave" in answer["error"]["message"]
+        assert f"not a cursor of {method}" in answer["error"]["message"]
 
     async def test_lists_are_private_and_tell_how_long_they_hold(self, node: McpNode) -> None:
         async with modern_client(node, node.token()) as client:

@@ -46,7 +46,7 @@ def test_a_page_continues_when_its_last_item_is_gone() -> None:
     ["", "x", "é", "a b", "AAAA", base64.urlsafe_b64encode(b'["tools/list",1]').decode()],
 )
 def test_a_cursor_that_was_not_given_is_refused(cursor: str) -> None:
-    with pytest.raises(InvalidCursor, match="not one that tools/list gave"):
+    with pytest.raises(InvalidCursor, match="not a cursor of tools/list"):
         page("tools/list", NAMES, str, cursor)
 
 

@@ -117,7 +117,7 @@ class TestDocuments:
         Action("tools/call"),
         Resource("tool", "x"),
         Context("192.0.2.1", "2026-01-07T12:00:00Z", "n", "r", "mcp", "up", "up"),
-    ).document()
+    ).to_json()
 
     @pytest.mark.parametrize(
         "tried",

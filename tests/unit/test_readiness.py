@@ -77,6 +77,6 @@ async def test_a_revision_that_came_while_the_policy_was_away_is_told_once() -> 
         ("r2", None),
         ("r2", None),
     ):
-        await monitor.look()
+        await monitor.check()
 
     assert told == ["r2"]
