@@ -55,10 +55,10 @@ from mcp_server.transports.streamable_http import StreamableHttp
 
 __all__ = ["Node", "serve", "serve_stdio"]
 
-# A node that stops waits for the longest deadline of its calls, and for what they take beside their
-# work: decisions, counters, the audit.
+# A node that stops waits for the longest deadline of its calls, plus this time for their decisions,
+# counters and audit rows.
 _ACCOUNTING_S = 5.0
-# For the answers to what is cut off then.
+# After that, time for the answers to the calls that were cut off.
 _SETTLE_S = 10.0
 _EXPIRED = "the token of this session has expired; start `mcpctl stdio` again with a new one"
 
@@ -66,8 +66,8 @@ _EXPIRED = "the token of this session has expired; start `mcpctl stdio` again wi
 class Node:
     """All parts of one server node.
 
-    Used as an asynchronous context manager: entering starts every part (none of them needs its
-    backend to be up), leaving stops them in the opposite order.
+    As an asynchronous context manager it starts every part, and stops them in the opposite order. No
+    part needs its backend to be up.
     """
 
     _transport_class = McpTransport
@@ -139,7 +139,7 @@ class Node:
                 self.monitor,
             ):
                 if part is not None:
-                    # Before its start, of which it may get half-way only.
+                    # Before its start, which may fail half-way.
                     started.push_async_callback(part.stop)
                     await part.start()
             self._stack = started.pop_all()
@@ -165,11 +165,11 @@ class Node:
         )
 
     def _offered(self) -> list[str]:
-        """Return the URIs of documents and the names of prompts that this node has."""
+        """Return the URIs of resources and the names of prompts that this node has."""
         return [document.uri for document in self.resources] + [p.name for p in self.prompts]
 
     def drain(self) -> None:
-        """Take no new requests and end the streams of events; what is in progress goes on."""
+        """Refuse new requests and end event streams; requests in progress go on."""
         self.draining = True
         for transport in self._transports:
             transport.drain()
@@ -251,7 +251,7 @@ def _cmdb_backend(settings: CmdbSettings, database: Database) -> CmdbBackend:
 
 
 def _host_names(settings: Settings) -> list[str]:
-    """Return the Host values that are answered: the public name, and this node's own address."""
+    """Return the accepted Host names: the public name, and the address of this node."""
     return [settings.public_url.host or "", settings.listen.host]
 
 
@@ -268,8 +268,8 @@ def _mark_node_unavailable(ctx: ServerRequestContext[Any, Any]) -> None:
 async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> None:
     """Run one node, built by `make`, until SIGTERM or SIGINT.
 
-    On a signal the node drains: for `listen.drain_s` seconds it answers 503 to new requests, then it
-    closes its listener, lets the requests in progress end and stops. SIGHUP reloads certificates.
+    On a signal the node drains: for `listen.drain_s` seconds new requests get 503. Then it closes its
+    listener, waits for the requests in progress, and stops. SIGHUP reloads certificates.
     """
     async with make(settings) as node:
         app = node.application()
@@ -285,7 +285,7 @@ async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> 
             answering = asyncio.create_task(public.serve())
             serving = asyncio.gather(answering, private.serve())
             stopping = asyncio.create_task(stop.wait())
-            # What lives as long as the process is not searched for garbage again with every few calls.
+            # The garbage collector skips everything that lives as long as the process.
             gc.collect()
             gc.freeze()
             telemetry.log.info("serving", node=settings.node, ready=node.monitor.latest.ready)
@@ -301,7 +301,7 @@ async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> 
                 telemetry.log.warning("work_cut_off", inflight=node.gate.inflight)
                 node.gate.end_work()
                 await asyncio.wait([answering])
-            # Until then Prometheus and `mcpctl probe` see a node that drains, and not one that is away.
+            # Last, so that Prometheus and `mcpctl probe` see a draining node and not an absent one.
             private.close()
             stopping.cancel()
             await serving
@@ -309,7 +309,7 @@ async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> 
 
 
 def _reload(*listeners: Listener) -> None:
-    # Towards other systems there is nothing to do: see RenewedContext.
+    # Connections to other systems renew themselves: see RenewedContext.
     try:
         for listener in listeners:
             listener.reload_certificate()

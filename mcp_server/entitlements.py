@@ -1,9 +1,9 @@
-"""`enterprise://policy/me`: what may I do here, and how much of each limit is left?
+"""The resource `enterprise://policy/me`: what the caller may do, and the rest of each rate limit.
 
-Everything in it is Rego's answer; this module only gives it a shape and leaves out what this server
-has no backend for.
+The policy answers all of it. This module formats the answer and leaves out tools, resources and prompts
+that this server has no backend for.
 
-The document's shape::
+The format::
 
     {"user", "tenant", "roles": [...], "policy_revision",
      "tools": [{"name", "title", "changes", "limits": [id, ...],
@@ -11,11 +11,11 @@ The document's shape::
      "resources": [uri or template, ...], "prompts": [name, ...],
      "limits": [{"id", "limit", "remaining", "window_s", "reset_ms"}]}
 
-`namespaces` stands with the tools that work in one: those named in the policy, by name or by a pattern
-(`team-*`: what it matches and the policy does not name otherwise), whether all others are allowed too,
-and whether one call may read all of them. `reset_ms` is when the oldest counted call
-leaves the window (0: nothing is counted). Reading the document is a call like any other and is
-charged; finding out what is left is not.
+Tools that work in a namespace have `namespaces`: `named` are those that the policy allows by name or by
+a pattern (`team-*` stands for all matches without an entry of their own), `others` tells whether all
+other namespaces are allowed, `all_at_once` whether one call may read all of them. `reset_ms` are the
+milliseconds until the oldest counted call leaves the window (0: none is counted). Reading the resource
+is charged like every call; the query for the rest of the limits is not.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ POLICY_ME = "enterprise://policy/me"
 
 
 def policy_me(read_for: Callable[[Caller], Awaitable[str]]) -> CallerResource:
-    """Return the declaration of the document."""
+    """Return the declaration of the resource."""
 
     async def never(*_: Any) -> str:
         raise TypeError(f"{POLICY_ME} is read for a caller")
@@ -54,10 +54,10 @@ def policy_me(read_for: Callable[[Caller], Awaitable[str]]) -> CallerResource:
 
 
 class EntitlementsReader:
-    """Reads the document for one caller.
+    """Reads the resource for one caller.
 
     Args:
-        offered: the URIs and the names of prompts that this server offers.
+        offered: returns the URIs of resources and the names of prompts of this server.
     """
 
     def __init__(self, gate: Gate, *, offered: Callable[[], Iterable[str]]) -> None:
@@ -65,7 +65,7 @@ class EntitlementsReader:
         self._offered = offered
 
     async def __call__(self, caller: Caller) -> str:
-        """Return the document as JSON text.
+        """Return the resource as JSON text.
 
         Raises:
             Refused, NodeUnavailable: as `Gate.entitlements`.

@@ -1,7 +1,7 @@
 """The whole configuration as one typed model, read from the YAML file that MCP_CONFIG_PATH names.
 
-Unknown keys are refused, so that a misspelt setting never silently keeps its default. Secrets stand
-in files that only the service's unit can read; the model holds the path and reads on demand.
+Unknown keys are refused, so that a misspelt setting never silently keeps its default. Secrets are in
+files that only the service's unit can read; the model has their paths and reads them on demand.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
     "load_settings",
 ]
 
-# The most that identity.jwt.max_lifetime_s can be set to: a day.
+# The maximum of identity.jwt.max_lifetime_s: one day.
 MAX_LIFETIME_S = 86_400
 
 Port = Annotated[int, Field(ge=0, le=65535)]

@@ -41,11 +41,11 @@ _REASONS: tuple[tuple[type[jwt.PyJWTError], str], ...] = (
 class JwtVerifier:
     """Verifies tokens against one issuer, audience and secret.
 
-    A verified token is remembered until it expires, so that a busy client costs one signature check
-    and not one a call. The cache is bounded and keyed by the whole token.
+    A verified token is cached until it expires, so that a busy client costs one signature check, not one
+    for each call. The cache is bounded, and its key is the whole token.
 
     Args:
-        secret: what the file of the settings holds, when it was read already (a pipe can be read once).
+        secret: the secret, if the file of the settings was read already (a pipe can be read once).
     """
 
     def __init__(self, settings: JwtSettings, secret: str | None = None) -> None:
@@ -59,7 +59,7 @@ class JwtVerifier:
         self._verified: OrderedDict[str, Subject] = OrderedDict()
 
     def key_for(self, purpose: str, length: int) -> bytes:
-        """Return a key for something else that all nodes of an installation share; see `derived_key`."""
+        """Return a key for another purpose, which all nodes share; see `derived_key`."""
         return derived_key(self._secret, purpose, length)
 
     def verify(self, token: str) -> Subject:

@@ -1,4 +1,4 @@
-"""The caller as every other part knows it."""
+"""The authenticated caller."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["AuthenticationError", "Subject", "TokenVerifier"]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An authenticated caller. What it may do is OPA's to say; nothing here is compared in Python.
+    """An authenticated caller. The policy decides by its attributes; Python code compares none of them.
 
     Attributes:
         id: stable identifier of the user (`sub`).
@@ -31,7 +31,7 @@ class Subject:
     expires_at: float = 0.0
 
     def expired(self, leeway_s: float) -> bool:
-        """Tell whether the token that named the subject is accepted no more.
+        """Tell whether the subject's token has expired.
 
         Args:
             leeway_s: seconds that clocks may differ.
@@ -43,7 +43,7 @@ class AuthenticationError(Exception):
     """No subject: the request ends with 401 before any decision.
 
     `code` is the error code of RFC 6750 section 3.1 (empty when no token was sent), the message is
-    its `error_description` and holds nothing of the token.
+    its `error_description` and holds no part of the token.
     """
 
     def __init__(self, message: str, *, code: str = "invalid_token") -> None:

@@ -1,1 +1,1 @@
-"""What every part of the server stands on: the database, telemetry and TLS."""
+"""Infrastructure that every part of the server uses: the database, telemetry and TLS."""

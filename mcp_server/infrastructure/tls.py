@@ -1,4 +1,4 @@
-"""TLS contexts: what one file holds is trusted, and nothing of the system."""
+"""TLS contexts that trust the authorities of one file, and not those of the system."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _log = structlog.stdlib.get_logger("mcp_server")
 
 
 class RenewedContext:
-    """A context for connections to other systems, made again once its files have changed.
+    """A context for connections to other systems, reloaded when its files change.
 
-    Certificates and authorities are renewed while the server runs. Connections that are there go on.
-    While files do not fit together, as between the writing of a certificate and of its key, the
-    context before them stands.
+    Certificates and authorities are renewed while the server runs; open connections go on. While the
+    files do not fit together, as between the writing of a certificate and of its key, the previous
+    context is used.
 
     Args:
-        make: returns a context of what the files hold now; raises OSError or SettingsError.
+        make: returns a context from the current files; raises OSError or SettingsError.
         files: returns the paths of the files that `make` reads.
 
     Raises:
@@ -45,7 +45,7 @@ class RenewedContext:
         self._context = make()
 
     def __call__(self) -> ssl.SSLContext:
-        """Return the context for a connection that is made now."""
+        """Return the context for a new connection."""
         if (state := self._state()) != self._seen:
             self._seen = state
             try:
@@ -61,7 +61,7 @@ class RenewedContext:
 
 
 def renewed_client_context(ca: Path, identity: TlsSettings | None = None) -> RenewedContext:
-    """Return `client_context`, made again whenever one of its files has changed.
+    """Return `client_context`, reloaded whenever one of its files changes.
 
     Raises:
         SettingsError: a file cannot be used.
@@ -74,8 +74,8 @@ def client_context(ca: Path, identity: TlsSettings | None = None) -> ssl.SSLCont
     """Return a context that verifies the server's chain and name.
 
     Args:
-        ca: PEM file of what is trusted; an intermediate certificate authority is enough.
-        identity: our own certificate, where the server asks for one.
+        ca: PEM file of the trusted authorities; an intermediate authority is enough.
+        identity: our certificate, if the server asks for one.
 
     Raises:
         SettingsError: a file cannot be used.
@@ -88,7 +88,7 @@ def client_context(ca: Path, identity: TlsSettings | None = None) -> ssl.SSLCont
 
 
 def server_context(tls: TlsSettings) -> ssl.SSLContext:
-    """Return a context that asks every client for a certificate of our certificate authority.
+    """Return a context that requires a certificate of our authority from every client.
 
     Raises:
         SettingsError: a file cannot be used.
@@ -101,9 +101,9 @@ def server_context(tls: TlsSettings) -> ssl.SSLContext:
 
 
 def renew_server_context(context: ssl.SSLContext, tls: TlsSettings) -> None:
-    """Let a context that is in use have what the files hold now, for new connections.
+    """Load the current files into a context that is in use, for new connections.
 
-    Authorities are added: one that left the file is trusted until the server is started anew.
+    Authorities are only added: one that left the file stays trusted until the server restarts.
 
     Raises:
         SettingsError: a file cannot be used; the context is as it was.
@@ -119,8 +119,7 @@ def _restrict(context: ssl.SSLContext, ca: Path) -> None:
         context.load_verify_locations(ca)
     except OSError as error:
         raise SettingsError(f"cannot use the CA file {ca}: {_why(error)}") from error
-    # A company's intermediate authority is trusted as it is, without its root in the file. Python
-    # does so by default from 3.13 on.
+    # Trust an intermediate authority without its root in the file, as Python 3.13 does by default.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
 

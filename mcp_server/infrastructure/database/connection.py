@@ -1,7 +1,7 @@
 """PostgreSQL: one asyncpg pool, deadlines on every call, one error type.
 
-Opening the pool connects to nothing: a server whose database is down starts, says it is not ready,
-and works as soon as PostgreSQL is back.
+Opening the pool makes no connection: a server whose database is down starts, reports that it is not
+ready, and works as soon as PostgreSQL is back.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from mcp_server.settings import DatabaseSettings
 
 __all__ = ["CommitUnknown", "Database", "DatabaseUnavailable", "commit_refused", "connect"]
 
-# What means "the database cannot serve us now", as against "this statement is wrong". OSError
-# covers refused connections, TLS failures and timeouts; InterfaceError a connection that closed.
+# Errors that mean "the database cannot serve us now", unlike "this statement is wrong". OSError covers
+# refused connections, TLS failures and timeouts; InterfaceError covers closed connections.
 _UNAVAILABLE = (
     OSError,
     asyncpg.InterfaceError,
@@ -39,11 +39,11 @@ _NO_SCHEMA = (
 
 
 class DatabaseUnavailable(Exception):
-    """PostgreSQL cannot serve the call now; the message tells a person where and why."""
+    """PostgreSQL cannot serve the call now; the message says where and why."""
 
 
 class CommitUnknown(DatabaseUnavailable):
-    """A commit was sent, and nothing tells whether it was made."""
+    """A commit was sent, and its result is unknown."""
 
 
 class Database:
@@ -97,7 +97,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """Lend a connection; getting it and each statement on it have the deadline of a call.
+        """Lend a connection; acquiring it and each statement have the deadline of a call.
 
         Session state (SET, LISTEN, session advisory locks) must not be left behind: nothing resets
         it. A connection whose user was cancelled or timed out is closed, since what the server
@@ -122,7 +122,7 @@ class Database:
             ) from error
         except _UNAVAILABLE as error:
             _cut(connection)
-            # The other idle connections most likely died with this one: replace them unasked.
+            # The other idle connections most likely died with this one: replace them.
             await pool.expire_connections()
             raise _unavailable(self._settings, error) from error
         except (asyncio.CancelledError, GeneratorExit):
@@ -140,7 +140,7 @@ class Database:
         isolation: Literal["read_committed", "repeatable_read", "serializable"] = "read_committed",
         within_s: float | None = None,
     ) -> AsyncIterator[asyncpg.Connection]:
-        """Lend a connection inside a transaction that commits when the block ends well.
+        """Lend a connection inside a transaction that commits when the block succeeds.
 
         The whole block, waiting for the connection and the commit included, has the deadline of
         a call, or `within_s` seconds where that is less.
@@ -194,7 +194,7 @@ async def connect(
         DatabaseUnavailable: the connection could not be made.
     """
     if user is not None:
-        # The server's own secret is out of reach outside its unit, and not wanted.
+        # Outside its unit the secret of the server cannot be read, and it is not needed.
         settings = settings.model_copy(update={"user": user, "password": None})
     arguments = _connect_arguments(settings)
     # The default context verifies the chain and the host name: libpq's verify-full.
@@ -210,10 +210,10 @@ async def connect(
 
 
 def commit_refused(error: BaseException | None) -> bool:
-    """Tell whether an error of a commit is PostgreSQL's word that it was not made.
+    """Tell whether an error of a commit means that PostgreSQL did not commit.
 
-    An ERROR is the answer to the commit, and ends the transaction. FATAL ends the connection, at
-    whatever point, and without an answer nothing is known at all.
+    An ERROR answers the commit, and ends the transaction. FATAL ends the connection at any point, and
+    leaves the result unknown.
     """
     return isinstance(error, asyncpg.PostgresError) and error.severity_en == "ERROR"
 
@@ -237,7 +237,7 @@ def _cut(connection: asyncpg.Connection) -> None:
 
 
 async def _keep_session(_connection: asyncpg.Connection) -> None:
-    """Spare the round trip of RESET ALL: all session state here is local to a transaction."""
+    """Save the round trip of RESET ALL: all session state here is local to a transaction."""
 
 
 def _place(settings: DatabaseSettings) -> str:

@@ -1,4 +1,4 @@
-"""What operators see of a node: metrics, structured logs and traces (`tracing`)."""
+"""Metrics for Prometheus, structured logs, and traces over OTLP (`tracing`)."""
 
 from mcp_server.infrastructure.telemetry.logs import configure_logs, log
 from mcp_server.infrastructure.telemetry.metrics import (
