@@ -1,7 +1,7 @@
 # METADATA
 # title: Checks of the policy data
 # description: >-
-#   Not a part of the bundle: `scripts/policy lint` asks for `findings` before anything is shipped. Each finding names the file,
+#   Not a part of the bundle: `policyctl lint` asks for `findings` before anything is shipped. Each finding names the file,
 #   the path in it, what is wrong and what is accepted, and nothing is published.
 package lint
 

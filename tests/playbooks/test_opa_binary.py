@@ -1,4 +1,4 @@
-"""The controller tests and packs the policies with the OPA that opa_binary_src names."""
+"""The controller checks and packs the policies with policyctl and the OPA that opa_binary_src names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ def binary(tmp_path: Path) -> Path:
 
 
 def build(
-    folder: Path, binary: Path, monkeypatch: pytest.MonkeyPatch, **of_the_host: object
+    folder: Path,
+    binary: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str] | None = None,
+    **of_the_host: object,
 ) -> subprocess.CompletedProcess[str]:
     """Let the role build the bundle on a controller whose cache holds no OPA."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "empty"))
@@ -40,6 +44,7 @@ def build(
             "opa_bundle_state_dir": str(folder / "bundles"),
             "opa_bundle_signing_key": "a key",
             "opa_bundle_verification_key": "another key",
+            **(variables or {}),
         },
     )
 
@@ -64,5 +69,19 @@ def test_a_binary_for_other_hosts_than_the_controller_is_not_run_there(
     missing = f"{tmp_path}/empty/enterprise-mcp/bin/opa-1.22.2-"
     assert done.returncode != 0
     assert f"There is no {missing}" in said
-    assert "Make it with scripts/build_opa" in said
+    assert "Build it with scripts/build_opa" in said
+    assert "refused by" not in said
+
+
+def test_a_controller_without_policyctl_says_how_to_install_it(
+    tmp_path: Path, binary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = {"__opa_policyctl": f"{tmp_path}/policyctl"}
+
+    done = build(tmp_path, binary, monkeypatch, absent)
+
+    said = " ".join(done.stdout.split())
+    assert done.returncode != 0
+    assert f"There is no {tmp_path}/policyctl" in said
+    assert "Run scripts/bootstrap" in said
     assert "refused by" not in said

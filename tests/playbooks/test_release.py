@@ -47,10 +47,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of the project as far as a release is made of it."""
+    """A copy of the project: what a release is made of, and policyctl, which is not part of it."""
     copy = tmp_path / "project"
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "mcp_server", copy / "mcp_server", ignore=ignored)
+    for folder in ("mcp_server", "policyctl"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
     for name in ("LICENSE", "README.md", "pyproject.toml"):
         shutil.copyfile(ROOT / name, copy / name)
     return copy
@@ -147,6 +148,8 @@ class TestName:
             ("pyproject.toml", "line-length = 100", "line-length = 99"),
             ("pyproject.toml", 'description = "', 'description = "In other words: '),
             ("pyproject.toml", 'keywords = ["mcp"', 'keywords = ["mcp", "audit"'),
+            ("policyctl/pyproject.toml", 'version = "', 'version = "9'),
+            ("policyctl/src/policyctl/opa.py", 'OPA_VERSION = "', 'OPA_VERSION = "9'),
         ],
     )
     def test_what_is_for_readers_and_developers_makes_no_new_release(

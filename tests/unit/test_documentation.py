@@ -6,20 +6,20 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.policies import POLICYCTL, ROOT
+
 DOCUMENTS = sorted(
     path.relative_to(ROOT)
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md"))
 )
 # Programs of .venv: without their path, a shell finds none of them, or another version.
-OURS = ("ansible", "mcpctl", "opa ", "python ", "pytest", "molecule", "ruff", "mypy")
+OURS = ("ansible", "mcpctl", "policyctl", "opa ", "python ", "pytest", "molecule", "ruff", "mypy")
 TOP = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in {".git", ".venv"}}
 # Made while the product is used: by make demo, and by the reader for an inventory of his own.
 MADE = (".lab/", "inventories/NAME/", "inventories/YOURS", "policies/mcp/hours/")
@@ -139,7 +139,7 @@ def test_the_decision_that_is_tried_by_hand_is_an_allowing_one() -> None:
     command = shlex.split(line.replace("\\\n", " ").replace("--format pretty", "--format json"))
 
     done = subprocess.run(
-        [sys.executable, *command[1:]],
+        [str(POLICYCTL), *command[1:]],
         cwd=ROOT,
         input=request,
         capture_output=True,
@@ -147,7 +147,7 @@ def test_the_decision_that_is_tried_by_hand_is_an_allowing_one() -> None:
         check=False,
     )
 
-    assert command[0] == ".venv/bin/python"
+    assert command[0] == ".venv/bin/policyctl"
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["result"][0]["expressions"][0]["value"]["effect"] == "allow"
 

@@ -1,6 +1,6 @@
-"""What scripts/policy makes of a whole folder of policies; each of these runs all of its tests.
+"""policyctl on whole folders of policies; most of these tests run all tests of the policies.
 
-What it says of single mistakes is in tests/unit/test_policy_data.py.
+Single mistakes are in tests/unit/test_policyctl.py.
 """
 
 from __future__ import annotations
@@ -10,27 +10,36 @@ import re
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.policy_command import ROOT, run_policy, write_example
+from policyctl.checks import (
+    check_all,
+    check_data,
+    check_format,
+    check_layout,
+    check_types,
+    run_tests,
+)
+from policyctl.opa import PolicyError, find_opa
+from policyctl.tree import PolicyTree, tree_with_overrides
+from tests.policies import POLICIES, run_policyctl, write_example
 
 
 class TestFolder:
-    """The folder of policies has any name; beside it may stand another one named `policies`."""
+    """The folder of policies may have any name, and another one beside it may be named `policies`."""
 
     @pytest.fixture(name="acme")
     def _acme(self, tmp_path: Path) -> Path:
-        return Path(shutil.copytree(ROOT / "policies", tmp_path / "own" / "acme-policies"))
+        return Path(shutil.copytree(POLICIES, tmp_path / "own" / "acme-policies"))
 
     @pytest.fixture(params=["alone", "beside good policies"])
     def broken(self, request: pytest.FixtureRequest, acme: Path) -> Path:
-        """Policies named otherwise, in which everything is wrong."""
+        """A folder with another name, in which everything is wrong."""
         if request.param != "alone":
             shutil.copytree(acme, acme.parent / "policies")
         with (acme / "mcp" / "tenants" / "tenants.rego").open("a") as rules:
@@ -42,42 +51,35 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("check", "said"),
         [
-            ("check_places", "acme-policies/mcp/tenants/data.yaml: data stands in acme-policies/"),
-            ("check_types", " acme-policies/mcp/tenants/tenants.rego:"),
-            ("check_format", "opa fmt --write acme-policies`:\nacme-policies/mcp/tenants/ten"),
-            ("lint", "\nacme-policies/config/network/data.yaml: network.allow.0: "),
-            ("test", "acme-policies/mcp/tenants/tenants.rego:"),
+            (check_layout, "acme-policies/mcp/tenants/data.yaml: data belongs in acme-policies/"),
+            (check_types, " acme-policies/mcp/tenants/tenants.rego:"),
+            (check_format, "opa fmt --write acme-policies`:\nacme-policies/mcp/tenants/ten"),
+            (check_data, "\nacme-policies/config/network/data.yaml: network.allow.0: "),
+            (run_tests, "acme-policies/mcp/tenants/tenants.rego:"),
         ],
     )
-    def test_what_is_checked_is_the_folder_that_is_given(
-        self, policy: ModuleType, broken: Path, check: str, said: str
+    def test_the_checks_read_the_given_folder(
+        self, broken: Path, check: Callable[[PolicyTree], object], said: str
     ) -> None:
         with (
-            pytest.raises(policy.Refused, match=re.escape(said)),
-            policy.tree_with(broken, {}, policy.opa_binary(None)) as tree,
+            pytest.raises(PolicyError, match=re.escape(said)),
+            tree_with_overrides(broken, {}, find_opa()) as tree,
         ):
-            getattr(tree, check)()
+            check(tree)
 
-    def test_overrides_are_merged_into_the_folder_that_is_given(
-        self, policy: ModuleType, acme: Path
-    ) -> None:
+    def test_overrides_are_merged_into_the_given_folder(self, acme: Path) -> None:
         overrides = {"network": {"allow": ["10.0.0.0/33"]}}
         with (
             pytest.raises(
-                policy.Refused, match=r"acme-policies/config/network/data\.yaml with opa_policy"
+                PolicyError, match=r"acme-policies/config/network/data\.yaml with opa_policy"
             ),
-            policy.tree_with(acme, overrides, policy.opa_binary(None)) as tree,
+            tree_with_overrides(acme, overrides, find_opa()) as tree,
         ):
-            tree.lint()
+            check_data(tree)
 
-    def test_a_folder_that_is_not_there_is_named(self, policy: ModuleType, tmp_path: Path) -> None:
-        with (
-            pytest.raises(policy.Refused, match=r"There is no folder .*/absent\."),
-            policy.tree_with(tmp_path / "absent", {}, policy.opa_binary(None)),
-        ):
-            pass
-
-    def test_its_policies_are_the_ones_that_are_packed(self, acme: Path, tmp_path: Path) -> None:
+    def test_a_bundle_has_the_policies_of_the_given_folder(
+        self, acme: Path, tmp_path: Path
+    ) -> None:
         shutil.copytree(acme, acme.parent / "policies")
         limits = acme / "config" / "limits" / "data.yaml"
         limits.write_text(limits.read_text().replace("limit: 1000", "limit: 4321"))
@@ -86,7 +88,7 @@ class TestFolder:
         )
         (tmp_path / "key.pem").write_bytes(key)
 
-        done = run_policy(
+        done = run_policyctl(
             tmp_path,
             *("--policies", "own/acme-policies", "build", "--out", "made"),
             *("--signing-key", "key.pem", "--key-id", "k"),
@@ -99,17 +101,15 @@ class TestFolder:
             assert json.load(data)["config"]["limits"]["global"]["limit"] == 4321
 
 
-def test_the_package_of_the_documentation_fits(
-    policy: ModuleType, tree: Any, tmp_path: Path
+def test_the_example_of_the_documentation_passes_all_checks(
+    tree: PolicyTree, tmp_path: Path
 ) -> None:
     page = write_example(tree.folder)
     (changes,) = re.findall(r"```diff\n(.*?)```", page, re.DOTALL)
     subprocess.run(["git", "apply"], cwd=tmp_path, input=changes, text=True, check=True)
     said: list[str] = []
 
-    policy.full_check(tree, said.append)
+    check_all(tree, said.append)
 
-    before = sum(
-        text.read_text().count("\ntest_") for text in (ROOT / "policies").rglob("*_test.rego")
-    )
+    before = sum(text.read_text().count("\ntest_") for text in POLICIES.rglob("*_test.rego"))
     assert said == [f"{before + 3} tests of the policies passed; coverage 100%"]

@@ -1,0 +1,1 @@
+"""Checks a folder of OPA policies and packs it into a signed bundle."""
