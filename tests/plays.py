@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import ansible_mitogen
@@ -34,7 +37,7 @@ MITOGEN = {
     "ANSIBLE_STRATEGY_PLUGINS": str(Path(ansible_mitogen.__file__).parent / "plugins/strategy"),
     "ANSIBLE_DEPRECATION_WARNINGS": "False",
 }
-"""The settings that scripts/with_mitogen makes: tests run playbooks in half the time with them."""
+"""The settings that scripts/with_mitogen makes."""
 
 
 def ansible_environment(path: Path | None = None, *, mitogen: bool = True) -> dict[str, str]:
@@ -61,28 +64,67 @@ def ansible_environment(path: Path | None = None, *, mitogen: bool = True) -> di
     )
 
 
+class _ForkServer:
+    """tests/ansible_fork_server.py, started at the first playbook and ended with this process."""
+
+    def __init__(self, *prefix: str, mitogen: bool) -> None:
+        self._process = subprocess.Popen(
+            [*prefix, sys.executable, ROOT / "tests/ansible_fork_server.py"],
+            cwd=ROOT,
+            env=ansible_environment(mitogen=mitogen),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        atexit.register(self._process.communicate)
+
+    def run(
+        self, arguments: Sequence[str], environment: Mapping[str, str], umask: int
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ansible-playbook and return its exit status and output."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with NamedTemporaryFile("r+") as stdout, NamedTemporaryFile("r+") as stderr:
+            request = {
+                "arguments": arguments,
+                "environment": environment,
+                "umask": umask,
+                "stdout": stdout.name,
+                "stderr": stderr.name,
+            }
+            self._process.stdin.write(f"{json.dumps(request)}\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+            assert answer, "tests/ansible_fork_server.py has ended, see its output above"
+            return subprocess.CompletedProcess(
+                ["ansible-playbook", *arguments], int(answer), stdout.read(), stderr.read()
+            )
+
+
+@functools.cache
+def _fork_server(*prefix: str, mitogen: bool) -> _ForkServer:
+    return _ForkServer(*prefix, mitogen=mitogen)
+
+
 def ansible_playbook(
     *arguments: str | Path,
     as_root: bool = False,
     path: Path | None = None,
-    mitogen: bool = True,
+    mitogen: bool = False,
+    umask: int = 0o022,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ansible-playbook in the repository and return how it ended, with its output.
+    """Run ansible-playbook in the repository and return its exit status and output.
 
     Args:
-        as_root: files are root's; whoever is not root is it for this program only.
+        as_root: run as root; a test that is not run by root runs this program in a user namespace.
         path: a folder of programs that are found before all others.
-        mitogen: as in ansible_environment.
+        mitogen: run plays with Mitogen. It saves time from about six modules on a host.
+        umask: the umask of the program.
     """
-    root = ("unshare", "--map-root-user") if as_root and os.getuid() != 0 else ()
-    return subprocess.run(
-        [*root, _BIN / "ansible-playbook", *arguments],
-        cwd=ROOT,
-        env=ansible_environment(path, mitogen=mitogen),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    prefix = ("unshare", "--map-root-user") if as_root and os.getuid() != 0 else ()
+    server = _fork_server(*prefix, mitogen=mitogen)
+    environment = ansible_environment(path, mitogen=mitogen)
+    return server.run([str(each) for each in arguments], environment, umask)
 
 
 def role_of(name: str, tasks: str) -> dict[str, Any]:
@@ -99,19 +141,18 @@ def run_play(
     variables: Mapping[str, Any] | None = None,
     as_root: bool = False,
     path: Path | None = None,
-    mitogen: bool = True,
+    mitogen: bool = False,
+    umask: int = 0o022,
 ) -> subprocess.CompletedProcess[str]:
-    """Run tasks with the repository's ansible.cfg and return how it ended, with its output.
+    """Run tasks with the repository's ansible.cfg and return the exit status and output.
 
     Args:
         folder: where the play and the inventory are written.
-        arguments: further ones of ansible-playbook.
-        inventory: its content, or an inventory that exists.
-        hosts: whom the play is for.
+        arguments: further arguments of ansible-playbook.
+        inventory: the inventory's content, or the path of one.
+        hosts: the play's hosts, a pattern.
         variables: given as `-e`.
-        as_root: files are root's; whoever is not root is it for this program only.
-        path: a folder of programs that are found before all others.
-        mitogen: as in ansible_environment.
+        as_root, path, mitogen, umask: as in ansible_playbook.
     """
     where = inventory if isinstance(inventory, Path) else folder / "hosts.yml"
     if not isinstance(inventory, Path):
@@ -124,4 +165,5 @@ def run_play(
         as_root=as_root,
         path=path,
         mitogen=mitogen,
+        umask=umask,
     )

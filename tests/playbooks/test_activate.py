@@ -26,13 +26,13 @@ case "$*" in
   *restart*) rm -rf {node}/loaded && cp -r {node}/etc/credentials {node}/loaded ;;
 esac
 """
-# With a file `cut` there, the run ends in the middle of the wait, as by a lost connection.
+# While the file `cut` exists, the run is killed in the middle of the wait. ansible-playbook is the child
+# of a child of the test process (tests/ansible_fork_server.py).
 MCPCTL = """\
 if [ -e {node}/cut ]; then
+  parent_of() {{ awk '/^PPid/ {{print $2}}' "/proc/$1/status"; }}
   run=$$
-  while parent=$(awk '/^PPid/ {{print $2}}' /proc/$run/status); [ "$parent" != {test} ]; do
-    run=$parent
-  done
+  while [ "$(parent_of "$(parent_of "$run")")" != {test} ]; do run=$(parent_of "$run"); done
   kill -9 "$run"
 fi
 [ "$(cat {node}/loaded/redis_password)" = {right} ] && grep -q good {node}/etc/config.yaml && exit
@@ -91,6 +91,7 @@ class Node:
             variables=variables,
             as_root=True,
             path=self._folder / "bin",
+            mitogen=True,
         )
 
     def runs(self) -> dict[str, object]:

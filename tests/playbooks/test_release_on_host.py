@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 import tarfile
 import zipfile
@@ -42,21 +41,18 @@ def archive(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077], ids=oct)
 def test_everybody_can_read_and_execute_it(tmp_path: Path, archive: Path, umask: int) -> None:
     release = tmp_path / "releases/r1"
-    before = os.umask(umask)
-    try:
-        done = run_play(
-            tmp_path,
-            [role_of("mcp_server", "release")],
-            inventory={"mcp_servers": {"hosts": {"mcp1": LOCAL}}},
-            variables={
-                "__mcp_server_archive": str(archive),
-                "__mcp_server_release": "r1",
-                "__mcp_server_release_dir": str(release),
-            },
-            as_root=True,
-        )
-    finally:
-        os.umask(before)
+    done = run_play(
+        tmp_path,
+        [role_of("mcp_server", "release")],
+        inventory={"mcp_servers": {"hosts": {"mcp1": LOCAL}}},
+        variables={
+            "__mcp_server_archive": str(archive),
+            "__mcp_server_release": "r1",
+            "__mcp_server_release_dir": str(release),
+        },
+        as_root=True,
+        umask=umask,
+    )
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert (release / ".complete").exists()
