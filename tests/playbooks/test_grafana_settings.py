@@ -1,102 +1,168 @@
-"""The role mcp_server turns its variables about monitoring into settings, and refuses half of them."""
+"""The role mcp_server turns its variables about monitoring into settings, and refuses incomplete ones.
+
+Each group of cases is one run of the role's tasks.
+"""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from mcp_server.settings import MonitoringSettings
-from tests.plays import ROOT, ansible_playbook
+from tests.plays import LOCAL, ROOT, run_play
 
+GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
+SECRETS = dict.fromkeys(
+    [
+        "mcp_server_jwt_secret",
+        "mcp_server_redis_password",
+        "mcp_server_database_password",
+        "mcp_server_database_owner_password",
+    ],
+    "x" * 32,
+)
+DEFAULTS = yaml.safe_load((ROOT / "roles/mcp_server/defaults/main.yml").read_text())
 WHOLE = {
     "mcp_server_grafana_url": "https://grafana.example.com/grafana",
     "mcp_server_grafana_token": "glsa_of_this_test",
     "mcp_server_grafana_datasource_uid": "prom",
 }
-
-
-def run_role(
-    folder: Path, tasks: list[dict[str, object]], **variables: object
-) -> subprocess.CompletedProcess[str]:
-    """Run tasks on this machine as one host of all groups, with the role's variables."""
-    playbook, inventory = folder / "play.yml", folder / "hosts.yml"
-    host = {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
-        "ansible_host": "192.0.2.1",
+INCOMPLETE: dict[str, dict[str, Any]] = {
+    "no_token": WHOLE | {"mcp_server_grafana_token": ""},
+    "no_datasource": WHOLE | {"mcp_server_grafana_datasource_uid": ""},
+    "no_https": WHOLE | {"mcp_server_grafana_url": "http://grafana.example.com"},
+    "no_prometheus": WHOLE | {"mcp_server_prometheus_url": ""},
+}
+TOKENS: dict[str, dict[str, Any]] = {
+    f"{name}_{scheme}": {
+        f"mcp_server_{name}_url": f"{scheme}://mimir.example.com",
+        f"mcp_server_{name}_token": "token_of_this_test",
     }
-    groups = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
-    inventory.write_text(
-        yaml.safe_dump({"all": {"children": {name: {"hosts": {"all1": host}} for name in groups}}})
+    for name in ("prometheus", "alertmanager")
+    for scheme in ("http", "https")
+}
+
+
+def run_role(folder: Path, tasks: list[dict[str, Any]]) -> str:
+    """Run tasks on this machine as the one host of all groups, and return the output."""
+    host = LOCAL | {"ansible_host": "192.0.2.1"}
+    done = run_play(
+        folder,
+        tasks,
+        inventory={"all": {"children": {name: {"hosts": {"all1": host}} for name in GROUPS}}},
+        mitogen=True,
     )
-    secrets = {f"mcp_server_{name}": "x" * 32 for name in ("jwt_secret", "redis_password")}
-    passwords = {f"mcp_server_database_{name}": "x" * 32 for name in ("password", "owner_password")}
-    play = {
-        "hosts": "all1",
-        "gather_facts": False,
-        "vars": secrets | passwords | variables,
-        "tasks": tasks,
-    }
-    playbook.write_text(yaml.safe_dump([play]))
-    return ansible_playbook("-i", inventory, playbook)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
-def preflight(folder: Path, **variables: object) -> subprocess.CompletedProcess[str]:
+def preflight(case: str, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return tasks that run the role's checks, and tell whether the variables are accepted."""
     role = {"name": "mcp_server", "tasks_from": "preflight"}
-    return run_role(folder, [{"ansible.builtin.include_role": role}], **variables)
-
-
-def settings(folder: Path, **variables: object) -> MonitoringSettings:
-    """Return what the role would write of the monitoring tools."""
-    written = folder / "written.yaml"
-    write = {
-        "content": "{{ __mcp_server_settings.tools.monitoring | to_json }}",
-        "dest": str(written),
-        "mode": "0600",
-    }
-    files = [ROOT / "roles/mcp_server" / part for part in ("defaults/main.yml", "vars/main.yml")]
-    tasks: list[dict[str, object]] = [
-        {"ansible.builtin.include_vars": str(files[1])},
-        {"ansible.builtin.copy": write},
+    return [
+        {"ansible.builtin.debug": {"msg": f"case={case}"}},
+        {
+            "block": [{"ansible.builtin.include_role": role}],
+            "rescue": [{"ansible.builtin.debug": {"msg": "refused"}}],
+            "vars": SECRETS | variables,
+        },
     ]
-    defaults = yaml.safe_load(files[0].read_text())
-    result = run_role(folder, tasks, **{**defaults, **variables})
-    assert result.returncode == 0, result.stdout
-    return MonitoringSettings.model_validate(yaml.safe_load(written.read_text()))
 
 
-def test_all_that_is_needed_passes(tmp_path: Path) -> None:
-    result = preflight(tmp_path, **WHOLE)
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the role's checks say about each case."""
+    cases = {"whole": WHOLE} | INCOMPLETE | TOKENS
+    tasks = [task for case in cases.items() for task in preflight(*case)]
+    output = run_role(tmp_path_factory.mktemp("preflight"), tasks)
+    _, *parts = re.split(r"msg: case=(\w+)", output)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
 
-    assert result.returncode == 0, result.stdout
-    assert "glsa_of_this_test" not in result.stdout
 
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"mcp_server_grafana_token": ""},
-        {"mcp_server_grafana_datasource_uid": ""},
-        {"mcp_server_grafana_url": "http://grafana.example.com"},
-        {"mcp_server_prometheus_url": ""},
-    ],
+# Variables of which the role makes settings, by case.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "grafana": WHOLE | {"mcp_server_grafana_folder": "Operations"},
+    "tokens": {
+        "mcp_server_prometheus_url": "https://mimir.example.com/prometheus",
+        "mcp_server_prometheus_token": "of_prometheus",
+        "mcp_server_prometheus_tenant": "shop",
+        "mcp_server_alertmanager_token": "of_alertmanager",
+        "mcp_server_alertmanager_ca_file": "/etc/ssl/certs/company.pem",
+    },
+}
+# The names of the unit's credentials, and the files that nothing uses any more.
+CREDENTIALS = (
+    "[__mcp_server_credential_names, __mcp_server_credentials | list,"
+    " __mcp_server_credentials_unused]"
 )
-def test_half_of_it_is_refused_with_what_is_needed(
-    tmp_path: Path, change: dict[str, object]
+
+
+def write(path: Path, expression: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the task that writes the value of an expression, by the role's variables."""
+    return {
+        "ansible.builtin.copy": {
+            "content": f"{{{{ {expression} | to_json }}}}",
+            "dest": str(path),
+            "mode": "0600",
+        },
+        "vars": DEFAULTS | SECRETS | variables,
+    }
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the role would write for each case of SETTINGS, and the credentials of a node."""
+    folder = tmp_path_factory.mktemp("settings")
+    kept = [
+        {"path": f"/etc/mcp_server/credentials/{name}"}
+        for name in ("prometheus_token", "alertmanager_token", "grafana_token", "jwt_secret")
+    ]
+    of_node = {
+        "mcp_server_prometheus_token": "of_prometheus",
+        "__mcp_server_kept": {"files": kept},
+    }
+    expression = "__mcp_server_settings.tools.monitoring"
+    run_role(
+        folder,
+        [
+            {"ansible.builtin.include_vars": str(ROOT / "roles/mcp_server/vars/main.yml")},
+            *(write(folder / f"{case}.out", expression, SETTINGS[case]) for case in SETTINGS),
+            write(folder / "credentials.out", CREDENTIALS, of_node),
+        ],
+    )
+    return {path.stem: yaml.safe_load(path.read_text()) for path in folder.glob("*.out")}
+
+
+@pytest.fixture
+def settings(written: Mapping[str, Any]) -> dict[str, MonitoringSettings]:
+    """The settings as the server reads them."""
+    return {case: MonitoringSettings.model_validate(written[case]) for case in SETTINGS}
+
+
+def test_complete_variables_pass(said: Mapping[str, str]) -> None:
+    assert "refused" not in said["whole"]
+    assert "glsa_of_this_test" not in said["whole"]
+
+
+@pytest.mark.parametrize("case", INCOMPLETE)
+def test_incomplete_variables_are_refused_with_what_is_needed(
+    said: Mapping[str, str], case: str
 ) -> None:
-    result = preflight(tmp_path, **{**WHOLE, **change})
-
-    assert result.returncode != 0
-    assert "must begin with https://, and needs mcp_server_grafana_token" in result.stdout
-    assert "glsa_of_this_test" not in result.stdout
+    assert "refused" in said[case]
+    assert "must begin with https://, and needs mcp_server_grafana_token" in said[case]
+    assert "glsa_of_this_test" not in said[case]
 
 
-def test_settings_name_the_file_of_the_token_and_what_was_given(tmp_path: Path) -> None:
-    grafana = settings(tmp_path, **WHOLE, mcp_server_grafana_folder="Operations").grafana
+def test_settings_name_the_file_of_the_token_and_what_was_given(
+    settings: Mapping[str, MonitoringSettings],
+) -> None:
+    grafana = settings["grafana"].grafana
 
     assert grafana is not None
     assert str(grafana.url) == "https://grafana.example.com/grafana"
@@ -104,21 +170,17 @@ def test_settings_name_the_file_of_the_token_and_what_was_given(tmp_path: Path) 
     assert (grafana.datasource_uid, grafana.folder, grafana.ca) == ("prom", "Operations", None)
 
 
-def test_without_a_url_there_is_no_grafana_in_the_settings(tmp_path: Path) -> None:
-    assert settings(tmp_path).grafana is None
+def test_without_a_url_there_is_no_grafana_in_the_settings(
+    settings: Mapping[str, MonitoringSettings],
+) -> None:
+    assert settings["none"].grafana is None
 
 
-def test_prometheus_and_alertmanager_have_tokens_of_their_own(tmp_path: Path) -> None:
-    monitoring = settings(
-        tmp_path,
-        mcp_server_prometheus_url="https://mimir.example.com/prometheus",
-        mcp_server_prometheus_token="of_prometheus",
-        mcp_server_prometheus_tenant="shop",
-        mcp_server_alertmanager_token="of_alertmanager",
-        mcp_server_alertmanager_ca_file="/etc/ssl/certs/company.pem",
-    )
+def test_prometheus_and_alertmanager_have_tokens_of_their_own(
+    settings: Mapping[str, MonitoringSettings],
+) -> None:
+    prometheus, alertmanager = settings["tokens"].prometheus, settings["tokens"].alertmanager
 
-    prometheus, alertmanager = monitoring.prometheus, monitoring.alertmanager
     assert prometheus.token is not None
     assert prometheus.token.file == Path("/run/credentials/mcp-server.service/prometheus_token")
     assert (prometheus.ca, prometheus.tenant) == (None, "shop")
@@ -127,8 +189,10 @@ def test_prometheus_and_alertmanager_have_tokens_of_their_own(tmp_path: Path) ->
     assert (alertmanager.ca, alertmanager.tenant) == (Path("/etc/ssl/certs/company.pem"), None)
 
 
-def test_without_tokens_both_are_asked_with_the_servers_certificate(tmp_path: Path) -> None:
-    monitoring = settings(tmp_path)
+def test_without_tokens_both_are_asked_with_the_servers_certificate(
+    settings: Mapping[str, MonitoringSettings],
+) -> None:
+    monitoring = settings["none"]
 
     for access in (monitoring.prometheus, monitoring.alertmanager):
         assert not access.without_our_certificate
@@ -138,56 +202,18 @@ def test_without_tokens_both_are_asked_with_the_servers_certificate(tmp_path: Pa
 @pytest.mark.parametrize("name", ["prometheus", "alertmanager"])
 @pytest.mark.parametrize(("scheme", "accepted"), [("http", False), ("https", True)])
 def test_a_token_is_not_sent_in_the_clear(
-    tmp_path: Path, name: str, scheme: str, accepted: bool
+    said: Mapping[str, str], name: str, scheme: str, accepted: bool
 ) -> None:
-    result = preflight(
-        tmp_path,
-        **{
-            f"mcp_server_{name}_url": f"{scheme}://mimir.example.com",
-            f"mcp_server_{name}_token": "token_of_this_test",
-        },
-    )
+    about = said[f"{name}_{scheme}"]
 
-    assert (result.returncode == 0) is accepted, result.stdout
-    assert (f"mcp_server_{name}_url must begin with https://" in result.stdout) or accepted
-    assert "token_of_this_test" not in result.stdout
+    assert ("refused" not in about) is accepted, about
+    assert (f"mcp_server_{name}_url must begin with https://" in about) or accepted
+    assert "token_of_this_test" not in about
 
 
-def test_tokens_are_credentials_and_their_files_go_with_them(tmp_path: Path) -> None:
-    """The names of the unit's credentials, and the files that nothing uses any more."""
-    written = tmp_path / "names.yaml"
-    files = [ROOT / "roles/mcp_server" / part for part in ("defaults/main.yml", "vars/main.yml")]
-    values = "__mcp_server_credentials | list"
-    told = f"[__mcp_server_credential_names, {values}, __mcp_server_credentials_unused]"
-    kept = [
-        {"path": f"/etc/mcp_server/credentials/{name}"}
-        for name in ("prometheus_token", "alertmanager_token", "grafana_token", "jwt_secret")
-    ]
-    tasks: list[dict[str, object]] = [
-        {"ansible.builtin.include_vars": str(files[1])},
-        {
-            "ansible.builtin.copy": {
-                "content": "{{ " + told + " | to_json }}",
-                "dest": str(written),
-                "mode": "0600",
-            }
-        },
-    ]
-    result = run_role(
-        tmp_path,
-        tasks,
-        **{
-            **yaml.safe_load(files[0].read_text()),
-            "mcp_server_jwt_secret": "x" * 32,
-            "mcp_server_redis_password": "x",
-            "mcp_server_database_password": "x",
-            "mcp_server_prometheus_token": "of_prometheus",
-            "__mcp_server_kept": {"files": kept},
-        },
-    )
+def test_tokens_are_credentials_and_their_files_go_with_them(written: Mapping[str, Any]) -> None:
+    names, values, unused = written["credentials"]
 
-    assert result.returncode == 0, result.stdout
-    names, values, unused = yaml.safe_load(written.read_text())
     assert names == ["database_password", "jwt_secret", "prometheus_token", "redis_password"]
     assert sorted(values) == names
     assert sorted(unused) == [

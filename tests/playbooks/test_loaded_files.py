@@ -1,8 +1,9 @@
-"""The module enterprise.mcp.loaded_files: what a run did not tell a service, the next one does."""
+"""The module enterprise.mcp.loaded_files: the next run loads what a run has written and not loaded."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ ROLES = ["base", "mcp_server", "nginx", "node_exporter", "opa", "postgres", "pro
 
 
 class Service:
-    """A play as a role is one: it looks, writes settings, and a handler loads them into `loaded`."""
+    """A service and its role, which compares and writes settings; a handler copies them to `loaded`."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.settings, self.loaded = folder / "settings", folder / "loaded"
         self.unit, self.restarts = folder / "unit", folder / "restarts"
@@ -53,9 +55,10 @@ class Service:
         ]
         load = f"test '{end}' != handler && cp {self.settings} {self.loaded}"
         restart = f"echo >>{self.restarts}"
+        # Not `shell`: `raw` starts no Python.
         handlers: list[dict[str, Any]] = [
-            {"name": "Restart", "ansible.builtin.shell": restart, "listen": "Restart it"},
-            {"name": "Load", "ansible.builtin.shell": load, "listen": "Reload it"},
+            {"name": "Restart", "ansible.builtin.raw": restart, "listen": "Restart it"},
+            {"name": "Load", "ansible.builtin.raw": load, "listen": "Reload it"},
             {
                 "name": "Note",
                 "enterprise.mcp.loaded_files": {**files, "loaded": True},
@@ -91,12 +94,21 @@ class Service:
         return self.restarts.read_text().count("\n")
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Service:
-    """A service that has loaded its first settings."""
-    service = Service(tmp_path)
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Service:
+    """A service that has loaded its first settings, with a copy of its folder beside it."""
+    service = Service(tmp_path_factory.mktemp("installed") / "service")
     assert service.run("one")[0]
+    shutil.copytree(service.folder, service.folder.with_name("copy"))
     return service
+
+
+@pytest.fixture
+def service(installed: Service) -> Service:
+    """The installed service as it was after its first run."""
+    shutil.rmtree(installed.folder)
+    shutil.copytree(installed.folder.with_name("copy"), installed.folder)
+    return Service(installed.folder)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--check",)])

@@ -16,8 +16,9 @@ from tests.plays import LOCAL, ROOT, ansible_playbook, role_of, run_play
 GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
 
 
-# lab.yml makes the hosts, inventory.yml is what the others begin with.
-PLAYBOOKS = sorted({path.stem for path in ROOT.glob("playbooks/*.yml")} - {"inventory", "lab"})
+INVENTORY = ROOT / "playbooks/inventory.yml"
+# All but those that the others begin with (inventory.yml) and that makes the hosts (lab.yml).
+PLAYBOOKS = sorted({*ROOT.glob("playbooks/*.yml")} - {INVENTORY, ROOT / "playbooks/lab.yml"})
 
 
 def run(inventory: Path, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -245,10 +246,21 @@ def test_lists_are_lists_however_they_are_given(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout
 
 
+@pytest.mark.parametrize("playbook", [ROOT / "site.yml", *PLAYBOOKS], ids=lambda path: path.stem)
+def test_every_playbook_begins_with_the_inventory(playbook: Path) -> None:
+    """That it stops there, whatever the tags and the limit, is tried with some playbooks below."""
+    first = playbook
+    while first != INVENTORY:
+        entry = yaml.safe_load(first.read_text())[0]
+        # With `when` or `tags` the import could be left out.
+        assert entry.keys() == {"name", "ansible.builtin.import_playbook"}
+        first = first.parent / entry["ansible.builtin.import_playbook"]
+
+
 @pytest.mark.parametrize(
     "command",
     [
-        *([f"playbooks/{name}.yml"] for name in PLAYBOOKS),
+        ["playbooks/pki.yml"],
         ["site.yml", "--tags", "mcp_server"],
         ["site.yml", "--tags", "verify", "--check"],
         ["playbooks/nginx.yml", "--tags", "configure"],

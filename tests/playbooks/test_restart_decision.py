@@ -1,83 +1,99 @@
-"""What makes the role mcp_server restart a node: whatever the server read when it was started."""
+"""The role mcp_server restarts a node when anything that the server read at its start has changed.
+
+All cases are decided in one run of the role's tasks.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.plays import LOCAL, role_of, run_play
+from tests.plays import LOCAL, ROOT, role_of, run_play
 
-ROOT = Path(__file__).resolve().parents[2]
-_TOLD = "fingerprint={{ __mcp_server_fingerprint }} stale={{ __mcp_server_stale }}"
+_TOLD = "case={{ case }} fingerprint={{ __mcp_server_fingerprint }} stale={{ __mcp_server_stale }}"
+# What differs from what the server was started with.
+_CHANGES: dict[str, dict[str, Any]] = {
+    "release": {"__mcp_server_release": "0.1.0-def"},
+    "setting": {"mcp_server_log_level": "DEBUG"},
+    "unit": {"mcp_server_memory_max": "1G"},
+    "credential": {"mcp_server_jwt_secret": "d" * 32},
+    "authority": {"pki_ca_certificate_file": "tomorrow.pem"},
+}
 
 
-def decide(folder: Path, **different: Any) -> tuple[str, str]:
-    """Let the role decide on this machine; return the fingerprint and whether the node is stale."""
-    settings: dict[str, Any] = {
-        **LOCAL,
-        "mcp_server_jwt_secret": "a" * 32,
-        "mcp_server_redis_password": "b" * 32,
-        "mcp_server_database_password": "c" * 32,
-        "pki_ca_certificate_file": str(authority(folder, "of today")),
-        "__mcp_server_release": "0.1.0-abc",
-        "__mcp_server_current": str(folder / "current"),
-        "__mcp_server_applied": str(folder / "applied"),
-        **different,
-    }
+@dataclass(frozen=True)
+class Decision:
+    """What the role decided: the fingerprint of what the server would read, and whether it is new."""
+
+    fingerprint: str
+    stale: bool
+
+
+def decide(folder: Path, cases: Mapping[str, Mapping[str, Any]]) -> dict[str, Decision]:
+    """Let the role decide on this machine for each case, which has variables of its own."""
+    tasks: list[dict[str, Any]] = []
+    for case, different in cases.items():
+        variables: dict[str, Any] = {
+            "case": case,
+            "mcp_server_jwt_secret": "a" * 32,
+            "mcp_server_redis_password": "b" * 32,
+            "mcp_server_database_password": "c" * 32,
+            "pki_ca_certificate_file": "today.pem",
+            "__mcp_server_release": "0.1.0-abc",
+            "__mcp_server_current": str(folder / "current"),
+            "__mcp_server_applied": str(folder / "applied"),
+            **different,
+        }
+        variables["pki_ca_certificate_file"] = str(folder / variables["pki_ca_certificate_file"])
+        tasks += [
+            role_of("mcp_server", "decide") | {"vars": variables},
+            {"ansible.builtin.debug": {"msg": _TOLD}, "vars": {"case": case}},
+        ]
     done = run_play(
         folder,
-        [role_of("mcp_server", "decide"), {"ansible.builtin.debug": {"msg": _TOLD}}],
+        tasks,
         inventory=ROOT / "inventories/lab",
         hosts="mcp1",
-        variables=settings,
+        variables=LOCAL,
+        mitogen=True,
     )
-    said = re.search(r"fingerprint=(\w{64})\s+stale=(\w+)", done.stdout)
-    assert said is not None, done.stdout + done.stderr
-    return said[1], said[2]
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = re.findall(r"case=(\w+)\s+fingerprint=(\w{64})\s+stale=(\w+)", done.stdout)
+    return {case: Decision(fingerprint, stale == "True") for case, fingerprint, stale in said}
 
 
-def authority(folder: Path, content: str, name: str = "ca.pem") -> Path:
-    """Write the certificate of an authority, or what stands for one."""
-    path = folder / name
-    path.write_text(content)
-    return path
+@pytest.fixture(scope="module")
+def decisions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Decision]:
+    """The decisions about a node that was started after the first of them."""
+    folder = tmp_path_factory.mktemp("node")
+    authorities = {"today": "one", "tomorrow": "another", "elsewhere": "one"}
+    for name, content in authorities.items():
+        (folder / f"{name}.pem").write_text(content)
+    first = decide(folder, {"first": {}})
+    (folder / "applied").write_text(f"{first['first'].fingerprint}\n")
+    same = {"again": {}, "elsewhere": {"pki_ca_certificate_file": "elsewhere.pem"}}
+    return first | decide(folder, same | _CHANGES)
 
 
-def test_a_node_that_was_started_with_all_this_is_left_alone(tmp_path: Path) -> None:
-    fingerprint, before = decide(tmp_path)
-    (tmp_path / "applied").write_text(f"{fingerprint}\n")
-
-    # The same authority in another file is the same.
-    elsewhere = authority(tmp_path, "of today", "elsewhere.pem")
-    again, after = decide(tmp_path, pki_ca_certificate_file=str(elsewhere))
-
-    assert (before, after) == ("True", "False")
-    assert again == fingerprint
+def test_a_node_that_was_never_started_is_started(decisions: Mapping[str, Decision]) -> None:
+    assert decisions["first"].stale
 
 
-@pytest.mark.parametrize(
-    "different",
-    [
-        {"__mcp_server_release": "0.1.0-def"},
-        {"mcp_server_log_level": "DEBUG"},
-        {"mcp_server_memory_max": "1G"},
-        {"mcp_server_jwt_secret": "d" * 32},
-        {"authority": "of tomorrow"},
-    ],
-    ids=["release", "setting", "unit", "credential", "authority"],
-)
-def test_a_node_is_restarted_for_whatever_it_reads_at_its_start(
-    tmp_path: Path, different: dict[str, Any]
+@pytest.mark.parametrize("case", ["again", "elsewhere"])
+def test_a_node_that_was_started_with_the_same_is_left_alone(
+    decisions: Mapping[str, Decision], case: str
 ) -> None:
-    fingerprint, _ = decide(tmp_path)
-    (tmp_path / "applied").write_text(f"{fingerprint}\n")
-    if "authority" in different:
-        new = authority(tmp_path, different["authority"], "new.pem")
-        different = {"pki_ca_certificate_file": str(new)}
+    """The same authority in another file is the same."""
+    assert decisions[case] == Decision(decisions["first"].fingerprint, stale=False)
 
-    _, stale = decide(tmp_path, **different)
 
-    assert stale == "True"
+@pytest.mark.parametrize("case", _CHANGES)
+def test_a_node_is_restarted_when_what_it_reads_at_its_start_has_changed(
+    decisions: Mapping[str, Decision], case: str
+) -> None:
+    assert decisions[case].stale
