@@ -1,12 +1,14 @@
-"""A node goes back to all that it was seen ready with: release, configuration and credentials.
+"""A node whose change fails goes back to its last ready release, configuration and credentials.
 
-The role's own tasks run on this machine, in folders of the test. A systemctl that reads credentials at a
-restart, as systemd does, and a mcpctl that is ready with one password only stand for the server.
+The role's own tasks run on this machine, in folders of the test. Two programs stand for the server: a
+systemctl that reads credentials at a restart, as systemd does, and a mcpctl that is ready with one
+password only.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -48,8 +50,8 @@ class Node:
         self._folder = folder
         self.config, self.opt = folder / "etc", folder / "opt"
         for path in (self.config / "credentials", self.config / "credentials.next"):
-            path.mkdir(parents=True, mode=0o700)
-        (folder / "bin").mkdir()
+            path.mkdir(parents=True, mode=0o700, exist_ok=True)
+        (folder / "bin").mkdir(exist_ok=True)
         self._program(folder / "bin/systemctl", SYSTEMCTL)
         (folder / "unit").write_text("[Service]\n")
         (folder / "ca.pem").write_text("the authority")
@@ -120,13 +122,23 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    """A node that release r1 runs on."""
-    node = Node(tmp_path)
-    done = node.roll_out("r1")
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a node that release r1 runs on, with a copy of it beside it."""
+    folder = tmp_path_factory.mktemp("installed") / "node"
+    folder.mkdir()
+    done = Node(folder).roll_out("r1")
     assert done.returncode == 0, done.stdout + done.stderr
-    return node
+    shutil.copytree(folder, folder.with_name("copy"), symlinks=True)
+    return folder
+
+
+@pytest.fixture
+def node(installed: Path) -> Node:
+    """The node as it was after the roll-out of r1."""
+    shutil.rmtree(installed)
+    shutil.copytree(installed.with_name("copy"), installed, symlinks=True)
+    return Node(installed)
 
 
 def test_a_wrong_secret_is_taken_back(node: Node) -> None:

@@ -1,61 +1,83 @@
-"""The role postgres makes no empty cluster beside the data of another version."""
+"""The role postgres makes no empty cluster beside the data of another version.
+
+All cases are checked in one run of the role's tasks.
+"""
 
 from __future__ import annotations
 
-import subprocess
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.plays import LOCAL, role_of, run_play
 
 GROUPS = ("mcp_servers", "postgres")
+# By case: the clusters of the host, and postgres_version.
+ACCEPTED: dict[str, tuple[tuple[str, ...], object]] = {
+    "none": ((), 17),
+    "its own": (("17/main",), 17),
+    "taken along": (("15/main", "17/main"), "17"),
+    "kept": (("15/main",), "15"),
+    "of somebody else": (("15/other",), 17),
+}
+LEFT_BEHIND = "left behind"
 
 
-def preflight(folder: Path, *clusters: str, wanted: object) -> subprocess.CompletedProcess[str]:
-    """Run the role's checks on a host with these clusters."""
+def check(folder: Path, clusters: tuple[str, ...], wanted: object) -> dict[str, Any]:
+    """Return the task that runs the role's checks on a host with these clusters."""
+    folder.mkdir()
     for cluster in clusters:
-        (folder / "clusters" / cluster / "base").mkdir(parents=True)
-    (folder / "clusters").mkdir(exist_ok=True)
+        (folder / cluster / "base").mkdir(parents=True)
+    variables = {
+        "postgres_version": wanted,
+        "postgres_owner_password": "o" * 16,
+        "postgres_server_password": "s" * 16,
+        "__postgres_clusters_dir": str(folder),
+    }
+    return {
+        "block": [role_of("postgres", "preflight") | {"vars": variables}],
+        "rescue": [{"ansible.builtin.debug": {"msg": "refused"}}],
+    }
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the role's checks say about each case."""
+    folder = tmp_path_factory.mktemp("clusters")
+    tasks = [
+        task
+        for case, host in (ACCEPTED | {LEFT_BEHIND: (("15/main",), 17)}).items()
+        for task in (
+            {"ansible.builtin.debug": {"msg": f"case={case}."}},
+            check(folder / case, *host),
+        )
+    ]
     hosts = {"all1": {"base_address": "192.0.2.1", **LOCAL}}
-    return run_play(
+    done = run_play(
         folder,
-        [role_of("postgres", "preflight")],
+        tasks,
         inventory={"all": {"children": {name: {"hosts": hosts} for name in GROUPS}}},
-        variables={
-            "postgres_version": wanted,
-            "postgres_owner_password": "o" * 16,
-            "postgres_server_password": "s" * 16,
-            "__postgres_clusters_dir": str(folder / "clusters"),
-        },
+        mitogen=True,
     )
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, *parts = re.split(r"msg: case=([\w ]+)\.", done.stdout)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
-@pytest.mark.parametrize(
-    ("clusters", "wanted"),
-    [
-        ((), 17),
-        (("17/main",), 17),
-        (("15/main", "17/main"), "17"),
-        (("15/main",), "15"),
-        (("15/other",), 17),
-    ],
-    ids=["none", "its own", "taken along", "kept", "of somebody else"],
-)
+@pytest.mark.parametrize("case", ACCEPTED)
 def test_a_host_is_accepted_where_no_data_would_be_left_behind(
-    tmp_path: Path, clusters: tuple[str, ...], wanted: object
+    said: dict[str, str], case: str
 ) -> None:
-    result = preflight(tmp_path, *clusters, wanted=wanted)
-
-    assert result.returncode == 0, result.stdout
+    assert "refused" not in said[case]
 
 
-def test_data_of_the_debian_release_before_is_not_left_behind(tmp_path: Path) -> None:
-    result = preflight(tmp_path, "15/main", wanted=17)
+def test_data_of_the_debian_release_before_is_not_left_behind(said: dict[str, str]) -> None:
+    about = " ".join(said[LEFT_BEHIND].split())
 
-    said = " ".join(result.stdout.split())
-    assert result.returncode != 0
-    assert "all1 has data of PostgreSQL 15 in" in said
-    assert "none of 17" in said
-    assert "pg_upgradecluster" in said
-    assert "or set postgres_version to 15" in said
+    assert "refused" in about
+    assert "all1 has data of PostgreSQL 15 in" in about
+    assert "none of 17" in about
+    assert "pg_upgradecluster" in about
+    assert "or set postgres_version to 15" in about
