@@ -69,7 +69,7 @@ def preflight(case: str, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "block": [{"ansible.builtin.include_role": role}],
             "rescue": [{"ansible.builtin.debug": {"msg": "refused"}}],
-            "vars": SECRETS | variables,
+            "vars": {**SECRETS, **variables},
         },
     ]
 
@@ -111,7 +111,7 @@ def write(path: Path, expression: str, variables: Mapping[str, Any]) -> dict[str
             "dest": str(path),
             "mode": "0600",
         },
-        "vars": DEFAULTS | SECRETS | variables,
+        "vars": {**DEFAULTS, **SECRETS, **variables},
     }
 
 

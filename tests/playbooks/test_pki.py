@@ -121,6 +121,7 @@ def run(
         inventory={"all": inventory},
         variables={"__pki_directory": f"{folder}/tls/{{{{ inventory_hostname }}}}"},
         as_root=True,
+        mitogen=True,
     )
 
 
