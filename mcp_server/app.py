@@ -26,8 +26,9 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from mcp_server.audit.store import AuditStore
-from mcp_server.entitlements import EntitlementsReader, policy_me
 from mcp_server.gate import Caller, Gate
+from mcp_server.gate.entitlements import EntitlementsReader, policy_me
+from mcp_server.gate.resource_reads import Resources
 from mcp_server.health.readiness import Monitor
 from mcp_server.health.routes import health_routes, telemetry_routes
 from mcp_server.identity import JwtVerifier, Subject, TokenVerifier
@@ -36,7 +37,6 @@ from mcp_server.infrastructure.database import Database
 from mcp_server.infrastructure.telemetry.tracing import exported
 from mcp_server.policy import Counters, PolicyEngine
 from mcp_server.prompts import PROMPTS, Prompts
-from mcp_server.resources import Resources
 from mcp_server.settings import CmdbSettings, Settings, SettingsError
 from mcp_server.tools.catalog import Catalog
 from mcp_server.tools.cmdb.backend import CmdbBackend

@@ -20,7 +20,7 @@ from mcp_server.cli.options import (
 from mcp_server.settings import load_settings
 
 if TYPE_CHECKING:
-    from mcp_server.cmdb_import import NetBoxRules
+    from mcp_server.cli.cmdb_import import NetBoxRules
 
 __all__ = ["cmdb"]
 
@@ -99,7 +99,7 @@ def cmdb_import(
     """
     import asyncpg  # noqa: PLC0415
 
-    from mcp_server.cmdb_import import (  # noqa: PLC0415
+    from mcp_server.cli.cmdb_import import (  # noqa: PLC0415
         Format,
         ImportReport,
         ImportUnknown,
@@ -154,7 +154,7 @@ def cmdb_import(
 
 
 def _netbox_rules(environment: str | None, roles: tuple[str, ...]) -> NetBoxRules:
-    from mcp_server.cmdb_import import NetBoxRules  # noqa: PLC0415
+    from mcp_server.cli.cmdb_import import NetBoxRules  # noqa: PLC0415
     from mcp_server.tools.cmdb.model import AssetType, Environment  # noqa: PLC0415
 
     types: dict[str, AssetType] = {}

@@ -1,7 +1,8 @@
 """The gate: every request of every transport passes through it.
 
-Read `pipeline` first: it holds the steps of a request in their order. `recorder` writes the audit rows,
-`tool_calls` runs a tool inside the pipeline, `request` and `errors` hold the types.
+Read `pipeline` first: it holds the steps of a request in their order. `recorder` writes the audit rows.
+`tool_calls` and `resource_reads` run a tool or read a resource inside the pipeline; `entitlements` is
+the resource about the caller. `request` and `errors` hold the types.
 """
 
 from mcp_server.gate.errors import (

@@ -7,10 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mcp_server.gate import Answer, Call, Caller, Gate, Refused, tool_context
+from mcp_server.gate.resource_reads import (
+    COMPLETION_TIMEOUT_S,
+    Completion,
+    Resources,
+    completion_fault,
+)
 from mcp_server.policy import Obligations, Resource
 from mcp_server.prompts.declaration import FromTool, Prompt
 from mcp_server.redaction import mask_fields
-from mcp_server.resources import COMPLETION_TIMEOUT_S, Completion, Resources, completion_fault
 from mcp_server.tools.catalog import Catalog, InvalidArguments
 
 __all__ = ["Prompts", "Rendered"]

@@ -28,10 +28,10 @@ from mcp_server.gate import (
     Refused,
     call_tool,
 )
+from mcp_server.gate.resource_reads import Resources
 from mcp_server.policy import Obligations, Visible
 from mcp_server.policy import Resource as PolicyResource
 from mcp_server.prompts import Prompt, Prompts
-from mcp_server.resources import Resources
 from mcp_server.tools.catalog import InvalidArguments, Tool
 from mcp_server.tools.resources import Resource
 from mcp_server.transports.errors import (

@@ -25,8 +25,8 @@ from mcp_server.gate import (
     ToolAnswer,
     call_tool,
 )
+from mcp_server.gate.resource_reads import Resources
 from mcp_server.policy import Obligations, Quota, Resource, Visible
-from mcp_server.resources import Resources
 from mcp_server.tools.catalog import InvalidArguments
 from mcp_server.transports import errors
 from mcp_server.transports.errors import ErrorKind, kind_of, refusal_details

@@ -23,9 +23,9 @@ from pydantic import Field
 
 from mcp_server.app import Node, serve
 from mcp_server.cli.generate.policy_catalog import catalog_of
+from mcp_server.gate.resource_reads import Resources
 from mcp_server.infrastructure.telemetry import configure_logs
 from mcp_server.prompts import Prompt, PromptArguments, Prompts, Step
-from mcp_server.resources import Resources
 from mcp_server.settings import Settings, load_settings
 from mcp_server.tools.catalog import Arguments, Catalog, Result, Tool, ToolContext, ToolError
 from mcp_server.tools.resources import Resource

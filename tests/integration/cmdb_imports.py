@@ -7,8 +7,8 @@ from typing import Any
 
 import asyncpg
 
-from mcp_server.cmdb_import import ImportReport, write_import
-from mcp_server.cmdb_import.records import Record, RecordsRead, check_records
+from mcp_server.cli.cmdb_import import ImportReport, write_import
+from mcp_server.cli.cmdb_import.records import Record, RecordsRead, check_records
 
 __all__ = ["import_rows"]
 

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 import yaml
 
-from mcp_server.cmdb_import import Counts, InvalidImport
+from mcp_server.cli.cmdb_import import Counts, InvalidImport
 from mcp_server.infrastructure.database import Database, connect
 from mcp_server.settings import DatabaseSettings
 from mcp_server.tools.cmdb.model import AssetQuery, AssetStatus, ChangeRecord, StatusChange

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from mcp_server.cmdb_import import Counts, ImportUnknown
+from mcp_server.cli.cmdb_import import Counts, ImportUnknown
 from mcp_server.infrastructure.database import Database, connect
 from mcp_server.settings import DatabaseSettings
 from mcp_server.tools.backend import BackendUnavailable, OutcomeUnknown

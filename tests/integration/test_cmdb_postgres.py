@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from mcp_server.cmdb_import import Counts
+from mcp_server.cli.cmdb_import import Counts
 from mcp_server.infrastructure.database import Database
 from mcp_server.settings import DatabaseSettings
 from mcp_server.tools.backend import OPEN_S, BackendUnavailable

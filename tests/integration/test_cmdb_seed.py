@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from mcp_server.cmdb_import import ImportReport, Source, read_sources, write_import
+from mcp_server.cli.cmdb_import import ImportReport, Source, read_sources, write_import
 from mcp_server.infrastructure.database import Database
 from mcp_server.settings import CmdbSettings
 from mcp_server.tools.cmdb.model import AssetStatus, Direction, StatusChange

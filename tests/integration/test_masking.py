@@ -20,12 +20,12 @@ import pytest
 from mcp_server.audit.store import AuditStore
 from mcp_server.cli.generate.policy_catalog import every_resource, every_tool
 from mcp_server.gate import Caller, Failed, Gate, ToolAnswer, call_tool
+from mcp_server.gate.resource_reads import CallerResource, Resources
 from mcp_server.identity import Subject
 from mcp_server.infrastructure.database import Database
 from mcp_server.policy import Counters, Decision, PolicyEngine
 from mcp_server.prompts import PROMPTS, Prompts
 from mcp_server.redaction import MASK
-from mcp_server.resources import CallerResource, Resources
 from mcp_server.settings import KubernetesSettings, MonitoringSettings
 from mcp_server.tools.catalog import Catalog, InvalidArguments, Result, Tool, ToolContext, ToolError
 from mcp_server.tools.cmdb.family import Cmdb

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mcp_server.cmdb_import import (
+from mcp_server.cli.cmdb_import import (
     AssetDifference,
     CmdbImport,
     Counts,

@@ -19,9 +19,9 @@ ALLOWED = {
     ("mcp_server/cli/cmdb.py", "staging"),
     ("mcp_server/infrastructure/database/migrations/versions/0001_audit_and_cmdb.py", "staging"),
     ("mcp_server/tools/cmdb/family.py", "staging"),
-    ("mcp_server/cmdb_import/netbox.py", "development"),
-    ("mcp_server/cmdb_import/netbox.py", "production"),
-    ("mcp_server/cmdb_import/netbox.py", "staging"),
+    ("mcp_server/cli/cmdb_import/netbox.py", "development"),
+    ("mcp_server/cli/cmdb_import/netbox.py", "production"),
+    ("mcp_server/cli/cmdb_import/netbox.py", "staging"),
     ("mcp_server/tools/cmdb/model.py", "staging"),
 }
 

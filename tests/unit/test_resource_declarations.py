@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from mcp_server.resources import Completion, Resources
+from mcp_server.gate.resource_reads import Completion, Resources
 from mcp_server.tools.catalog import Scope, ToolContext
 from mcp_server.tools.resources import Resource
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Protocol, cast, runtime_checkable
 
-from mcp_server.entitlements import policy_me
 from mcp_server.gate import Caller
+from mcp_server.gate.entitlements import policy_me
+from mcp_server.gate.resource_reads import Resources
 from mcp_server.prompts import PROMPTS, Prompt, Prompts
-from mcp_server.resources import Resources
 from mcp_server.settings import KubernetesSettings, MonitoringSettings
 from mcp_server.tools.catalog import Catalog, Scope, Tool
 from mcp_server.tools.cmdb.backend import CmdbBackend

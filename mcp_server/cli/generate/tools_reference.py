@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mcp_server.cli.generate.policy_catalog import every_prompt, every_resource, every_tool
+from mcp_server.gate.resource_reads import LONGEST_COMPLETED, MAX_COMPLETIONS
 from mcp_server.prompts import Prompt
-from mcp_server.resources import LONGEST_COMPLETED, MAX_COMPLETIONS
 from mcp_server.tools.catalog import Tool
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 from mcp_server.tools.resources import Resource

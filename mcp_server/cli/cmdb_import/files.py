@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from mcp_server.cmdb_import.csv_format import read_csv_assets, read_csv_relations
-from mcp_server.cmdb_import.json_format import read_json, read_json_relations
-from mcp_server.cmdb_import.netbox import NetBoxRules, read_netbox
-from mcp_server.cmdb_import.records import (
+from mcp_server.cli.cmdb_import.csv_format import read_csv_assets, read_csv_relations
+from mcp_server.cli.cmdb_import.json_format import read_json, read_json_relations
+from mcp_server.cli.cmdb_import.netbox import NetBoxRules, read_netbox
+from mcp_server.cli.cmdb_import.records import (
     CmdbImport,
     InvalidImport,
     RecordsRead,

@@ -24,10 +24,11 @@ import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from mcp_server.gate import Call, Caller, Gate
+from mcp_server.gate.pipeline import Gate
+from mcp_server.gate.request import Call, Caller
+from mcp_server.gate.resource_reads import CallerResource
 from mcp_server.policy import Entitlements, Resource
 from mcp_server.policy.protocol import ToolEntitlement
-from mcp_server.resources import CallerResource
 from mcp_server.tools.catalog import Tool
 
 __all__ = ["POLICY_ME", "EntitlementsReader", "policy_me"]

@@ -1,4 +1,4 @@
-"""The `enterprise://` resources: documents a client may read without calling a tool."""
+"""Reads and completions of the `enterprise://` resources, through the pipeline."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from mcp_server.gate import Answer, Call, Caller, Failed, Gate, tool_context
+from mcp_server.gate.errors import Failed
+from mcp_server.gate.pipeline import Gate
+from mcp_server.gate.request import Answer, Call, Caller
+from mcp_server.gate.tool_calls import tool_context
 from mcp_server.policy import Obligations
 from mcp_server.policy import Resource as PolicyResource
 from mcp_server.redaction import MASK, mask_fields, redact_json, redact_text
@@ -38,11 +41,10 @@ LONGEST_COMPLETED = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class CallerResource(Resource):
-    """A document about the caller, made by the server itself; nothing in it comes from outside.
+    """A resource about the caller, made by the server itself; no text in it comes from outside.
 
     Attributes:
-        read_for: returns the document as JSON text; it needs the whole caller, and not only what a
-            backend may know of one.
+        read_for: returns the resource as JSON text; it gets the whole caller, unlike a backend.
     """
 
     read_for: Callable[[Caller], Awaitable[str]]
@@ -50,7 +52,7 @@ class CallerResource(Resource):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a caller gets of a document, after obligations."""
+    """The text of a resource after obligations."""
 
     uri: str
     mime_type: str
@@ -60,10 +62,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """Values that a parameter or an argument may have.
+    """Possible values of a parameter or an argument.
 
     Attributes:
-        total: how many there are, where that is known.
+        total: the number of values, where it is known.
     """
 
     values: tuple[str, ...]
@@ -72,13 +74,12 @@ class Completion:
 
     @classmethod
     def of(cls, values: Iterable[str], *, all_seen: bool = True) -> Completion:
-        """Return the first values, and whether these are all.
+        """Return the first values, and whether there are more.
 
-        One that looks like a secret is none of the things that have names, and one that the policy
-        masks has none to tell: they are left out.
+        Values that look like a secret and values that the policy masks are left out.
 
         Args:
-            all_seen: whether there was nothing more to look at for values.
+            all_seen: whether the backend returned everything.
         """
         found = tuple(
             value
@@ -90,14 +91,14 @@ class Completion:
 
 
 def completion_fault(argument: str, text: str, given: Mapping[str, str]) -> str | None:
-    """Return what is wrong with the request for a completion where a text of it is too long."""
+    """Return the error of a completion request with a text that is too long, or None."""
     if max(map(len, (argument, text, *given.values()))) <= LONGEST_COMPLETED:
         return None
     return f"a completion takes names and values of at most {LONGEST_COMPLETED} characters"
 
 
 class Resources:
-    """All documents of one server: single ones, and templates."""
+    """All resources and resource templates of one server."""
 
     def __init__(self, documents: Iterable[Resource]) -> None:
         self._documents = tuple(sorted(documents, key=lambda document: document.uri))
@@ -106,7 +107,7 @@ class Resources:
         return iter(self._documents)
 
     def find(self, uri: str) -> tuple[Resource, Mapping[str, str]] | None:
-        """Return the document that `uri` names and the values of its parameters, or None."""
+        """Return the resource or template of `uri` and the values of its parameters, or None."""
         for document in self._documents:
             values = document.match(uri)
             if values is not None:
@@ -114,19 +115,18 @@ class Resources:
         return None
 
     async def read(self, gate: Gate, caller: Caller, uri: str) -> Answer[Reading]:
-        """Read the document that `uri` names, if OPA lets the caller.
+        """Read the resource at `uri`, if the policy permits it.
 
-        What the policy judges is the declared document or template with the cluster, namespace or
-        asset that the URI names. A document that does not exist and one that is hidden are refused
-        alike.
+        The policy decides about the declared resource or template, with the cluster, namespace or asset
+        of the URI. A resource that does not exist and a hidden one are refused alike.
 
         Raises:
             Refused, Limited, NodeUnavailable: as `Gate.perform`.
-            Failed: the backend could not give the document, or a parameter names nothing that is there.
+            Failed: the backend did not return it, or a parameter names nothing that exists.
         """
         found = self.find(uri)
         if found is None:
-            # The words of a template are no document, and must not be judged as one.
+            # The text of a template is no resource; the policy must not decide about it as one.
             named = "" if any(uri == document.uri for document in self) else uri[:_MAX_URI]
             resource = PolicyResource("resource", named)
         else:
@@ -136,7 +136,7 @@ class Resources:
 
         async def work(obligations: Obligations) -> Reading:
             if found is None:
-                # The policy's catalogue knows it; this server has no backend for it.
+                # It is in the policy's catalogue, and this server has no backend for it.
                 raise ToolError("there is no such resource")
             return await _read(*found, uri, caller, obligations)
 
@@ -144,7 +144,7 @@ class Resources:
         try:
             return await gate.perform_or_fail(caller, call, work, source=source)
         except InvalidArguments as error:
-            # What a parameter of the URI names is not there.
+            # A parameter of the URI names nothing that exists.
             raise Failed(str(error)) from error
 
     async def complete(
@@ -160,17 +160,17 @@ class Resources:
         """Return values for a parameter of the template `uri` that begin with `text`.
 
         Args:
-            given: the values of other parameters, as far as the client knows them.
+            given: the values of other parameters that the client knows.
 
         Raises:
             InvalidArguments: the template, which the caller may use, has no such parameter.
             Refused, Limited, NodeUnavailable: as `Gate.perform`; alike for hidden and absent ones.
-            Failed: the backend could not be asked.
+            Failed: the backend did not answer.
         """
         document = next((known for known in self if known.uri == uri), None)
         fault = completion_fault(parameter, text, given)
         if fault is not None:
-            # The policy needs not see what is refused.
+            # The request is refused: the policy does not need these values.
             given = {}
         if document is not None:
             given = {**document.defaults, **given}
@@ -220,7 +220,7 @@ async def _read(
     size = len(text.encode())
     if size > RESULT_BUDGET_BYTES:
         raise ToolError(
-            f"the document is larger than {RESULT_BUDGET_BYTES // 1024} KiB; "
+            f"the resource is larger than {RESULT_BUDGET_BYTES // 1024} KiB; "
             f"a tool of {document.family} gives a part of it"
         )
     return Reading(uri, document.mime_type, text, document.source)
@@ -231,7 +231,7 @@ def _obligations_of(document: Resource, obligations: Obligations) -> Obligations
 
 
 def _presented(text: str, obligations: Obligations) -> str:
-    """Return a document's JSON without secrets, and masked as the policy demands."""
+    """Return the JSON of a resource without secrets, masked as the policy demands."""
     value = redact_json(json.loads(text))
     if isinstance(value, dict):
         value = mask_fields(value, obligations.redact)

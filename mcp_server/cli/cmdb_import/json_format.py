@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mcp_server.cmdb_import.records import Record, RecordsRead
+from mcp_server.cli.cmdb_import.records import Record, RecordsRead
 
 __all__ = ["parse_json", "read_json", "read_json_relations"]
 

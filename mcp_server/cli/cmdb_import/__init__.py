@@ -6,15 +6,15 @@
 
 from __future__ import annotations
 
-from mcp_server.cmdb_import.files import Format, Source, read_sources
-from mcp_server.cmdb_import.netbox import NetBoxRules
-from mcp_server.cmdb_import.records import (
+from mcp_server.cli.cmdb_import.files import Format, Source, read_sources
+from mcp_server.cli.cmdb_import.netbox import NetBoxRules
+from mcp_server.cli.cmdb_import.records import (
     CmdbImport,
     ImportedAsset,
     ImportedRelation,
     InvalidImport,
 )
-from mcp_server.cmdb_import.writing import (
+from mcp_server.cli.cmdb_import.writing import (
     AssetDifference,
     Counts,
     ImportReport,

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mcp_server.cmdb_import.json_format import parse_json
-from mcp_server.cmdb_import.records import Record, RecordsRead
+from mcp_server.cli.cmdb_import.json_format import parse_json
+from mcp_server.cli.cmdb_import.records import Record, RecordsRead
 from mcp_server.tools.cmdb.model import AssetStatus, AssetType, Environment
 
 __all__ = ["ENVIRONMENTS", "ROLE_TYPES", "STATUSES", "NetBoxRules", "read_netbox"]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import asyncpg
 from pydantic import BaseModel, ConfigDict
 
-from mcp_server.cmdb_import.records import (
+from mcp_server.cli.cmdb_import.records import (
     CmdbImport,
     ImportedAsset,
     InvalidImport,

@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mcp_server.cmdb_import.json_format import parse_json
-from mcp_server.cmdb_import.records import Record, RecordsRead
+from mcp_server.cli.cmdb_import.json_format import parse_json
+from mcp_server.cli.cmdb_import.records import Record, RecordsRead
 
 __all__ = ["read_csv_assets", "read_csv_relations"]
 
