@@ -73,18 +73,20 @@ class EntitlementsReader:
         """
         call = Call("resources/read", Resource("resource", POLICY_ME))
         entitlements = await self._gate.entitlements(caller, call)
-        return json.dumps(self._document(caller, entitlements), ensure_ascii=False)
+        return json.dumps(self._format(caller, entitlements), ensure_ascii=False)
 
-    def _document(self, caller: Caller, entitlements: Entitlements) -> dict[str, Any]:
+    def _format(self, caller: Caller, entitlements: Entitlements) -> dict[str, Any]:
         offered = set(self._offered())
-        places = {tool.id: tool for tool in entitlements.tools}
+        entitled = {tool.id: tool for tool in entitlements.tools}
         return {
             "user": caller.subject.id,
             "tenant": caller.subject.tenant,
             "roles": entitlements.roles,
             "policy_revision": entitlements.revision,
             "tools": [
-                _tool(tool, places[tool.name]) for tool in self._gate.catalog if tool.name in places
+                _tool(tool, entitled[tool.name])
+                for tool in self._gate.catalog
+                if tool.name in entitled
             ],
             "resources": sorted(entitlements.resources & offered),
             "prompts": sorted(entitlements.prompts & offered),
@@ -93,16 +95,16 @@ class EntitlementsReader:
 
 
 def _tool(tool: Tool[Any, Any], entitlements: ToolEntitlement) -> dict[str, Any]:
-    document: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "name": tool.wire_name,
         "title": tool.title,
         "changes": not tool.read_only,
         "limits": entitlements.limits,
     }
     if tool.scope.namespace is not None:
-        document["namespaces"] = {
+        entry["namespaces"] = {
             "named": entitlements.namespaces,
             "others": entitlements.other_namespaces,
             "all_at_once": entitlements.all_namespaces,
         }
-    return document
+    return entry

@@ -100,18 +100,18 @@ def completion_fault(argument: str, text: str, given: Mapping[str, str]) -> str 
 class Resources:
     """All resources and resource templates of one server."""
 
-    def __init__(self, documents: Iterable[Resource]) -> None:
-        self._documents = tuple(sorted(documents, key=lambda document: document.uri))
+    def __init__(self, resources: Iterable[Resource]) -> None:
+        self._resources = tuple(sorted(resources, key=lambda resource: resource.uri))
 
     def __iter__(self) -> Iterator[Resource]:
-        return iter(self._documents)
+        return iter(self._resources)
 
     def find(self, uri: str) -> tuple[Resource, Mapping[str, str]] | None:
         """Return the resource or template of `uri` and the values of its parameters, or None."""
-        for document in self._documents:
-            values = document.match(uri)
+        for resource in self._resources:
+            values = resource.match(uri)
             if values is not None:
-                return document, values
+                return resource, values
         return None
 
     async def read(self, gate: Gate, caller: Caller, uri: str) -> Answer[Reading]:
@@ -127,12 +127,12 @@ class Resources:
         found = self.find(uri)
         if found is None:
             # The text of a template is no resource; the policy must not decide about it as one.
-            named = "" if any(uri == document.uri for document in self) else uri[:_MAX_URI]
-            resource = PolicyResource("resource", named)
+            named = "" if any(uri == resource.uri for resource in self) else uri[:_MAX_URI]
+            target = PolicyResource("resource", named)
         else:
-            document, parameters = found
-            resource = PolicyResource("resource", document.uri, document.properties(parameters))
-        call = Call("resources/read", resource, arguments={"uri": uri[:_MAX_URI]})
+            resource, parameters = found
+            target = PolicyResource("resource", resource.uri, resource.properties(parameters))
+        call = Call("resources/read", target, arguments={"uri": uri[:_MAX_URI]})
 
         async def work(obligations: Obligations) -> Reading:
             if found is None:
@@ -167,19 +167,19 @@ class Resources:
             Refused, Limited, NodeUnavailable: as `Gate.perform`; alike for hidden and absent ones.
             Failed: the backend did not answer.
         """
-        document = next((known for known in self if known.uri == uri), None)
+        resource = next((known for known in self if known.uri == uri), None)
         fault = completion_fault(parameter, text, given)
         if fault is not None:
             # The request is refused: the policy does not need these values.
             given = {}
-        if document is not None:
-            given = {**document.defaults, **given}
+        if resource is not None:
+            given = {**resource.defaults, **given}
         call = Call(
             "completion/complete",
             PolicyResource(
                 "resource",
                 uri[:_MAX_URI],
-                {} if document is None else document.properties(given),
+                {} if resource is None else resource.properties(given),
             ),
             arguments={"argument": parameter, "value": text},
             timeout_s=COMPLETION_TIMEOUT_S,
@@ -188,46 +188,46 @@ class Resources:
         async def work(obligations: Obligations) -> Completion:
             if fault is not None:
                 raise InvalidArguments(fault)
-            if document is None or parameter not in (*document.parameters, document.lists):
-                known = ", ".join(document.parameters) if document else ""
+            if resource is None or parameter not in (*resource.parameters, resource.lists):
+                known = ", ".join(resource.parameters) if resource else ""
                 raise InvalidArguments(
                     f"{parameter[:64]}: unknown parameter; known parameters: {known or 'none'}"
                 )
-            obligations = _obligations_of(document, obligations)
-            if document.complete is None or parameter in obligations.redact:
+            obligations = _obligations_of(resource, obligations)
+            if resource.complete is None or parameter in obligations.redact:
                 return Completion.of(())
             return Completion.of(
-                await document.complete(parameter, text, given, tool_context(caller, obligations))
+                await resource.complete(parameter, text, given, tool_context(caller, obligations))
             )
 
-        source = None if document is None else document.source
+        source = None if resource is None else resource.source
         return (await gate.perform_or_fail(caller, call, work, source=source)).value
 
 
 async def _read(
-    document: Resource,
+    resource: Resource,
     parameters: Mapping[str, str],
     uri: str,
     caller: Caller,
     obligations: Obligations,
 ) -> Reading:
-    if isinstance(document, CallerResource):
-        text = await document.read_for(caller)
+    if isinstance(resource, CallerResource):
+        text = await resource.read_for(caller)
     else:
-        obligations = _obligations_of(document, obligations)
+        obligations = _obligations_of(resource, obligations)
         context: ToolContext = tool_context(caller, obligations)
-        text = _presented(await document.read(context, parameters), obligations)
+        text = _presented(await resource.read(context, parameters), obligations)
     size = len(text.encode())
     if size > RESULT_BUDGET_BYTES:
         raise ToolError(
             f"the resource is larger than {RESULT_BUDGET_BYTES // 1024} KiB; "
-            f"a tool of {document.family} gives a part of it"
+            f"a tool of {resource.family} gives a part of it"
         )
-    return Reading(uri, document.mime_type, text, document.source)
+    return Reading(uri, resource.mime_type, text, resource.source)
 
 
-def _obligations_of(document: Resource, obligations: Obligations) -> Obligations:
-    return dataclasses.replace(obligations, redact=document.masked_names(obligations.redact))
+def _obligations_of(resource: Resource, obligations: Obligations) -> Obligations:
+    return dataclasses.replace(obligations, redact=resource.masked_names(obligations.redact))
 
 
 def _presented(text: str, obligations: Obligations) -> str:

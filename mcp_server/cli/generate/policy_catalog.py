@@ -32,13 +32,13 @@ def policy_catalog() -> dict[str, Any]:
 
 def catalog_of(
     tools: Iterable[Tool[Any, Any]],
-    documents: Iterable[Resource] = (),
+    resources: Iterable[Resource] = (),
     prompts: Iterable[Prompt] = (),
 ) -> dict[str, Any]:
     """Return the catalogue of some declarations, in the shape of `policies/schemas/catalog`."""
     return {
         "tools": {tool.name: _tool(tool) for tool in tools},
-        "resources": {document.uri: _document(document) for document in documents},
+        "resources": {resource.uri: _resource(resource) for resource in resources},
         "prompts": {prompt.name: _prompt(prompt) for prompt in prompts},
     }
 
@@ -50,13 +50,13 @@ def every_tool() -> Catalog:
 
 def every_resource() -> Resources:
     """Return every resource and template, unconnected."""
-    documents = [
-        document
+    resources = [
+        resource
         for family in _families()
-        if isinstance(family, _Documented)
-        for document in family.resources()
+        if isinstance(family, _HasResources)
+        for resource in family.resources()
     ]
-    return Resources([*documents, policy_me(_unread)])
+    return Resources([*resources, policy_me(_unread)])
 
 
 def every_prompt() -> Prompts:
@@ -65,7 +65,7 @@ def every_prompt() -> Prompts:
 
 
 @runtime_checkable
-class _Documented(Protocol):
+class _HasResources(Protocol):
     def resources(self) -> list[Resource]: ...
 
 
@@ -101,13 +101,13 @@ def _tool(tool: Tool[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _document(document: Resource) -> dict[str, Any]:
+def _resource(resource: Resource) -> dict[str, Any]:
     return {
-        "family": document.family,
-        "permission": document.permission,
+        "family": resource.family,
+        "permission": resource.permission,
         "read_only": True,
         "destructive": False,
-        "scope": asdict(document.scope),
+        "scope": asdict(resource.scope),
     }
 
 
