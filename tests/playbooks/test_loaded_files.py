@@ -170,6 +170,15 @@ def test_what_a_run_did_not_get_to_is_done_by_the_next(service: Service, end: st
     assert service.run("two") == (True, 0)
 
 
+def test_what_two_runs_have_not_loaded_is_loaded_by_the_third(service: Service) -> None:
+    service.run("two", end="before")
+    service.run("two", end="handler")
+
+    service.run("two")
+
+    assert service.in_force == "two"
+
+
 def test_a_check_run_reports_it_and_leaves_it_to_the_next_run(service: Service) -> None:
     service.run("two", end="before")
 
