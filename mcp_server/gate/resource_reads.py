@@ -30,13 +30,13 @@ __all__ = [
 ]
 
 MAX_COMPLETIONS = 100
-"""The most values of one completion, as the MCP specification says."""
+"""Maximum values of one completion, by the MCP specification."""
 
 COMPLETION_TIMEOUT_S = 5.0
-"""How long a completion may take, in seconds."""
+"""Deadline of a completion in seconds."""
 _MAX_URI = 2048
 LONGEST_COMPLETED = 1024
-"""Characters of a name or a value in the request for a completion at most."""
+"""Maximum characters of a name or value in a completion request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ def completion_fault(argument: str, text: str, given: Mapping[str, str]) -> str 
     """Return the error of a completion request with a text that is too long, or None."""
     if max(map(len, (argument, text, *given.values()))) <= LONGEST_COMPLETED:
         return None
-    return f"a completion takes names and values of at most {LONGEST_COMPLETED} characters"
+    return f"names and values in a completion request have at most {LONGEST_COMPLETED} characters"
 
 
 class Resources:
@@ -157,7 +157,7 @@ class Resources:
         *,
         given: Mapping[str, str],
     ) -> Completion:
-        """Return values for a parameter of the template `uri` that begin with `text`.
+        """Return values of a parameter of the template `uri` that begin with `text`.
 
         Args:
             given: the values of other parameters that the client knows.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mcp_server.prompts.declaration import FromTemplate, FromTool, Prompt, PromptArguments, Step
-from mcp_server.tools.cmdb.family import AssetId, ServiceName, TimeRange
+from mcp_server.tools.cmdb.arguments import AssetId, ServiceName, TimeRange
 from mcp_server.tools.kubernetes.arguments import ClusterName, DeploymentName, Namespace
 from mcp_server.tools.monitoring.health import NAMING_LABELS
 

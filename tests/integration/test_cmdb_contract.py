@@ -16,8 +16,9 @@ import pytest
 from mcp_server.infrastructure.database import Database
 from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import InvalidArguments, ToolContext
+from mcp_server.tools.cmdb.assets import AssetArguments
 from mcp_server.tools.cmdb.backend import AssetChanged, AssetNotFound
-from mcp_server.tools.cmdb.family import ChangeRecordsArguments, QueryAssetsArguments
+from mcp_server.tools.cmdb.change_records import ChangeArguments
 from mcp_server.tools.cmdb.model import Direction
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES
 from tests.integration.cmdbs import CmdbUnderTest, Postgres, Rest, Tools, asset
@@ -178,7 +179,7 @@ class TestQueryAssets:
 
     @pytest.mark.parametrize("place", [{}, {"id": ""}, {"id": "a\0"}, {"id": 1}, {"id": "a" * 257}])
     async def test_a_forged_cursor_is_refused(self, tools: Tools, place: dict[str, object]) -> None:
-        cursor = forged(QueryAssetsArguments(), **place)
+        cursor = forged(AssetArguments(), **place)
 
         with pytest.raises(InvalidArguments, match="not a cursor of this tool"):
             await tools.call("query_assets", cursor=cursor)
@@ -638,7 +639,7 @@ class TestChangeRecords:
 
     @pytest.mark.parametrize("last", [0, -1, "1", True, 2**63])
     async def test_a_forged_cursor_is_refused(self, tools: Tools, last: object) -> None:
-        cursor = forged(ChangeRecordsArguments(asset_id="db1"), id=last)
+        cursor = forged(ChangeArguments(asset_id="db1"), id=last)
 
         with pytest.raises(InvalidArguments, match="not a cursor of this tool"):
             await tools.call("get_change_records", asset_id="db1", cursor=cursor)

@@ -18,7 +18,7 @@ ALLOWED = {
     # Environments of assets, which are called like namespaces.
     ("mcp_server/cli/cmdb.py", "staging"),
     ("mcp_server/infrastructure/database/migrations/versions/0001_audit_and_cmdb.py", "staging"),
-    ("mcp_server/tools/cmdb/family.py", "staging"),
+    ("mcp_server/tools/cmdb/assets.py", "staging"),
     ("mcp_server/cli/cmdb_import/netbox.py", "development"),
     ("mcp_server/cli/cmdb_import/netbox.py", "production"),
     ("mcp_server/cli/cmdb_import/netbox.py", "staging"),

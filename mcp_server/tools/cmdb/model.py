@@ -107,9 +107,17 @@ class _Model(BaseModel):
 
 
 class _Answer(BaseModel):
-    """What may come from a CMDB that is not ours, and may then know more than we ask for."""
+    """Base class of data from a CMDB, which may send more fields than these.
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    Results of tools contain these models, so their schema describes what this server sends.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        json_schema_serialization_defaults_required=True,
+        json_schema_extra={"additionalProperties": False},
+    )
 
 
 class Asset(_Answer):
@@ -158,7 +166,9 @@ class Node(_Answer):
 
 
 class Edge(_Answer):
-    """One relation: `origin` depends on `target`; `from` and `to` outside of Python."""
+    """One relation: `origin` depends on `target`; `from` and `to` in JSON."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     origin: str = Field(alias="from")
     target: str = Field(alias="to")
