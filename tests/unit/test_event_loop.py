@@ -23,12 +23,15 @@ from mcp_server.tools.catalog import Tool, ToolContext
 from mcp_server.tools.cmdb.backend import CmdbBackend
 from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.cmdb.model import ChangePage, ChangeRecord, Edge, Node, Topology
+from mcp_server.tools.cursor import CursorCipher
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.alertmanager import Alertmanager
 from mcp_server.tools.monitoring.alerts import Alerts
+from mcp_server.tools.monitoring.get_alerts import get_alerts
 from mcp_server.tools.monitoring.health import Health
-from mcp_server.tools.monitoring.metrics import Metrics
+from mcp_server.tools.monitoring.names import NearNames
 from mcp_server.tools.monitoring.prometheus import Prometheus
+from mcp_server.tools.monitoring.query_metrics import query_metrics
 from mcp_server.tools.presentation import RESULT_BUDGET_BYTES, presented, sent_bytes
 
 pytestmark = pytest.mark.anyio
@@ -127,9 +130,9 @@ async def test_of_a_query(
     counts = _data(resultType="matrix", result=[{"metric": {}, "values": [[1.7e9, str(series)]]}])
     prometheus = answering(Prometheus(SETTINGS), {"count(": counts, "query_range": found})
 
-    held_s, given = await held(
-        loop_held, _tool(Metrics(prometheus), "query_metrics"), query="x", **arguments
-    )
+    tool = query_metrics(prometheus, CursorCipher(), NearNames())
+
+    held_s, given = await held(loop_held, tool, query="x", **arguments)
 
     assert held_s < MOST_S
     assert given["total"] == series
@@ -192,7 +195,7 @@ def _alerts(added: Mapping[str, str], dropped: str) -> Alerts:
 async def test_of_alerts_of_one_rule(
     loop_held: Loop, added: dict[str, str], dropped: str, silenced: int
 ) -> None:
-    tool = _tool(_alerts(added, dropped), "get_alerts")
+    tool = get_alerts(_alerts(added, dropped), CursorCipher())
     started = time.process_time()
 
     held_s, given = await held(loop_held, tool, limit=500, group_by="pod")
@@ -210,7 +213,7 @@ async def test_of_chosen_alerts_and_of_a_health_check(loop_held: Loop) -> None:
     health = Health(alerts._prometheus, alerts)
 
     for tool, arguments in (
-        (_tool(alerts, "get_alerts"), {"matchers": ["severity=warning"], "limit": 500}),
+        (get_alerts(alerts, CursorCipher()), {"matchers": ["severity=warning"], "limit": 500}),
         (_tool(health, "health_check"), {"service": "web"}),
     ):
         held_s, _ = await held(loop_held, tool, **arguments)

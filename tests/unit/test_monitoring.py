@@ -22,10 +22,10 @@ from mcp_server.tools.backend import BackendUnavailable
 from mcp_server.tools.catalog import InvalidArguments, ToolError
 from mcp_server.tools.deadline import deadline
 from mcp_server.tools.monitoring.alertmanager import KnownAlert
-from mcp_server.tools.monitoring.alerts import Alerts, GetAlertsArguments, _joined, _Known
+from mcp_server.tools.monitoring.alerts import Alerts, _joined, _Known
 from mcp_server.tools.monitoring.dashboards import Dashboards
+from mcp_server.tools.monitoring.get_alerts import GetAlertsArguments
 from mcp_server.tools.monitoring.matchers import MOST_MATCHERS, matchers_of
-from mcp_server.tools.monitoring.metrics import _largest_first, _row, _short
 from mcp_server.tools.monitoring.names import NearNames, names_in, near_names
 from mcp_server.tools.monitoring.prometheus import (
     Prometheus,
@@ -36,7 +36,8 @@ from mcp_server.tools.monitoring.prometheus import (
     _answer,
     _of_one_request,
 )
-from mcp_server.tools.monitoring.timerange import Window, evaluation, instant, window
+from mcp_server.tools.monitoring.query_metrics import _largest_first, _row, _short
+from mcp_server.tools.monitoring.timerange import Window, evaluation, instant, window_of
 
 NOW = 1_800_000_000.0
 
@@ -57,7 +58,7 @@ def test_a_window_is_named_in_several_ways(
     end: str | None,
     expected: tuple[float, float],
 ) -> None:
-    assert window(time_range, start, end, now=NOW) == Window(*expected)
+    assert window_of(time_range, start, end, now=NOW) == Window(*expected)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_a_window_that_cannot_be_asked_for_is_explained(
     time_range: str | None, start: str | None, end: str | None, said: str
 ) -> None:
     with pytest.raises(InvalidArguments, match=re.escape(said)):
-        window(time_range, start, end, now=NOW)
+        window_of(time_range, start, end, now=NOW)
 
 
 @pytest.mark.parametrize(

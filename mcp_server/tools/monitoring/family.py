@@ -1,4 +1,4 @@
-"""The monitoring family: its backends and its tools."""
+"""The monitoring family: its backends, tools and resources."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from mcp_server.tools.cursor import CursorCipher
 from mcp_server.tools.monitoring.alertmanager import Alertmanager
 from mcp_server.tools.monitoring.alerts import Alerts
 from mcp_server.tools.monitoring.dashboards import Dashboards
+from mcp_server.tools.monitoring.get_alerts import get_alerts
 from mcp_server.tools.monitoring.grafana import Grafana
 from mcp_server.tools.monitoring.health import Health
-from mcp_server.tools.monitoring.metrics import Metrics
+from mcp_server.tools.monitoring.list_metrics import list_metrics
+from mcp_server.tools.monitoring.names import NearNames
 from mcp_server.tools.monitoring.prometheus import Prometheus
+from mcp_server.tools.monitoring.query_metrics import query_metrics
 from mcp_server.tools.resources import Resource
 from mcp_server.tools.workloads import Workloads
 
@@ -24,10 +27,6 @@ class _Backend(Protocol):
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
-
-
-class _Part(Protocol):
-    def tools(self) -> list[Tool[Any, Any]]: ...
 
 
 class Monitoring:
@@ -48,18 +47,19 @@ class Monitoring:
         cipher = cipher or CursorCipher()
         prometheus, alertmanager = Prometheus(settings), Alertmanager(settings)
         self._backends: list[_Backend] = [prometheus, alertmanager]
-        alerts = Alerts(prometheus, alertmanager, cipher)
-        self._parts: list[_Part] = [
-            Metrics(prometheus, cipher),
-            alerts,
-            Health(prometheus, alerts, workloads),
+        alerts, near = Alerts(prometheus, alertmanager), NearNames()
+        self._tools: list[Tool[Any, Any]] = [
+            query_metrics(prometheus, cipher, near),
+            list_metrics(prometheus, cipher, near),
+            get_alerts(alerts, cipher),
+            *Health(prometheus, alerts, workloads).tools(),
         ]
         self._dashboards: Dashboards | None = None
         if settings.grafana is not None:
             grafana = Grafana(settings.grafana)
             self._dashboards = Dashboards(settings.grafana, grafana, prometheus)
             self._backends.append(grafana)
-            self._parts.append(self._dashboards)
+            self._tools += self._dashboards.tools()
 
     async def start(self) -> None:
         """Open the backends' connection pools."""
@@ -72,9 +72,9 @@ class Monitoring:
             await backend.stop()
 
     def tools(self) -> list[Tool[Any, Any]]:
-        """Return the declarations of this family."""
-        return [tool for part in self._parts for tool in part.tools()]
+        """Return the declarations of the tools."""
+        return self._tools
 
     def resources(self) -> list[Resource]:
-        """Return the documents of this family: none without Grafana."""
+        """Return the declarations of the resources: none without Grafana."""
         return [] if self._dashboards is None else self._dashboards.resources()

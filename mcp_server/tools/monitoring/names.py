@@ -1,4 +1,4 @@
-"""Names of metrics: those in a query, and those that are near."""
+"""Names of metrics: names in a query, and similar names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import heapq
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+
+from mcp_server.tools.catalog import ToolContext
 
 __all__ = ["NearNames", "names_in", "near_names"]
 
@@ -63,13 +65,13 @@ _SEARCHER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="near-names")
 
 
 def names_in(query: str) -> list[str]:
-    """Return the names of metrics that stand in PromQL, in their order, each once.
+    """Return the names of metrics in a PromQL query, in order and without duplicates.
 
-    Good enough for a hint: it reads words, not grammar.
+    Good enough for a hint: it matches words and does not parse.
     """
     named = [first or second for first, second in _NAME_MATCHER.findall(query)]
     named += _NAME_IN_BRACES.findall(query)
-    # Strings first: they may hold anything that looks like the rest.
+    # Strings first: they may contain anything.
     bare = _COMMENT.sub("", _STRING.sub('""', query))
     bare = _LABEL_LIST.sub(" ", _BRACES.sub(" ", bare))
     words = [word for word in _IDENTIFIER.findall(bare) if word.lower() not in _WORDS]
@@ -77,14 +79,14 @@ def names_in(query: str) -> list[str]:
 
 
 def near_names(name: str, known: Sequence[str]) -> list[str]:
-    """Return up to three of the `known` names that are like `name`, the nearest first.
+    """Return up to three of the `known` names that are similar to `name`, most similar first.
 
-    Of very many names only those are compared that share the most groups of three letters with it;
-    none is like a name of more than 200 characters.
+    Of very many names, only those with the most common trigrams are compared. Names of more than 200
+    characters have no similar names.
     """
     if len(name) > _LONGEST_COMPARED:
         return []
-    # What is shorter or longer cannot reach the likeness that is asked for.
+    # Shorter and longer names cannot reach the required similarity.
     least, most = (len(name) * share for share in (_LIKE / (2 - _LIKE), (2 - _LIKE) / _LIKE))
     candidates = [each for each in known if least <= len(each) <= most]
     if len(candidates) > _MOST_COMPARED:
@@ -98,21 +100,27 @@ def near_names(name: str, known: Sequence[str]) -> list[str]:
 
 
 class NearNames:
-    """Looks for near names beside the event loop, one search at a time.
+    """Searches similar names in a thread, one search at a time.
 
-    A search is a hint that costs up to a third of a second of a processor: where others wait for
-    theirs already, it is left out.
+    A search takes up to a third of a second of CPU time, for a hint only: it is skipped if too many
+    searches are waiting.
 
     Args:
-        most_waiting: how many searches may wait.
+        most_waiting: maximum number of waiting searches.
     """
 
     def __init__(self, *, most_waiting: int = 8) -> None:
         self._most = 1 + most_waiting
         self._asked = 0
 
+    async def for_caller(self, name: str, known: Sequence[str], context: ToolContext) -> list[str]:
+        """Return similar names; nothing if the policy masks names of metrics."""
+        if not context.masked.isdisjoint(("name", "__name__")):
+            return []
+        return await self.of(name, known)
+
     async def of(self, name: str, known: Sequence[str]) -> list[str]:
-        """Return what `near_names` does, or nothing where too many searches wait."""
+        """Return the result of `near_names`, or nothing if too many searches are waiting."""
         if self._asked >= self._most:
             return []
         self._asked += 1

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from mcp_server.tools.validation import InvalidArguments
 
-__all__ = ["MAX_POINTS", "Evaluation", "Window", "evaluation", "instant", "seconds", "window"]
+__all__ = ["MAX_POINTS", "Evaluation", "Window", "evaluation", "instant", "seconds", "window_of"]
 
 MAX_POINTS = 500
 """The most points of one series."""
@@ -87,7 +87,7 @@ def instant(name: str, when: str) -> float:
     return time_s
 
 
-def window(time_range: str | None, start: str | None, end: str | None, *, now: float) -> Window:
+def window_of(time_range: str | None, start: str | None, end: str | None, *, now: float) -> Window:
     """Return the span that the arguments name: the last five minutes when they name none.
 
     Raises:
