@@ -32,7 +32,7 @@ from mcp_server.tools.cmdb.family import Cmdb
 from mcp_server.tools.cmdb.model import AssetStatus, StatusChange
 from mcp_server.tools.cmdb.postgres import PostgresCmdb
 from mcp_server.tools.kubernetes.family import Kubernetes
-from mcp_server.tools.monitoring import metrics
+from mcp_server.tools.monitoring import query_metrics
 from mcp_server.tools.monitoring.family import Monitoring
 from mcp_server.tools.resources import Resource
 from tests.integration.clusters import Cluster, deployment
@@ -285,7 +285,7 @@ async def world(
     hidden_grafana: FakeGrafana,
 ) -> AsyncIterator[World]:
     # A hint that comes late is left out, and these tests are about what a hint tells.
-    monkeypatch.setattr(metrics, "_HINT_S", 60.0)
+    monkeypatch.setattr(query_metrics, "_HINT_S", 60.0)
     backend = PostgresCmdb(database)
     await import_rows(owner, ASSETS, RELATIONS)
     changed = [{**ASSETS[0], "ip_address": "10.9.8.9", "owner": "market@example.com"}]
