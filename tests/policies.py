@@ -37,13 +37,17 @@ def write_example(folder: Path) -> str:
 
 
 def run_policyctl(
-    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    folder: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    stdin: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run policyctl in `folder`, with variables added to the environment."""
     return subprocess.run(
         [str(POLICYCTL), *arguments],
         cwd=folder,
         env={**os.environ, **(environment or {})},
+        input=stdin,
         capture_output=True,
         text=True,
         check=False,

@@ -5,6 +5,7 @@ Single mistakes are in tests/unit/test_policyctl.py.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -87,18 +88,25 @@ class TestFolder:
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         )
         (tmp_path / "key.pem").write_bytes(key)
+        build = ("--policies", "own/acme-policies", "build", "--out", "made", "--key-id", "k")
 
-        done = run_policyctl(
-            tmp_path,
-            *("--policies", "own/acme-policies", "build", "--out", "made"),
-            *("--signing-key", "key.pem", "--key-id", "k"),
-        )
+        # Through standard input, as the role does.
+        done = run_policyctl(tmp_path, *build, "--signing-key", "-", stdin=key.decode())
 
         assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        packed = (tmp_path / "made" / "bundle.tar.gz").read_bytes()
+        assert result["changed"]
+        assert result["sha256"] == hashlib.sha256(packed).hexdigest()
         with tarfile.open(tmp_path / "made" / "bundle.tar.gz") as bundle:
             data = bundle.extractfile("/data.json")
             assert data is not None
             assert json.load(data)["config"]["limits"]["global"]["limit"] == 4321
+
+        again = run_policyctl(tmp_path, *build, "--signing-key", "key.pem")
+
+        assert again.returncode == 0, again.stderr
+        assert json.loads(again.stdout) == result | {"changed": False}
 
 
 def test_the_example_of_the_documentation_passes_all_checks(
