@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from mcp_server.policy import Admission, PolicyUnavailable, PolicyUndecided, Reason
+from mcp_server.policy import Authorization, PolicyUnavailable, PolicyUndecided, Reason
 
 __all__ = [
     "Failed",
@@ -53,10 +53,10 @@ class Limited(Refused):
 
     outcome = "limited"
 
-    def __init__(self, admission: Admission) -> None:
-        super().__init__(admission.reasons, retryable=True)
-        self.retry_after_ms = admission.retry_after_ms
-        self.quota = tuple(admission.quota)
+    def __init__(self, answer: Authorization) -> None:
+        super().__init__(answer.reasons, retryable=True)
+        self.retry_after_ms = answer.retry_after_ms
+        self.quota = tuple(answer.quota)
 
 
 class NodeUnavailable(Refused):

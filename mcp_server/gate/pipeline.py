@@ -1,7 +1,7 @@
 """The steps of every request, in their order.
 
     receive    the subject, the call and the state of the stores become the policy's input
-    authorize  OPA decides; Redis adds the cost to each window; OPA admits the counts
+    authorize  Redis counts the call in each window of its rate limits; OPA decides, given the counts
     intent     the audit row of a change is committed before the change is made
     run        the work, within its deadline
     outcome    the audit row is committed before the caller gets the answer
@@ -29,6 +29,7 @@ from mcp_server.gate.errors import (
     counters_unavailable,
     policy_unavailable,
 )
+from mcp_server.gate.predictions import Predictions
 from mcp_server.gate.recorder import Recorder, shielded
 from mcp_server.gate.request import (
     DEFAULT_TIMEOUT_S,
@@ -41,16 +42,15 @@ from mcp_server.gate.request import (
 from mcp_server.infrastructure import telemetry
 from mcp_server.infrastructure.telemetry import tracing
 from mcp_server.policy import (
+    Authorization,
     Charge,
     Counters,
     CountersUnavailable,
-    Decision,
     Entitlements,
     Obligations,
     PolicyEngine,
     PolicyUnavailable,
     PolicyUndecided,
-    Quota,
     Resource,
     Visible,
 )
@@ -62,6 +62,10 @@ from mcp_server.tools.presentation import marked
 __all__ = ["Gate"]
 
 _T = TypeVar("_T")
+
+# With a right prediction one question is enough, without one two; one more where the policies change
+# meanwhile.
+_MAX_QUESTIONS = 3
 
 
 class Gate:
@@ -86,6 +90,7 @@ class Gate:
         self._audit = audit
         self._recorder = Recorder(node, audit, frozenset(tool.name for tool in catalog))
         self._deadlines = Deadlines()
+        self._predictions = Predictions()
         self.catalog = catalog
         self.inflight = 0
 
@@ -139,36 +144,52 @@ class Gate:
         return InFlight(caller=caller, call=call, policy_input=policy_input, started=started)
 
     async def _authorize(self, request: InFlight) -> None:
-        """Get the permission, and count the call in every window that the policy names."""
-        decision = await self._decide(request)
-        if decision.charges:
+        """Count the call in the windows of its rate limits, and get the permission.
+
+        The windows that the policy is likely to name are charged before it is asked, so that most calls
+        need one question. The prediction is a hint and gives no right: the policy works out the charges
+        itself, and a charge that it does not confirm is given back.
+        """
+        charges = self._predictions.of(request.policy_input, self._policy.revision)
+        for _ in range(_MAX_QUESTIONS):
             try:
-                request.quota = await self._admit(request, decision.charges)
+                answer = await self._ask(request, charges)
             except CountersUnavailable as error:
                 telemetry.log.warning("counters_unavailable", error=str(error))
-                decision = await self._decide_uncounted(request)
-        request.obligations = decision.combined
+                answer = await self._ask_uncounted(request)
+            if answer.effect != "count":
+                break
+            charges = tuple(answer.charges)
+        else:
+            raise PolicyUnavailable("the policy names other charges each time it is asked")
+        request.decided(answer)
+        self._predictions.learn(request.policy_input, answer)
+        if answer.effect == "limited":
+            raise Limited(answer)
+        if answer.effect != "allow":
+            context = request.policy_input.context
+            raise Refused(answer.reasons, retryable="down" in (context.counters, context.audit))
+        request.obligations, request.quota = answer.combined, tuple(answer.quota)
         request.permitted = True
 
-    async def _decide(self, request: InFlight) -> Decision:
-        decision = await self._policy.decide(request.policy_input)
-        request.decided(decision)
-        if decision.effect != "allow":
-            context = request.policy_input.context
-            raise Refused(decision.reasons, retryable="down" in (context.counters, context.audit))
-        return decision
-
-    async def _admit(self, request: InFlight, charges: Sequence[Charge]) -> tuple[Quota, ...]:
-        """Charge each window, and keep the charges only if the policy admits the counts.
+    async def _ask(self, request: InFlight, charges: tuple[Charge, ...]) -> Authorization:
+        """Charge each window, ask the policy, and keep the charges only if it allows the call with them.
 
         The charge comes first, so that N concurrent calls on any number of nodes get N different counts.
+
+        Raises:
+            PolicyUnavailable: also where the policy allows the call with other charges than were made.
         """
         entry = uuid.uuid4().hex
-        keep = False
+        keep = not charges
         try:
-            counts = await self._counters.charge(entry, charges)
-            admission = await self._policy.admit(request.policy_input, counts)
-            keep = admission.effect == "allow"
+            counts = await self._counters.charge(entry, charges) if charges else ()
+            answer = await self._policy.authorize(request.policy_input, counts)
+            if answer.effect == "allow":
+                if tuple(answer.charges) != charges:
+                    raise PolicyUnavailable("the policy allows a call that was not counted")
+                keep = True
+            return answer
         except CountersUnavailable:
             keep = True  # nothing is known of the charge; it leaves its window by itself
             raise
@@ -178,21 +199,15 @@ class Gate:
             # connection, stays until its window ends.
             if not keep:
                 await self._give_back(entry, charges)
-        request.decided(admission)
-        if admission.effect == "limited":
-            raise Limited(admission)
-        if admission.effect != "allow":
-            raise Refused(admission.reasons)
-        return tuple(admission.quota)
 
-    async def _decide_uncounted(self, request: InFlight) -> Decision:
-        """Ask again with the counters reported as down; a permission must then charge nothing."""
+    async def _ask_uncounted(self, request: InFlight) -> Authorization:
+        """Ask with the counters reported as down; a permission must then charge nothing."""
         context = dataclasses.replace(request.policy_input.context, counters="down")
         request.policy_input = dataclasses.replace(request.policy_input, context=context)
-        decision = await self._decide(request)
-        if decision.charges:
+        answer = await self._ask(request, ())
+        if answer.effect == "count":
             raise counters_unavailable()
-        return decision
+        return answer
 
     async def _give_back(self, entry: str, charges: Sequence[Charge]) -> None:
         try:

@@ -12,9 +12,8 @@ from mcp_server.gate.errors import Refused
 from mcp_server.identity import Subject
 from mcp_server.policy import (
     Action,
-    Admission,
+    Authorization,
     Context,
-    Decision,
     DecisionInput,
     Obligations,
     Quota,
@@ -104,7 +103,7 @@ class InFlight:
     outcome: str = "error"
     _decided: str = "deny"
 
-    def decided(self, answer: Decision | Admission) -> None:
+    def decided(self, answer: Authorization) -> None:
         """Keep an answer of the policy."""
         self._decided = answer.effect
         self.reasons, self.revision = tuple(answer.reasons), answer.revision

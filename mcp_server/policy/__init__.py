@@ -4,11 +4,10 @@ from mcp_server.policy.counters import Counters, CountersUnavailable
 from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable, PolicyUndecided
 from mcp_server.policy.protocol import (
     Action,
-    Admission,
+    Authorization,
     Charge,
     Context,
     Count,
-    Decision,
     DecisionInput,
     Entitlements,
     Obligations,
@@ -21,13 +20,12 @@ from mcp_server.policy.protocol import (
 
 __all__ = [
     "Action",
-    "Admission",
+    "Authorization",
     "Charge",
     "Context",
     "Count",
     "Counters",
     "CountersUnavailable",
-    "Decision",
     "DecisionInput",
     "Entitlements",
     "Obligations",

@@ -26,9 +26,8 @@ _SEND_ALONE = object()
 
 @dataclass(frozen=True, slots=True)
 class _Query:
-    """An entry point with its input. The future gets the answer, or the error."""
+    """An input. The future gets the answer, or the error."""
 
-    entry: str
     policy_input: dict[str, Any]
     answer: asyncio.Future[Any]
 
@@ -43,7 +42,7 @@ class Batches:
 
     def __init__(
         self,
-        ask_one: Callable[[str, dict[str, Any]], Awaitable[Any]],
+        ask_one: Callable[[dict[str, Any]], Awaitable[Any]],
         ask_many: Callable[[dict[str, Any]], Awaitable[Any]],
     ) -> None:
         self._ask_one = ask_one
@@ -51,7 +50,7 @@ class Batches:
         self._waiting: deque[_Query] = deque()
         self._senders: set[asyncio.Task[None]] = set()
 
-    async def ask(self, entry: str, policy_input: dict[str, Any]) -> Any:
+    async def ask(self, policy_input: dict[str, Any]) -> Any:
         """Return the body that OPA responds with to this query alone.
 
         Raises:
@@ -61,20 +60,18 @@ class Batches:
             # No other query is in flight: no task and no batch is needed.
             task = asyncio.current_task()
             if task is not None:
-                return await self._alone(task, entry, policy_input)
-        query = _Query(entry, policy_input, asyncio.get_running_loop().create_future())
+                return await self._alone(task, policy_input)
+        query = _Query(policy_input, asyncio.get_running_loop().create_future())
         self._waiting.append(query)
         if not self._senders:
             self._start()
         answer = await query.answer
-        return await self._ask_one(entry, policy_input) if answer is _SEND_ALONE else answer
+        return await self._ask_one(policy_input) if answer is _SEND_ALONE else answer
 
-    async def _alone(
-        self, task: asyncio.Task[Any], entry: str, policy_input: dict[str, Any]
-    ) -> Any:
+    async def _alone(self, task: asyncio.Task[Any], policy_input: dict[str, Any]) -> Any:
         self._senders.add(task)
         try:
-            return await self._ask_one(entry, policy_input)
+            return await self._ask_one(policy_input)
         finally:
             self._ended(task)
 
@@ -102,10 +99,7 @@ class Batches:
     async def _send_batch(self, batch: list[_Query]) -> None:
         try:
             body = await self._ask_many(
-                {
-                    str(number): {"entry": query.entry, "input": query.policy_input}
-                    for number, query in enumerate(batch)
-                }
+                {str(number): query.policy_input for number, query in enumerate(batch)}
             )
             answers = body["result"]
             found = [answers.get(str(number)) for number in range(len(batch))]
@@ -119,7 +113,7 @@ class Batches:
 
     async def _send_one(self, query: _Query) -> None:
         try:
-            answer = await self._ask_one(query.entry, query.policy_input)
+            answer = await self._ask_one(query.policy_input)
         except Exception as error:  # noqa: BLE001 - the caller gets it
             if not query.answer.done():
                 query.answer.set_exception(error)

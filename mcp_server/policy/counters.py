@@ -201,7 +201,7 @@ class Counters:
 def _counts(charges: Sequence[Charge], answer: object) -> tuple[Count, ...]:
     pairs = cast("list[tuple[int, int]]", answer)
     return tuple(
-        Count(id=charge.id, key=charge.key, count=int(count), reset_ms=max(int(reset_ms), 0))
+        Count(charge=charge, count=int(count), reset_ms=max(int(reset_ms), 0))
         for charge, (count, reset_ms) in zip(charges, pairs, strict=True)
     )
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import aiohttp
@@ -16,10 +17,10 @@ from mcp_server.infrastructure import telemetry
 from mcp_server.infrastructure.telemetry import tracing
 from mcp_server.policy.batches import Batches
 from mcp_server.policy.protocol import (
-    Admission,
+    PROTOCOL_VERSION,
+    Authorization,
     Canary,
     Count,
-    Decision,
     DecisionInput,
     Entitlements,
     Visible,
@@ -34,7 +35,7 @@ _STRICT = {"strict-builtin-errors": "true"}
 _VISIBLE_CACHE_SIZE = 1024
 _LONGEST_FAULT = 500  # characters of OPA's message about a rule that failed
 
-_AnswerT = TypeVar("_AnswerT", Decision, Admission, Visible, Entitlements, Canary)
+_AnswerT = TypeVar("_AnswerT", Authorization, Visible, Entitlements, Canary)
 
 
 class PolicyUnavailable(Exception):
@@ -98,11 +99,11 @@ class PolicyEngine:
     def __init__(self, settings: PolicySettings) -> None:
         self._timeout_s = settings.timeout_s
         self._client = _SocketClient(str(settings.socket), settings.timeout_s)
-        self._batches = Batches(self._query, self._query_batch)
+        self._batches = Batches(self._query_one, self._query_batch)
         self._visible: OrderedDict[tuple[str, str], Visible] = OrderedDict()
         self.revision = ""
         # From the start: no rate shows the first fault of a series that begins with it.
-        for entry in ("decide", "admit", "visible", "entitlements", "canary"):
+        for entry in ("authorize", "visible", "entitlements", "canary"):
             for effect in ("unavailable", "undecided"):
                 telemetry.DECISIONS.labels(entry, effect)
 
@@ -114,26 +115,18 @@ class PolicyEngine:
         """Close all connections."""
         await self._client.close_connection()
 
-    async def decide(self, policy_input: DecisionInput) -> Decision:
-        """Return whether the request may run at all, and which rate limits apply.
+    async def authorize(
+        self, policy_input: DecisionInput, counts: Sequence[Count] = ()
+    ) -> Authorization:
+        """Return whether the request may run, given the counts of Redis.
 
         Raises:
             PolicyUnavailable: no answer in time, or one that is not of the protocol.
             PolicyUndecided: a rule failed on this input.
         """
-        decision = await self._ask("decide", policy_input.to_json(), Decision)
-        telemetry.DECISIONS.labels("decide", decision.effect).inc()
-        return decision
-
-    async def admit(self, policy_input: DecisionInput, counts: tuple[Count, ...]) -> Admission:
-        """Return whether the request fits its rate limits, given the counts of Redis.
-
-        Raises:
-            PolicyUnavailable: as `decide`.
-        """
-        admission = await self._ask("admit", policy_input.to_json(counts), Admission)
-        telemetry.DECISIONS.labels("admit", admission.effect).inc()
-        return admission
+        answer = await self._ask("authorize", policy_input.to_json(counts), Authorization)
+        telemetry.DECISIONS.labels("authorize", answer.effect).inc()
+        return answer
 
     async def visible(self, policy_input: DecisionInput) -> Visible:
         """Return what the subject could be allowed; cached for one policy revision and one minute.
@@ -142,7 +135,7 @@ class PolicyEngine:
         minute. It leaves out what is new with each request: the token and the request's id.
 
         Raises:
-            PolicyUnavailable: as `decide`.
+            PolicyUnavailable: as `authorize`.
         """
         subject, context = policy_input.subject, policy_input.context
         key = (
@@ -172,12 +165,12 @@ class PolicyEngine:
         return visible
 
     async def entitlements(
-        self, policy_input: DecisionInput, counts: tuple[Count, ...]
+        self, policy_input: DecisionInput, counts: Sequence[Count]
     ) -> Entitlements:
         """Return what the subject may do and, with `counts`, the rest of each rate limit.
 
         Raises:
-            PolicyUnavailable: as `decide`.
+            PolicyUnavailable: as `authorize`.
         """
         return await self._ask("entitlements", policy_input.to_json(counts), Entitlements)
 
@@ -185,9 +178,12 @@ class PolicyEngine:
         """Return how the policy decides two inputs with known answers.
 
         Raises:
-            PolicyUnavailable: as `decide`.
+            PolicyUnavailable: as `authorize`.
         """
-        return await self._ask("canary", {"version": 1}, Canary)
+        return await self._ask("canary", {"version": PROTOCOL_VERSION}, Canary)
+
+    async def _query_one(self, policy_input: dict[str, Any]) -> Any:
+        return await self._query("authorize", policy_input)
 
     async def _query(self, entry: str, policy_input: dict[str, Any]) -> Any:
         return await self._client.query_rule(
@@ -207,7 +203,10 @@ class PolicyEngine:
         try:
             with tracing.span(f"policy.{entry}"):
                 async with asyncio.timeout(self._timeout_s):
-                    body = await self._batches.ask(entry, document)
+                    if kind is Authorization:
+                        body = await self._batches.ask(document)
+                    else:
+                        body = await self._query(entry, document)
         except TimeoutError:
             raise _unavailable(entry, f"no answer within {self._timeout_s} s") from None
         except _RuleFailed as failed:
@@ -228,7 +227,7 @@ class PolicyEngine:
                 for fault in error.errors(include_url=False, include_input=False)
             )
             raise _unavailable(
-                entry, f"the answer is not of protocol version 1: {faults}"
+                entry, f"the answer is not of protocol version {PROTOCOL_VERSION}: {faults}"
             ) from None
         self.revision = answer.revision
         return answer

@@ -1,4 +1,4 @@
-"""The decision protocol, version 1, as types.
+"""The decision protocol, version 2, as types.
 
 The input's field names follow the AuthZEN Authorization API 1.0 (subject, action, resource, context).
 The answers are parsed strictly: an unknown effect or obligation, a missing or surplus field, or another
@@ -7,7 +7,7 @@ version makes an answer invalid, and an invalid answer is a denial.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -16,12 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = [
     "PROTOCOL_VERSION",
     "Action",
-    "Admission",
+    "Authorization",
     "Canary",
     "Charge",
     "Context",
     "Count",
-    "Decision",
     "DecisionInput",
     "Entitlements",
     "MaxItems",
@@ -37,7 +36,7 @@ __all__ = [
     "Visible",
 ]
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 # A user and a tenant have up to 256 characters each (identity/jwt.py). The policy encodes them, and a
 # character of 4 bytes becomes %xx%xx%xx%xx: 2 * 256 * 12 = 6144. The rest is for the separators and the
@@ -104,8 +103,8 @@ class DecisionInput:
     resource: Resource
     context: Context
 
-    def to_json(self, counts: tuple[Count, ...] | None = None) -> dict[str, Any]:
-        """Return the JSON object that OPA gets as `input`; with `counts` for `admit`."""
+    def to_json(self, counts: Sequence[Count] = ()) -> dict[str, Any]:
+        """Return the JSON object that OPA gets as `input`, with the counts after charging, if any."""
         subject, action, resource, context = self.subject, self.action, self.resource, self.context
         policy_input: dict[str, Any] = {
             "version": PROTOCOL_VERSION,
@@ -142,9 +141,20 @@ class DecisionInput:
                 "audit": context.audit,
             },
         }
-        if counts is not None:
+        if counts:
             policy_input["counts"] = [
-                {"id": c.id, "key": c.key, "count": c.count, "reset_ms": c.reset_ms} for c in counts
+                {
+                    "charge": {
+                        "id": each.charge.id,
+                        "key": each.charge.key,
+                        "limit": each.charge.limit,
+                        "window_s": each.charge.window_s,
+                        "cost": each.charge.cost,
+                    },
+                    "count": each.count,
+                    "reset_ms": each.reset_ms,
+                }
+                for each in counts
             ]
         return policy_input
 
@@ -154,7 +164,7 @@ class _Answer(BaseModel):
 
 
 class _Versioned(_Answer):
-    version: Literal[1]
+    version: Literal[2]
     revision: str
 
 
@@ -210,13 +220,45 @@ class Obligations:
     redact: frozenset[str] = frozenset()
 
 
-class Decision(_Versioned):
-    """The answer of `decide`."""
+@dataclass(frozen=True, slots=True)
+class Count:
+    """The entries in the window of a charge after adding its cost; the limit is not compared yet.
 
-    effect: Literal["allow", "deny", "approval_required"]
+    Attributes:
+        reset_ms: milliseconds until the oldest entry leaves the window.
+    """
+
+    charge: Charge
+    count: int
+    reset_ms: int
+
+
+class Quota(_Answer):
+    """What is left of one rate limit."""
+
+    id: str
+    limit: int
+    remaining: int
+    window_s: int
+    reset_ms: int
+
+
+class Authorization(_Versioned):
+    """The answer of `authorize`.
+
+    Attributes:
+        effect: `count` asks for another query, with the counts of exactly these charges.
+        charges: the windows of the call, in the order in which the policy expects their counts.
+        retry_after_ms: of a limited call: milliseconds until it fits its limits.
+        quota: what is left in each window that was counted.
+    """
+
+    effect: Literal["allow", "count", "limited", "deny", "approval_required"]
     reasons: list[Reason]
     charges: list[Charge]
     obligations: list[Obligation]
+    retry_after_ms: Annotated[int, Field(ge=0)]
+    quota: list[Quota]
 
     @property
     def combined(self) -> Obligations:
@@ -230,35 +272,6 @@ class Decision(_Versioned):
                 name for o in self.obligations if isinstance(o, Redact) for name in o.fields
             ),
         )
-
-
-class Count(_Answer):
-    """The entries of one window after adding the cost; the limit is not compared yet."""
-
-    id: str
-    key: str
-    count: int
-    reset_ms: int
-    """Milliseconds until the oldest entry leaves the window."""
-
-
-class Quota(_Answer):
-    """What is left of one rate limit."""
-
-    id: str
-    limit: int
-    remaining: int
-    window_s: int
-    reset_ms: int
-
-
-class Admission(_Versioned):
-    """The answer of `admit`."""
-
-    effect: Literal["allow", "limited", "deny"]
-    reasons: list[Reason]
-    retry_after_ms: Annotated[int, Field(ge=0)]
-    quota: list[Quota]
 
 
 class Visible(_Versioned):

@@ -229,7 +229,7 @@ class TestSettings:
     ) -> None:
         nodes = calm.members("mcp_servers")
         settings = "sha256sum /etc/opa/config.yaml"
-        wrong = {"name": "nobody may do anything", "input": {"version": 1}, "effect": "allow"}
+        wrong = {"name": "nobody may do anything", "input": {"version": 2}, "effect": "allow"}
         before = (bundles(calm), [node.run(settings) for node in nodes])
         others = [node.main_pid("opa.service") for node in nodes[1:]]
 

@@ -50,7 +50,7 @@ def test_a_publication_that_decides_otherwise_than_expected_is_taken_back(
     change = {
         "opa_policy_data_overrides": {"limits": {"user": {"limit": 7, "window_s": 3600}}},
         "opa_canary_decisions": [
-            {"name": "nobody may do anything", "input": {"version": 1}, "effect": "allow"}
+            {"name": "nobody may do anything", "input": {"version": 2}, "effect": "allow"}
         ],
     }
     before_bundles, before_revision = bundles(installation), revision(installation)

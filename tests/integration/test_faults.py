@@ -107,7 +107,7 @@ class TestOpa:
         (tree / "mcp/decision").mkdir(parents=True)
         (tree / "config").mkdir()
         (tree / "mcp/decision/decision.rego").write_text(
-            'package mcp.decision\n\ndecide := {"version": 1, "effect": "allow"}\n'
+            'package mcp.decision\n\nauthorize := {"version": 2, "effect": "allow"}\n'
         )
         server = Opa(workspace / "opa-wrong", build_bundle(tree, workspace / "wrong.tar.gz"))
         server.start()

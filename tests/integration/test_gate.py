@@ -9,7 +9,15 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +30,12 @@ import yaml
 
 from mcp_server.audit.store import AuditStore
 from mcp_server.gate import (
+    Call,
     Caller,
     Gate,
     InternalError,
     Limited,
+    NodeUnavailable,
     OutcomeNotRecorded,
     Refused,
     call_tool,
@@ -35,8 +45,10 @@ from mcp_server.infrastructure.database import Database
 from mcp_server.policy import Counters, PolicyEngine
 from mcp_server.policy.protocol import (
     Action,
+    Authorization,
+    Charge,
     Context,
-    Decision,
+    Count,
     DecisionInput,
     Resource,
     SubjectInput,
@@ -346,16 +358,16 @@ async def test_an_auditor_can_ask_the_policy_again(
     bench: Bench, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, namespace: str
 ) -> None:
     asked: list[DecisionInput] = []
-    decide = bench.policy.decide
+    authorize = bench.policy.authorize
 
-    async def listen(question: DecisionInput) -> Decision:
+    async def listen(question: DecisionInput, counts: Sequence[Count] = ()) -> Authorization:
         asked.append(question)
-        return await decide(question)
+        return await authorize(question, counts)
 
     async def run(arguments: ScaleArguments, _: ToolContext) -> ScaleResult:
         return ScaleResult(replicas=arguments.replicas)
 
-    monkeypatch.setattr(bench.policy, "decide", listen)
+    monkeypatch.setattr(bench.policy, "authorize", listen)
     who = caller("mcp:operator", "team:shop")
     who = dataclasses.replace(
         who, subject=dataclasses.replace(who.subject, groups=("shop",), token_id="t-1")
@@ -368,7 +380,7 @@ async def test_an_auditor_can_ask_the_policy_again(
             {"namespace": namespace, "replicas": 3},
         )
 
-    (question,) = asked
+    question = asked[-1]
     told = question.to_json()
     told["action"]["properties"]["arguments"]["password"] = REDACTED
     found = await owner.fetch("SELECT effect, question FROM audit.questions")
@@ -670,28 +682,31 @@ def noticed(patch: pytest.MonkeyPatch, part: object, name: str) -> asyncio.Event
 
 
 class TestClientThatGoesAway:
-    @pytest.mark.parametrize("step", ["decide", "admit"])
+    @pytest.mark.parametrize("calls_before", [0, 1], ids=["without counts", "with counts"])
     async def test_while_the_policy_is_asked_nothing_stays_charged(
         self,
         bench: Bench,
         owner: asyncpg.Connection,
         redis_server: RedisServer,
         monkeypatch: pytest.MonkeyPatch,
-        step: str,
+        calls_before: int,
     ) -> None:
         gate = bench.gate(scale_tool(three))
+        for _ in range(calls_before):
+            await scale(gate)
         reached = asyncio.Event()
 
-        async def never(*_: object) -> None:
+        async def never(_: object, counts: Sequence[Count]) -> None:
+            assert bool(counts) is bool(calls_before)
             reached.set()
             await asyncio.sleep(60)
 
-        monkeypatch.setattr(bench.policy, step, never)
+        monkeypatch.setattr(bench.policy, "authorize", never)
         await cut_off(lambda: scale(gate), reached)
 
-        assert redis_server.cli("zcard", "mcp:window:global") == "0"
-        assert redis_server.cli("zcard", "mcp:window:user:default:olga") == "0"
-        assert await rows(owner) == [("outcome", "deny", "cancelled")]
+        assert redis_server.cli("zcard", "mcp:window:global") == str(calls_before)
+        assert redis_server.cli("zcard", "mcp:window:user:default:olga") == str(calls_before)
+        assert (await rows(owner))[-1] == ("outcome", "deny", "cancelled")
         assert gate.inflight == 0
 
     async def test_between_the_charge_and_its_answer_nothing_stays_charged(
@@ -907,6 +922,154 @@ async def test_scaling_is_limited_to_ten_an_hour_and_refusals_cost_nothing(
     assert not any(refused)
     assert sum(admitted) == 10
     assert redis_server.cli("zcard", "mcp:window:global") == "10"
+
+
+class TestOneQuestion:
+    """The gate charges what the last allowed call of this shape was charged to, and asks once."""
+
+    @pytest.fixture
+    def asked(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+        """The effect of each answer, with the windows whose counts were sent."""
+        found: list[tuple[Any, ...]] = []
+        authorize = bench.policy.authorize
+
+        async def listen(question: DecisionInput, counts: Sequence[Count] = ()) -> Authorization:
+            answer = await authorize(question, counts)
+            found.append((answer.effect, [each.charge.id for each in counts]))
+            return answer
+
+        monkeypatch.setattr(bench.policy, "authorize", listen)
+        return found
+
+    @pytest.fixture
+    def predicted(self, monkeypatch: pytest.MonkeyPatch) -> list[Charge]:
+        """Charges that are predicted for each call, in place of those that were learned."""
+        charges: list[Charge] = []
+        monkeypatch.setattr("mcp_server.gate.predictions.Predictions.of", lambda *_: tuple(charges))
+        return charges
+
+    async def test_the_first_call_takes_two_questions_and_the_next_ones_one(
+        self, bench: Bench, asked: list[tuple[Any, ...]], redis_server: RedisServer
+    ) -> None:
+        gate = bench.gate(scale_tool(three))
+        for _ in range(3):
+            await scale(gate)
+
+        windows = ["global", "user", "tool:k8s:scale"]
+        assert asked == [("count", []), *[("allow", windows)] * 3]
+        assert redis_server.cli("zcard", "mcp:window:global") == "3"
+
+    async def test_after_a_refusal_the_next_call_is_asked_without_counts(
+        self, bench: Bench, asked: list[tuple[Any, ...]]
+    ) -> None:
+        gate = bench.gate(scale_tool(three))
+        refused = {"namespace": "production", "replicas": 3}
+        await scale(gate)
+        with pytest.raises(Refused):
+            await call_tool(gate, caller(), "k8s_scale_deployment", refused)
+        await scale(gate)
+
+        assert [(effect, bool(ids)) for effect, ids in asked] == [
+            ("count", False),
+            ("allow", True),
+            ("deny", True),
+            ("count", False),
+            ("allow", True),
+        ]
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"key": "user:default:somebody"},
+            {"window_s": 60},
+            {"limit": 1_000_000},
+            {"cost": 2},
+            {"id": "tenant"},
+        ],
+        ids=str,
+    )
+    async def test_a_wrong_prediction_is_given_back_and_gives_no_right(
+        self,
+        bench: Bench,
+        asked: list[tuple[Any, ...]],
+        predicted: list[Charge],
+        redis_server: RedisServer,
+        changes: dict[str, Any],
+    ) -> None:
+        right = {
+            "id": "user",
+            "key": "user:default:olga",
+            "limit": 100,
+            "window_s": 3600,
+            "cost": 1,
+        }
+        predicted.append(Charge.model_validate(right | changes))
+        await scale(bench.gate(scale_tool(three)))
+
+        assert [effect for effect, _ in asked] == ["count", "allow"]
+        assert redis_server.cli("zcard", "mcp:window:user:default:olga") == "1"
+        assert redis_server.cli("zcard", "mcp:window:user:default:somebody") == "0"
+
+    async def test_a_call_that_is_not_charged_gives_a_prediction_back(
+        self, bench: Bench, predicted: list[Charge], redis_server: RedisServer
+    ) -> None:
+        predicted.append(Charge(id="global", key="global", limit=1000, window_s=3600, cost=1))
+
+        async def work(_: object) -> int:
+            return 1
+
+        call = Call("tools/list", Resource("server", "test"), arguments={"note": ""})
+        answer = await bench.gate(scale_tool(three)).perform(caller(), call, work)
+
+        assert (answer.value, answer.quota) == (1, ())
+        assert redis_server.cli("zcard", "mcp:window:global") == "0"
+
+    async def test_concurrent_calls_with_and_without_predictions_admit_exactly_the_limit(
+        self, bench: Bench, redis_server: RedisServer
+    ) -> None:
+        nodes = [bench.gate(scale_tool(three)) for _ in range(3)]
+        await scale(nodes[0])  # only this node can predict
+
+        done = await asyncio.gather(
+            *(scale(nodes[n % 3]) for n in range(45)), return_exceptions=True
+        )
+
+        assert sum(outcome is None for outcome in done) == 9
+        assert {type(outcome) for outcome in done} == {type(None), Limited}
+        assert redis_server.cli("zcard", "mcp:window:tool:k8s:scale") == "10"
+        assert redis_server.cli("zcard", "mcp:window:global") == "10"
+
+    async def test_a_policy_that_allows_without_counts_is_no_answer(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer
+    ) -> None:
+        gate = bench.gate(scale_tool(three))
+        await scale(gate)
+        authorize = bench.policy.authorize
+
+        async def careless(question: DecisionInput, counts: Sequence[Count] = ()) -> Authorization:
+            answer = await authorize(question, counts)
+            return answer.model_copy(update={"effect": "allow", "charges": []})
+
+        monkeypatch.setattr(bench.policy, "authorize", careless)
+        with pytest.raises(NodeUnavailable):
+            await scale(gate)
+        assert redis_server.cli("zcard", "mcp:window:global") == "1"
+
+    async def test_a_policy_that_never_agrees_with_the_counts_ends_in_a_denial(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer
+    ) -> None:
+        authorize = bench.policy.authorize
+        questions: list[int] = []
+
+        async def moving(question: DecisionInput, _: Sequence[Count] = ()) -> Authorization:
+            questions.append(1)
+            return await authorize(question, ())
+
+        monkeypatch.setattr(bench.policy, "authorize", moving)
+        with pytest.raises(NodeUnavailable):
+            await scale(bench.gate(scale_tool(three)))
+        assert len(questions) == 3
+        assert redis_server.cli("zcard", "mcp:window:global") == "0"
 
 
 _RULE = """

@@ -23,7 +23,7 @@ from mcp_server.gate import Caller, Failed, Gate, ToolAnswer, call_tool
 from mcp_server.gate.resource_reads import CallerResource, Resources
 from mcp_server.identity import Subject
 from mcp_server.infrastructure.database import Database
-from mcp_server.policy import Counters, Decision, PolicyEngine
+from mcp_server.policy import Authorization, Counters, PolicyEngine
 from mcp_server.prompts import PROMPTS, Prompts
 from mcp_server.redaction import MASK
 from mcp_server.settings import KubernetesSettings, MonitoringSettings
@@ -54,16 +54,20 @@ class _Policy:
 
     names: tuple[str, ...] = ()
 
-    async def decide(self, _: object) -> Decision:
+    revision = "played"
+
+    async def authorize(self, *_: object) -> Authorization:
         obligations = [{"type": "redact", "fields": list(self.names)}]
-        return Decision.model_validate(
+        return Authorization.model_validate(
             {
-                "version": 1,
+                "version": 2,
                 "revision": "played",
                 "effect": "allow",
                 "reasons": [],
                 "charges": [],
                 "obligations": obligations,
+                "retry_after_ms": 0,
+                "quota": [],
             }
         )
 

@@ -25,7 +25,7 @@ class Oracle:
         self.answering = asyncio.Event()
         self.answering.set()
 
-    async def one(self, entry: str, document: dict[str, Any]) -> Any:
+    async def one(self, document: dict[str, Any]) -> Any:
         self.queries.append(1)
         await asyncio.sleep(0.01)
         await self.answering.wait()
@@ -33,20 +33,19 @@ class Oracle:
             await asyncio.Event().wait()
         if document.get("bad"):
             raise ValueError(document["bad"])
-        return {"result": [entry, document]}
+        return {"result": document}
 
     async def many(self, questions: dict[str, Any]) -> Any:
         self.queries.append(len(questions))
         await asyncio.sleep(0.01)
         await self.answering.wait()
-        documents = [question["input"] for question in questions.values()]
-        if any(document.get("bad") or document.get("hangs") for document in documents):
+        if any(each.get("bad") or each.get("hangs") for each in questions.values()):
             raise ValueError("one bad question spoils the query")
         return {
             "result": {
-                number: [question["entry"], question["input"]]
+                number: question
                 for number, question in questions.items()
-                if not question["input"].get("undefined")
+                if not question.get("undefined")
             }
         }
 
@@ -56,7 +55,7 @@ async def test_one_caller_is_served_alone() -> None:
     batches = Batches(oracle.one, oracle.many)
 
     for number in range(3):
-        assert await batches.ask("decide", {"n": number}) == {"result": ["decide", {"n": number}]}
+        assert await batches.ask({"n": number}) == {"result": {"n": number}}
 
     assert oracle.queries == [1, 1, 1]
 
@@ -65,9 +64,9 @@ async def test_many_callers_share_queries_and_get_their_own_answers() -> None:
     oracle = Oracle()
     batches = Batches(oracle.one, oracle.many)
 
-    answers = await asyncio.gather(*(batches.ask("decide", {"n": n}) for n in range(80)))
+    answers = await asyncio.gather(*(batches.ask({"n": n}) for n in range(80)))
 
-    assert answers == [{"result": ["decide", {"n": n}]} for n in range(80)]
+    assert answers == [{"result": {"n": n}} for n in range(80)]
     assert len(oracle.queries) == 4
     assert max(oracle.queries) == 32
 
@@ -78,13 +77,11 @@ async def test_a_question_that_follows_an_answer_at_once_does_not_wait_for_anoth
     batches = Batches(oracle.one, oracle.many)
 
     async def twice(number: int) -> list[Any]:
-        return [await batches.ask(entry, {"n": number}) for entry in ("decide", "visible")]
+        return [await batches.ask({"n": number, "turn": turn}) for turn in (1, 2)]
 
     answers = await asyncio.wait_for(asyncio.gather(*(twice(n) for n in range(3))), timeout=60)
 
-    assert answers == [
-        [{"result": ["decide", {"n": n}]}, {"result": ["visible", {"n": n}]}] for n in range(3)
-    ]
+    assert answers == [[{"result": {"n": n, "turn": turn}} for turn in (1, 2)] for n in range(3)]
 
 
 async def test_a_question_that_fails_fails_alone() -> None:
@@ -92,7 +89,7 @@ async def test_a_question_that_fails_fails_alone() -> None:
     batches = Batches(oracle.one, oracle.many)
 
     answers = await asyncio.gather(
-        *(batches.ask("decide", {"n": n, "bad": "mine" if n == 5 else ""}) for n in range(10)),
+        *(batches.ask({"n": n, "bad": "mine" if n == 5 else ""}) for n in range(10)),
         return_exceptions=True,
     )
 
@@ -104,33 +101,31 @@ async def test_an_undefined_answer_is_asked_for_alone() -> None:
     oracle = Oracle()
     batches = Batches(oracle.one, oracle.many)
 
-    answers = await asyncio.gather(
-        *(batches.ask("admit", {"n": n, "undefined": n == 4}) for n in range(6))
-    )
+    answers = await asyncio.gather(*(batches.ask({"n": n, "undefined": n == 4}) for n in range(6)))
 
-    assert [answer["result"][1]["n"] for answer in answers] == list(range(6))
+    assert [answer["result"]["n"] for answer in answers] == list(range(6))
 
 
 async def test_a_caller_that_gives_up_leaves_the_others_their_answers() -> None:
     oracle = Oracle()
     batches = Batches(oracle.one, oracle.many)
-    tasks = [asyncio.create_task(batches.ask("decide", {"n": n})) for n in range(20)]
+    tasks = [asyncio.create_task(batches.ask({"n": n})) for n in range(20)]
     await asyncio.sleep(0)
     for task in tasks[1:20:2]:
         task.cancel()
 
     kept = await asyncio.gather(*tasks[::2])
 
-    assert [answer["result"][1]["n"] for answer in kept] == list(range(0, 20, 2))
-    assert await batches.ask("decide", {"n": 99}) == {"result": ["decide", {"n": 99}]}
+    assert [answer["result"]["n"] for answer in kept] == list(range(0, 20, 2))
+    assert await batches.ask({"n": 99}) == {"result": {"n": 99}}
 
 
 async def test_nobody_asks_for_a_caller_that_gave_up_during_a_query_that_failed() -> None:
     oracle = Oracle()
     batches = Batches(oracle.one, oracle.many)
-    first = asyncio.create_task(batches.ask("decide", {"n": 0}))
+    first = asyncio.create_task(batches.ask({"n": 0}))
     await asyncio.sleep(0)
-    tasks = [asyncio.create_task(batches.ask("decide", {"n": n, "bad": "x"})) for n in range(32)]
+    tasks = [asyncio.create_task(batches.ask({"n": n, "bad": "x"})) for n in range(32)]
     await first
     await asyncio.sleep(0)
     assert oracle.queries == [1, 32]
@@ -148,19 +143,19 @@ async def test_one_bad_question_costs_its_neighbours_one_more_query_of_their_own
     oracle = Oracle()
     running = most = 0
 
-    async def one(entry: str, document: dict[str, Any]) -> Any:
+    async def one(document: dict[str, Any]) -> Any:
         nonlocal running, most
         running += 1
         most = max(most, running)
         try:
-            return await oracle.one(entry, document)
+            return await oracle.one(document)
         finally:
             running -= 1
 
     batches = Batches(one, oracle.many)
 
     await asyncio.gather(
-        *(batches.ask("decide", {"n": n, "bad": "x" if n == 5 else ""}) for n in range(33)),
+        *(batches.ask({"n": n, "bad": "x" if n == 5 else ""}) for n in range(33)),
         return_exceptions=True,
     )
 
@@ -171,18 +166,16 @@ async def test_one_bad_question_costs_its_neighbours_one_more_query_of_their_own
 async def test_a_question_that_hangs_holds_up_nobody_who_comes_later() -> None:
     oracle = Oracle()
     batches = Batches(oracle.one, oracle.many)
-    tasks = [
-        asyncio.create_task(batches.ask("decide", {"n": n, "hangs": n in (3, 4)})) for n in range(6)
-    ]
+    tasks = [asyncio.create_task(batches.ask({"n": n, "hangs": n in (3, 4)})) for n in range(6)]
     await asyncio.wait([*tasks[:3], tasks[5]], timeout=60)
     hanging = {task for task in tasks if not task.done()}
 
     later = await asyncio.wait_for(
-        asyncio.gather(*(batches.ask("decide", {"n": n}) for n in range(40))), timeout=60
+        asyncio.gather(*(batches.ask({"n": n}) for n in range(40))), timeout=60
     )
 
     assert hanging == set(tasks[3:5])
-    assert later == [{"result": ["decide", {"n": n}]} for n in range(40)]
+    assert later == [{"result": {"n": n}} for n in range(40)]
     for task in hanging:
         task.cancel()
 
@@ -202,7 +195,7 @@ async def test_after_opa_did_not_answer_the_next_question_is_answered_at_once() 
 
     async def impatient(number: int, patience_s: float) -> Any:
         async with asyncio.timeout(patience_s):
-            return await batches.ask("decide", {"n": number})
+            return await batches.ask({"n": number})
 
     oracle.answering.clear()
     refused = await asyncio.gather(
@@ -211,8 +204,8 @@ async def test_after_opa_did_not_answer_the_next_question_is_answered_at_once() 
     await asyncio.wait_for(failed.wait(), timeout=60)
     await asyncio.sleep(0.01)
     oracle.answering.set()
-    answer = await batches.ask("decide", {"n": 99})
+    answer = await batches.ask({"n": 99})
 
     assert all(isinstance(refusal, TimeoutError) for refusal in refused)
-    assert answer == {"result": ["decide", {"n": 99}]}
+    assert answer == {"result": {"n": 99}}
     assert oracle.queries == [1, 32, 1]

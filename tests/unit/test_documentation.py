@@ -134,7 +134,7 @@ def test_the_documents_name_paths_and_commands_at_all() -> None:
 
 def test_the_decision_that_is_tried_by_hand_is_an_allowing_one() -> None:
     text = (ROOT / "docs/policy-testing.md").read_text()
-    (block,) = (block for block in blocks(text) if "data.mcp.decision.decide" in block)
+    (block,) = (block for block in blocks(text) if "data.mcp.decision.authorize" in block)
     line, request, _ = re.split(r"<<'JSON'\n|^JSON$", block, flags=re.MULTILINE)
     command = shlex.split(line.replace("\\\n", " ").replace("--format pretty", "--format json"))
 
@@ -149,7 +149,7 @@ def test_the_decision_that_is_tried_by_hand_is_an_allowing_one() -> None:
 
     assert command[0] == ".venv/bin/policyctl"
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["result"][0]["expressions"][0]["value"]["effect"] == "allow"
+    assert json.loads(done.stdout)["result"][0]["expressions"][0]["value"]["effect"] == "count"
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,22 @@ from mcp_server.gate.errors import (
     outcome_not_recorded,
     policy_unavailable,
 )
-from mcp_server.policy import Admission, PolicyUnavailable, PolicyUndecided
+from mcp_server.policy import Authorization, PolicyUnavailable, PolicyUndecided
 from mcp_server.transports import errors
 from mcp_server.transports.errors import ERRORS, Rejection, error_data, kind_of, refusal_details
 
 _NGINX = Path(__file__).resolve().parents[2] / "roles" / "nginx" / "vars" / "main.yml"
 _LIMITED = Limited(
-    Admission(version=1, revision="r1", effect="limited", reasons=[], retry_after_ms=5, quota=[])
+    Authorization(
+        version=2,
+        revision="r1",
+        effect="limited",
+        reasons=[],
+        charges=[],
+        obligations=[],
+        retry_after_ms=5,
+        quota=[],
+    )
 )
 
 

@@ -149,7 +149,13 @@ class TestDocuments:
     ) -> None:
         with (tree.folder / "mcp" / "network" / "network.rego").open("a") as rules:
             rules.write("""
-deny contains "no whole document" if not _whole
+# METADATA
+# title: The document is whole
+# custom:
+#   code: no_whole_document
+#   message: no whole document
+#   solution: send a whole document
+deny contains reasons.because(rego.metadata.chain(), []) if not _whole
 
 _whole if {
 	input.subject.type == "user"
@@ -168,15 +174,14 @@ _whole if {
 class TestBatch:
     """A batch works out each question once (policies/mcp/batch says how): counted, not timed."""
 
-    @pytest.mark.parametrize(("entry", "more"), [("decide", {}), ("admit", {"counts": []})])
     def test_eight_questions_cost_eight_times_one_and_little_besides(
-        self, tree: PolicyTree, entry: str, more: dict[str, Any]
+        self, tree: PolicyTree
     ) -> None:
         call = 'data.fixtures.call(["mcp:viewer"], "monitoring:get_alerts", {})'
-        question = evaluate(tree, call, None)["result"][0]["expressions"][0]["value"] | more
-        questions = {str(n): {"entry": entry, "input": question} for n in range(8)}
+        question = evaluate(tree, call, None)["result"][0]["expressions"][0]["value"]
+        questions = {str(n): question for n in range(8)}
 
-        answer, alone = self._asked(tree, f"data.mcp.decision.{entry}", question)
+        answer, alone = self._asked(tree, "data.mcp.decision.authorize", question)
         answers, together = self._asked(tree, "data.mcp.batch.answers", {"questions": questions})
 
         assert answers == dict.fromkeys(questions, answer)

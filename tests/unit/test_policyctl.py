@@ -182,18 +182,31 @@ class TestChecks:
             check_layout(tree)
         assert said in str(caught.value)
 
-    def test_a_deny_rule_that_no_decision_refers_to_is_refused_with_where_it_belongs(
-        self, tree: PolicyTree
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            "deny if input.x",
+            "deny := true",
+            'deny["no"] if input.x',
+            'deny contains "no" if input.x',
+            'deny contains {"code": "no"} if input.x',
+            "default deny := false",
+        ],
+    )
+    def test_a_deny_rule_that_is_no_set_of_reasons_is_refused_with_its_place(
+        self, tree: PolicyTree, rule: str
     ) -> None:
-        check_deny_rules(tree)
         write_example(tree.folder)
+        check_deny_rules(tree)
+        (tree.folder / "mcp/late").mkdir()
+        (tree.folder / "mcp/late/late.rego").write_text(f"package mcp.late\n\n{rule}\n")
 
         with pytest.raises(PolicyError) as caught:
             check_deny_rules(tree)
-        assert re.search(
-            r"^policies/mcp/hours/hours\.rego:27: add hours\.deny to _refusals in policies/mcp/",
-            str(caught.value),
-            re.MULTILINE,
+        _, found = str(caught.value).splitlines()
+        assert found == (
+            'policies/mcp/late/late.rego:3: write "deny contains reasons.because(rego.metadata.chain(), '
+            '[])" with the reason in the METADATA of the rule'
         )
 
     @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class _Parts:
     async def canary(self) -> Canary:
         if self.fault is not None:
             raise self.fault
-        return Canary(version=1, allow_ok=True, deny_ok=True, revision=self.revision)
+        return Canary(version=2, allow_ok=True, deny_ok=True, revision=self.revision)
 
     async def probe(self) -> bool:
         return True

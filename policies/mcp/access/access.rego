@@ -75,7 +75,7 @@ entry := data.config.catalog.prompts[input.resource.id] if input.resource.type =
 #   code: not_available
 #   message: there is no such tool, resource or prompt, or it is not available to you
 #   solution: list what is available to you; ask an administrator for a role if something is missing
-deny contains reasons.because(rego.metadata.chain(), []) if {
+why contains reasons.because(rego.metadata.chain(), []) if {
 	_names_a_thing
 	not _available
 }
@@ -89,7 +89,7 @@ deny contains reasons.because(rego.metadata.chain(), []) if {
 #   code: namespace_not_available
 #   message: there is no such namespace, or it is not available to you for this
 #   solution: name a namespace that one of your roles may use; ask an administrator for a role if one is missing
-deny contains reasons.because(rego.metadata.chain(), []) if {
+why contains reasons.because(rego.metadata.chain(), []) if {
 	_available
 	not _in_its_place
 	not _everywhere
@@ -102,7 +102,7 @@ deny contains reasons.because(rego.metadata.chain(), []) if {
 #   code: cluster_wide_not_allowed
 #   message: this is not available to you for all namespaces at once
 #   solution: name one namespace
-deny contains reasons.because(rego.metadata.chain(), []) if {
+why contains reasons.because(rego.metadata.chain(), []) if {
 	_available
 	not _in_its_place
 	_everywhere
@@ -114,31 +114,32 @@ _names_a_thing if count(methods.method.kinds) > 0
 _available if _in_its_place
 
 _available if {
-	_right_kind
+	input.resource.type in methods.method.kinds
 	tenants.own
 	reachable(entry)
 }
 
 _in_its_place if {
-	_right_kind
 	tenants.own
+	input.resource.type in methods.method.kinds
 	_place_allowed
 }
 
-_right_kind if input.resource.type in methods.method.kinds
-
 # Three places: nowhere in particular, one namespace, everywhere. Anything else is no place and stays refused.
 _place_allowed if {
-	_placeless(entry)
-	object.get(input.resource, ["properties", "all_namespaces"], false) == false
-	object.get(input.resource, ["properties", "namespace"], null) == null
-	subject.may(entry.permission)
+	thing := entry
+	thing.scope.namespace == null
+	thing.scope.cluster_wide == false
+	object.get(input.resource.properties, "all_namespaces", false) == false
+	object.get(input.resource.properties, "namespace", null) == null
+	subject.may(thing.permission)
 }
 
 _place_allowed if {
-	is_string(entry.scope.namespace)
-	object.get(input.resource, ["properties", "all_namespaces"], false) == false
-	_usable_in_a_namespace(entry)
+	thing := entry
+	is_string(thing.scope.namespace)
+	object.get(input.resource.properties, "all_namespaces", false) == false
+	_usable_in_a_namespace(thing)
 	patterns.is_label(input.resource.properties.namespace)
 	_named_for(input.resource.properties.namespace)
 }

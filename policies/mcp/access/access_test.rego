@@ -10,7 +10,7 @@ _config(namespaces) := object.union(fixtures.config, {
 })
 
 _effect(config, place) := answer.effect if {
-	answer := decision.decide with input as fixtures.call(["auditor"], "k8s:get_pods", place) with data.config as config
+	answer := fixtures.decide(fixtures.call(["auditor"], "k8s:get_pods", place), config)
 }
 
 _sees(config) if {
@@ -43,14 +43,14 @@ test_a_role_for_unlisted_namespaces_only_sees_the_tool_and_may_read_there if {
 test_a_name_grants_only_what_the_data_says if {
 	config := object.union(fixtures.config, {"namespaces": {"grants_to_read": []}})
 	request := fixtures.call(["mcp:viewer"], "k8s:get_pods", {"namespace": "development"})
-	answer := decision.decide with input as request with data.config as config
+	answer := fixtures.decide(request, config)
 	fixtures.codes(answer) == {"not_available"}
 }
 
 _namespaces := "enterprise://k8s/{cluster}/namespaces"
 
 _reading(roles) := answer if {
-	answer := decision.decide with input as fixtures.read(roles, _namespaces) with data.config as fixtures.config
+	answer := fixtures.decide(fixtures.read(roles, _namespaces), fixtures.config)
 }
 
 _sees_namespaces(roles) if {
@@ -73,7 +73,7 @@ test_what_is_about_a_whole_cluster_is_hidden_from_others if {
 test_all_namespaces_are_not_for_a_tool_that_does_not_offer_them if {
 	only_one := object.union(fixtures.config, {"catalog": {"tools": {"k8s:get_pods": {"scope": {"all_namespaces": null}}}}})
 	request := fixtures.call(["mcp:admin"], "k8s:get_pods", {"all_namespaces": true})
-	answer := decision.decide with input as request with data.config as only_one
+	answer := fixtures.decide(request, only_one)
 	fixtures.codes(answer) == {"cluster_wide_not_allowed"}
 }
 

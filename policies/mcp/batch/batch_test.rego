@@ -13,25 +13,26 @@ _answers(questions) := answers if {
 }
 
 test_each_question_gets_the_answer_that_it_gets_alone if {
-	counted := object.union(_allowed, {"counts": []})
+	charges := [
+		{"id": "global", "key": "global", "limit": 1000, "window_s": 3600, "cost": 1},
+		{"id": "user", "key": "user:default:alice", "limit": 100, "window_s": 3600, "cost": 1},
+	]
+	counted := object.union(_allowed, {"counts": fixtures.counts(charges, 1)})
 	answers := _answers({
-		"a": {"entry": "decide", "input": _allowed},
-		"b": {"entry": "decide", "input": _hidden},
-		"c": {"entry": "admit", "input": counted},
+		"a": _allowed,
+		"b": _hidden,
+		"c": counted,
 	})
-	decided_a := decision.decide with input as _allowed with data.config as fixtures.config
-	decided_b := decision.decide with input as _hidden with data.config as fixtures.config
-	admitted_c := decision.admit with input as counted with data.config as fixtures.config
-	answers == {"a": decided_a, "b": decided_b, "c": admitted_c}
-	answers.a.effect == "allow"
+	answer_a := decision.authorize with input as _allowed with data.config as fixtures.config
+	answer_b := decision.authorize with input as _hidden with data.config as fixtures.config
+	answer_c := decision.authorize with input as counted with data.config as fixtures.config
+	answers == {"a": answer_a, "b": answer_b, "c": answer_c}
+	answers.a.effect == "count"
 	answers.b.effect == "deny"
-}
-
-test_a_question_to_another_entry_point_has_no_answer if {
-	_answers({"a": {"entry": "visible", "input": _allowed}}) == {}
+	answers.c.effect == "allow"
 }
 
 test_a_question_without_input_is_refused if {
-	answers := _answers({"a": {"entry": "decide", "input": {}}})
+	answers := _answers({"a": {}})
 	answers.a.effect == "deny"
 }

@@ -1,6 +1,6 @@
 # METADATA
-# title: Decision protocol, version 1
-# description: The five documents which the server asks for. Nothing else of this policy is reachable from outside.
+# title: Decision protocol, version 2
+# description: The four documents that the server asks for. Nothing else of this policy is reachable from outside.
 package mcp.decision
 
 import data.mcp.access
@@ -8,79 +8,69 @@ import data.mcp.limits
 import data.mcp.methods
 import data.mcp.network
 import data.mcp.obligations
+import data.mcp.request
 import data.mcp.stores
 import data.mcp.subject
 import data.mcp.tenants
 
-_version := 1
+_version := 2
 
 # METADATA
 # title: May this request be made
 # description: >-
-#   Asked before anything is counted or done. Allowed is what every package finds to be in order and none denies;
-#   whatever is not allowed is refused, with the reasons of all of them.
+#   `allow`: every package finds the request in order, no `deny` rule holds, and the counts in the input are those of exactly
+#   these charges and within their limits. `count`: allowed so far; charge these windows and ask again with their counts.
+#   `limited`: a window is full. `deny`: everything else, also broken policy data. A charge that is not part of an `allow`
+#   must be given back.
 # entrypoint: true
-decide := {
+authorize := {
 	"version": _version,
 	"effect": "allow",
 	"reasons": [],
 	"revision": revision,
 	"charges": limits.charges,
 	"obligations": obligations.obligations,
+	"retry_after_ms": 0,
+	"quota": limits.quota,
 } if {
 	_allowed
-}
-
-decide := {
+	limits.counted
+	limits.within
+	limits.limited == set()
+} else := {
 	"version": _version,
-	"effect": "deny",
-	"reasons": [reason | some reason in _refusals],
+	"effect": "count",
+	"reasons": [],
 	"revision": revision,
-	"charges": [],
+	"charges": limits.charges,
 	"obligations": [],
+	"retry_after_ms": 0,
+	"quota": [],
 } if {
-	not _allowed
-}
-
-# Answered when the policy data is broken: anything but a complete answer above is a refusal.
-default decide := {
-	"version": 1,
-	"effect": "deny",
-	"reasons": [{
-		"code": "undecided",
-		"message": "the policy could not decide",
-		"rule": "mcp.decision.undecided",
-		"solution": "ask an administrator to check the policy data",
-	}],
-	"revision": "unknown",
+	_allowed
+	not limits.counted
+} else := {
+	"version": _version,
+	"effect": "limited",
+	"reasons": [reason | some reason in limits.limited],
+	"revision": revision,
 	"charges": [],
 	"obligations": [],
-}
-
-# METADATA
-# title: May the counted request be made
-# description: Asked with the counts after charging. `limited` means that the charge is to be given back.
-# entrypoint: true
-admit := {
-	"version": _version,
-	"effect": _admission,
-	"reasons": [reason | some reason in _objections],
-	"revision": revision,
 	"retry_after_ms": limits.retry_after_ms,
 	"quota": limits.quota,
 } if {
 	_allowed
-}
-
-admit := {
+	limits.counted
+	limits.limited != set()
+} else := {
 	"version": _version,
 	"effect": "deny",
-	"reasons": decide.reasons,
+	"reasons": _reasons,
 	"revision": revision,
+	"charges": [],
+	"obligations": [],
 	"retry_after_ms": 0,
 	"quota": [],
-} if {
-	not _allowed
 }
 
 # METADATA
@@ -131,7 +121,7 @@ entitlements := {
 	"resources": visible.resources,
 	"prompts": visible.prompts,
 	"charges": _windows,
-	"quota": limits.left(_windows),
+	"quota": limits.quota,
 }
 
 _windows := array.concat(limits.for_all, [charge | some charge in _windows_of_tools])
@@ -161,45 +151,53 @@ revision := data.system.bundles.mcp.manifest.revision
 
 default revision := "unversioned"
 
+# The first line is a reference to base data: OPA caches it for all references below.
 _allowed if {
-	_known
+	data.config.methods[input.action.name]
+	_identified
 	methods.ok
 	access.ok
 	stores.ok
-	count(_refusals) == 0
 }
 
-# The subject, wherever it wants to go.
-_known if {
+# The subject, whatever it asks for.
+_identified if {
+	request.ok
 	subject.ok
 	tenants.ok
 	network.ok
-	count(_unwelcome) == 0
+	not _denied
 }
 
-_unwelcome := (subject.deny | tenants.deny) | network.deny
-
-_refusals := ((_unwelcome | methods.deny) | access.deny) | stores.deny
+# A `deny` rule in any package below data.mcp denies. No package of the product has one: they are for policy authors.
+_denied if {
+	some package_name
+	data.mcp[package_name].deny != set()
+}
 
 _sees(method) if {
-	_known
+	_identified
 	methods.permitted(method)
 }
 
-default _admission := "deny"
+_reasons := [reason | some reason in _all_reasons] if _all_reasons != set()
 
-_admission := "allow" if {
-	limits.within
-	count(_objections) == 0
+_reasons := [{
+	"code": "undecided",
+	"message": "the policy could not decide",
+	"rule": "mcp.decision.undecided",
+	"solution": "ask an administrator to check the policy data",
+}] if {
+	_all_reasons == set()
 }
 
-_admission := "limited" if {
-	limits.counted
-	count(limits.deny) == 0
-	count(limits.limited) > 0
+_all_reasons := {reason |
+	some why in [request.why, subject.why, tenants.why, network.why, methods.why, access.why, stores.why]
+	some reason in why
+} | {reason |
+	some package_name
+	some reason in data.mcp[package_name].deny
 }
-
-_objections := limits.deny | limits.limited
 
 default _canary_allows := false
 
@@ -211,7 +209,10 @@ _canary_allows if {
 }
 
 _canary_permitted(method, kind, id) if {
-	answer := decide with input as _canary_request([role | some role, _ in data.config.roles], method, kind, id)
+	request_without_counts := _canary_request([role | some role, _ in data.config.roles], method, kind, id)
+	first := authorize with input as request_without_counts
+	counts := [{"charge": charge, "count": 1, "reset_ms": 0} | some charge in first.charges]
+	answer := authorize with input as object.union(request_without_counts, {"counts": counts})
 	answer.effect == "allow"
 }
 
@@ -226,7 +227,7 @@ _anywhere(scope) if {
 default _canary_denies := false
 
 _canary_denies if {
-	answer := decide with input as _canary_request([], "tools/call", "tool", "canary:absent")
+	answer := authorize with input as _canary_request([], "tools/call", "tool", "canary:absent")
 	answer.effect == "deny"
 	some reason in answer.reasons
 	reason.code == "not_available"
@@ -234,7 +235,7 @@ _canary_denies if {
 
 # A whole document, as the server sends it.
 _canary_request(roles, method, kind, id) := {
-	"version": 1,
+	"version": 2,
 	"subject": {
 		"type": "user",
 		"id": "canary",

@@ -9,14 +9,9 @@ _operator := ["mcp:operator"]
 
 _admin := ["mcp:admin"]
 
-_decide(request) := answer if {
-	answer := decision.decide with input as request with data.config as fixtures.config
-}
+_decide(request) := _decide_with(request, {})
 
-_decide_with(request, changes) := answer if {
-	config := object.union(fixtures.config, changes)
-	answer := decision.decide with input as request with data.config as config
-}
+_decide_with(request, changes) := fixtures.decide(request, object.union(fixtures.config, changes))
 
 _effect(request) := _decide(request).effect
 
@@ -25,7 +20,7 @@ _codes(request) := fixtures.codes(_decide(request))
 test_nothing_is_visible_to_a_subject_that_is_not_served if {
 	suspended := object.union(fixtures.config, {"tenants": {"suspended": ["default"]}})
 	visible := decision.visible with input as fixtures.request(_admin, "tools/list") with data.config as suspended
-	visible == {"version": 1, "revision": "unversioned", "tools": [], "resources": [], "prompts": []}
+	visible == {"version": 2, "revision": "unversioned", "tools": [], "resources": [], "prompts": []}
 }
 
 test_an_empty_input_is_refused_with_reasons if {
@@ -35,8 +30,8 @@ test_an_empty_input_is_refused_with_reasons if {
 }
 
 test_an_empty_input_is_not_admitted_and_sees_nothing if {
-	admitted := decision.admit with input as {} with data.config as fixtures.config
-	admitted.effect == "deny"
+	authorized := decision.authorize with input as {} with data.config as fixtures.config
+	authorized.effect == "deny"
 	visible := decision.visible with input as {} with data.config as fixtures.config
 	visible.tools == []
 }
@@ -44,14 +39,14 @@ test_an_empty_input_is_not_admitted_and_sees_nothing if {
 test_broken_policy_data_is_a_refusal if {
 	broken := object.remove(fixtures.config, ["obligations"])
 	request := fixtures.call(_viewer, "monitoring:get_alerts", {})
-	answer := decision.decide with input as request with data.config as broken
+	answer := fixtures.decide(request, broken)
 	answer.effect == "deny"
 	fixtures.codes(answer) == {"undecided"}
 }
 
 test_no_policy_data_at_all_is_a_refusal if {
 	request := fixtures.call(_admin, "monitoring:get_alerts", {})
-	answer := decision.decide with input as request with data.config as {}
+	answer := fixtures.decide(request, {})
 	answer.effect == "deny"
 }
 
@@ -157,12 +152,12 @@ test_the_revision_of_the_bundle_is_in_every_answer if {
 	bundles := {"mcp": {"manifest": {"revision": "abc123"}}}
 	answers := {name: answer |
 		answer := decision[name] with input as request with data.config as fixtures.config with data.system.bundles as bundles
-		name in ["decide", "admit", "visible", "entitlements", "canary"]
+		name in ["authorize", "visible", "entitlements", "canary"]
 	}
-	count(answers) == 5
+	count(answers) == 4
 	every answer in answers {
 		answer.revision == "abc123"
-		answer.version == 1
+		answer.version == 2
 	}
 }
 
@@ -201,18 +196,26 @@ test_the_rule_of_a_reason_is_its_package_and_code if {
 }
 
 _counts(global, user) := [
-	{"id": "global", "key": "global", "count": global, "reset_ms": 1000},
-	{"id": "user", "key": "user:default:alice", "count": user, "reset_ms": 3599000},
+	{
+		"charge": {"id": "global", "key": "global", "limit": 1000, "window_s": 3600, "cost": 1},
+		"count": global,
+		"reset_ms": 1000,
+	},
+	{
+		"charge": {"id": "user", "key": "user:default:alice", "limit": 100, "window_s": 3600, "cost": 1},
+		"count": user,
+		"reset_ms": 3599000,
+	},
 ]
 
-_admit(request, counts) := answer if {
-	answer := decision.admit with input as object.union(request, {"counts": counts}) with data.config as fixtures.config
+_authorize(request, counts) := answer if {
+	answer := decision.authorize with input as object.union(request, {"counts": counts}) with data.config as fixtures.config
 }
 
 _alerts := fixtures.call(_viewer, "monitoring:get_alerts", {})
 
 test_a_call_within_the_limits_is_admitted if {
-	answer := _admit(_alerts, _counts(1000, 5))
+	answer := _authorize(_alerts, _counts(1000, 5))
 	answer.effect == "allow"
 	answer.reasons == []
 	answer.retry_after_ms == 0
@@ -223,8 +226,8 @@ test_a_call_within_the_limits_is_admitted if {
 }
 
 test_the_last_call_of_the_limit_is_admitted_and_the_next_is_not if {
-	_admit(_alerts, _counts(1, 100)).effect == "allow"
-	answer := _admit(_alerts, _counts(1, 101))
+	_authorize(_alerts, _counts(1, 100)).effect == "allow"
+	answer := _authorize(_alerts, _counts(1, 101))
 	answer.effect == "limited"
 	answer.retry_after_ms == 3599000
 	fixtures.codes(answer) == {"rate_limited"}
@@ -233,56 +236,86 @@ test_the_last_call_of_the_limit_is_admitted_and_the_next_is_not if {
 }
 
 test_the_longest_wait_of_all_used_up_limits_is_given if {
-	answer := _admit(_alerts, _counts(1001, 101))
+	answer := _authorize(_alerts, _counts(1001, 101))
 	answer.retry_after_ms == 3599000
 	count(answer.reasons) == 2
 }
 
-test_a_charge_without_its_count_is_refused if {
-	answer := _admit(_alerts, [_counts(1, 1)[0]])
-	answer.effect == "deny"
-	fixtures.codes(answer) == {"count_missing"}
+_charged_again(answer) if {
+	answer.effect == "count"
+	[charge.id | some charge in answer.charges] == ["global", "user"]
+	answer.obligations == []
+	answer.quota == []
 }
 
-test_a_count_of_another_key_does_not_count if {
-	counts := [
-		{"id": "global", "key": "global", "count": 1, "reset_ms": 1},
-		{"id": "user", "key": "user:default:bob", "count": 1, "reset_ms": 1},
-	]
-	_admit(_alerts, counts).effect == "deny"
+test_a_call_without_counts_is_to_be_charged_first if {
+	_charged_again(_authorize(_alerts, []))
+	answer := decision.authorize with input as _alerts with data.config as fixtures.config
+	_charged_again(answer)
 }
 
-test_a_missing_count_is_refused_even_beside_a_used_up_limit if {
-	answer := _admit(_alerts, [_counts(1001, 1)[0]])
-	answer.effect == "deny"
-	fixtures.codes(answer) == {"count_missing", "rate_limited"}
+test_a_charge_without_its_count_is_to_be_charged_again if {
+	_charged_again(_authorize(_alerts, [_counts(1, 1)[0]]))
+	_charged_again(_authorize(_alerts, [_counts(1001, 1)[0]]))
 }
 
-test_a_malformed_count_is_a_missing_one if {
-	_admit(_alerts, _counts("1", 1)).effect == "deny"
-	_admit(_alerts, _counts(null, 1)).effect == "deny"
+test_a_count_of_another_window_is_no_count_of_this_call if {
+	every change in [{"key": "user:default:bob"}, {"id": "tenant"}, {"limit": 1000}, {"window_s": 60}, {"cost": 2}] {
+		counts := [_counts(1, 1)[0], object.union(_counts(1, 1)[1], {"charge": change})]
+		_charged_again(_authorize(_alerts, counts))
+	}
 }
 
-test_of_two_counts_for_a_charge_the_higher_one_counts if {
-	_admit(_alerts, array.concat(_counts(1, 1), _counts(1, 101))).effect == "limited"
+test_a_count_too_many_is_no_count_of_this_call if {
+	_charged_again(_authorize(_alerts, array.concat(_counts(1, 1), [_counts(1, 1)[1]])))
+}
+
+test_counts_in_another_order_are_no_counts_of_this_call if {
+	_charged_again(_authorize(_alerts, array.reverse(_counts(1, 1))))
+}
+
+test_a_count_that_is_no_number_is_refused if {
+	every malformed in ["1", null, true, -1, [1]] {
+		not _authorize(_alerts, _counts(malformed, 1)).effect in {"allow", "count"}
+	}
+}
+
+test_counts_that_are_no_list_are_refused if {
+	every malformed in ["x", {}, 1, null, ["x"]] {
+		_authorize(_alerts, malformed).effect != "allow"
+	}
+}
+
+test_counts_of_a_call_that_is_not_charged_are_to_be_given_back if {
+	request := object.union(fixtures.request(_viewer, "tools/list"), {"counts": _counts(1, 1)})
+	answer := decision.authorize with input as request with data.config as fixtures.config
+	answer.effect == "count"
+	answer.charges == []
 }
 
 test_a_refused_request_is_not_admitted_whatever_the_counts if {
-	answer := _admit(fixtures.call(_viewer, "absent", {}), _counts(1, 1))
+	answer := _authorize(fixtures.call(_viewer, "absent", {}), _counts(1, 1))
 	answer.effect == "deny"
 	fixtures.codes(answer) == {"not_available"}
 	answer.quota == []
 }
 
 test_a_request_that_is_not_charged_is_admitted_without_counts if {
-	answer := decision.admit with input as fixtures.request(_viewer, "tools/list") with data.config as fixtures.config
+	answer := decision.authorize with input as fixtures.request(_viewer, "tools/list") with data.config as fixtures.config
 	answer.effect == "allow"
 	answer.quota == []
 }
 
+test_a_deny_rule_of_an_author_denies_and_gives_its_reasons if {
+	added := {"code": "added", "message": "x", "rule": "mcp.new_package.added", "solution": "x"}
+	answer := _decide(_alerts) with data.mcp.new_package.deny as {added}
+	answer.effect == "deny"
+	answer.reasons == [added]
+}
+
 test_the_canary_sings_with_the_shipped_data if {
 	answer := decision.canary with data.config as fixtures.config
-	answer == {"version": 1, "allow_ok": true, "deny_ok": true, "revision": "unversioned"}
+	answer == {"version": 2, "allow_ok": true, "deny_ok": true, "revision": "unversioned"}
 }
 
 test_the_canary_sings_behind_an_allowlist_and_a_list_of_tenants if {

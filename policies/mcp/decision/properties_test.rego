@@ -4,11 +4,16 @@ package mcp.properties_test
 import data.fixtures
 import data.mcp.decision
 
-_decide(request) := answer if {
-	answer := decision.decide with input as request with data.config as fixtures.config
+_decide(request) := _decide_by(request, fixtures.config)
+
+# The first answer, before anything is charged: `count` says that the request is allowed so far.
+_decide_by(request, config) := answer if {
+	answer := decision.authorize with input as request with data.config as config
 }
 
-_effect(request) := _decide(request).effect
+_effect(request) := _effects[_decide(request).effect]
+
+_effects := {"allow": "allow", "count": "allow", "deny": "deny"}
 
 # R8: what each role may call where. `everywhere` stands for all namespaces at once, `none` for no place.
 _table := {
@@ -141,7 +146,7 @@ test_a_refusal_has_reasons_and_an_allowance_has_none if {
 		every tool in {"k8s:get_pods", "k8s:scale_deployment", "cmdb:query_assets", "cmdb:update_asset_status", "k8s:absent"} {
 			every place in fixtures.places {
 				answer := _decide(fixtures.call(roles, tool, place))
-				answer.effect == {true: "allow", false: "deny"}[answer.reasons == []]
+				_effects[answer.effect] == {true: "allow", false: "deny"}[answer.reasons == []]
 			}
 		}
 	}
@@ -150,39 +155,34 @@ test_a_refusal_has_reasons_and_an_allowance_has_none if {
 # What an author's rule would say, and a request and counts that nothing else refuses.
 _added := {{"code": "added", "message": "x", "rule": "mcp.added", "solution": "x"}}
 
-_fine := object.union(fixtures.call(["mcp:admin"], "k8s:scale_deployment", {"namespace": "staging"}), {"counts": [
-	{"id": "global", "key": "global", "count": 1, "reset_ms": 1},
-	{"id": "user", "key": "user:default:alice", "count": 1, "reset_ms": 1},
-	{"id": "tool:k8s:scale", "key": "tool:k8s:scale", "count": 1, "reset_ms": 1},
-]})
+_fine := fixtures.call(["mcp:admin"], "k8s:scale_deployment", {"namespace": "staging"})
 
 _refuses(answer) if {
 	answer.effect == "deny"
 	fixtures.codes(answer) == {"added"}
 }
 
-_admit(request) := answer if {
-	answer := decision.admit with input as request with data.config as fixtures.config
-}
-
 test_a_deny_that_is_added_to_a_package_denies_whatever_is_ok if {
-	_decide(_fine).effect == "allow"
+	_effect(_fine) == "allow"
 	_refuses(_decide(_fine)) with data.mcp.subject.deny as _added
 	_refuses(_decide(_fine)) with data.mcp.tenants.deny as _added
 	_refuses(_decide(_fine)) with data.mcp.network.deny as _added
 	_refuses(_decide(_fine)) with data.mcp.methods.deny as _added
 	_refuses(_decide(_fine)) with data.mcp.access.deny as _added
 	_refuses(_decide(_fine)) with data.mcp.stores.deny as _added
+	_refuses(_decide(_fine)) with data.mcp.limits.deny as _added
+	_refuses(_decide(_fine)) with data.mcp.new_package.deny as _added
 }
 
-test_what_is_denied_by_an_added_rule_is_not_admitted if {
-	_admit(_fine).effect == "allow"
-	_refuses(_admit(_fine)) with data.mcp.access.deny as _added
-	_refuses(_admit(_fine)) with data.mcp.limits.deny as _added
+test_a_deny_that_is_not_a_set_of_reasons_denies_as_well if {
+	every malformed in [true, false, "x", [], {"a": 1}, {"x"}] {
+		answer := _decide(_fine) with data.mcp.new_package.deny as malformed
+		answer.effect == "deny"
+	}
 }
 
 test_what_is_limited_by_an_added_rule_is_limited if {
-	answer := _admit(_fine) with data.mcp.limits.limited as _added
+	answer := fixtures.decide(_fine, fixtures.config) with data.mcp.limits.limited as _added
 	answer.effect == "limited"
 	fixtures.codes(answer) == {"added"}
 }
@@ -249,8 +249,8 @@ test_a_confined_tenant_sees_a_tool_exactly_if_it_may_call_it_somewhere if {
 		callable := {tool |
 			some tool, _ in fixtures.catalog.tools
 			some place in places
-			answer := decision.decide with input as fixtures.call(roles, tool, place) with data.config as _confined
-			answer.effect == "allow"
+			answer := _decide_by(fixtures.call(roles, tool, place), _confined)
+			_effects[answer.effect] == "allow"
 		}
 		{tool | some tool in visible.tools} == callable
 	}
@@ -290,8 +290,8 @@ _fits(config, role, id) if {
 	named := {name | some tool in tools; some name in tool.namespaces; name in _some_names}
 	callable := {name |
 		some name in _some_names
-		answer := decision.decide with input as fixtures.call([role], id, {"namespace": name}) with data.config as config
-		answer.effect == "allow"
+		answer := _decide_by(fixtures.call([role], id, {"namespace": name}), config)
+		_effects[answer.effect] == "allow"
 	}
 	callable - told == set()
 	named - callable == set()

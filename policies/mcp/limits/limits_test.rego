@@ -84,6 +84,29 @@ test_a_tool_is_counted_for_everyone_a_tenant_or_a_user if {
 	_tool_key("user") == "tool:k8s:scale:user:default:alice"
 }
 
+test_a_tool_whose_limit_does_not_say_for_whom_is_counted_for_everyone if {
+	every per in [null, "nobody", 7] {
+		_tool_key(per) == "tool:k8s:scale"
+	}
+	config := json.remove(fixtures.config, ["limits/tool/k8s:scale/per"])
+	charges := limits.charges with input as _scale with data.config as config
+	charges[2].key == "tool:k8s:scale"
+}
+
+test_a_limit_without_a_number_is_charged_and_its_answer_is_incomplete if {
+	config := json.remove(fixtures.config, ["limits/tool/k8s:scale/limit"])
+	charges := limits.charges with input as _scale with data.config as config
+	object.keys(charges[2]) == {"id", "key", "window_s", "cost"}
+}
+
+test_nothing_is_charged_and_nothing_allowed_without_the_general_limits if {
+	every path in ["limits/user", "limits/global"] {
+		config := json.remove(fixtures.config, [path])
+		not limits.charges with input as _scale with data.config as config
+		fixtures.decide(_scale, config).effect == "deny"
+	}
+}
+
 _user_key(tenant, id) := key if {
 	request := fixtures.but(_scale, {"subject": {"id": id, "properties": {"tenant": tenant}}})
 	charges := limits.charges with input as request with data.config as fixtures.config

@@ -32,7 +32,7 @@ permitted(name) if {
 #   code: method_unknown
 #   message: this method is not offered
 #   solution: use a method that the server announces
-deny contains reasons.because(rego.metadata.chain(), []) if not method
+why contains reasons.because(rego.metadata.chain(), []) if not method
 
 # METADATA
 # title: The method is permitted
@@ -41,7 +41,7 @@ deny contains reasons.because(rego.metadata.chain(), []) if not method
 #   code: method_not_permitted
 #   message: your roles do not permit this method
 #   solution: ask an administrator for a role that permits it
-deny contains reasons.because(rego.metadata.chain(), []) if {
+why contains reasons.because(rego.metadata.chain(), []) if {
 	method
 	not ok
 }

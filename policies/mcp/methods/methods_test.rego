@@ -4,7 +4,7 @@ import data.fixtures
 import data.mcp.methods
 
 _codes(roles, method) := codes if {
-	reasons := methods.deny with input as fixtures.request(roles, method) with data.config as fixtures.config
+	reasons := methods.why with input as fixtures.request(roles, method) with data.config as fixtures.config
 	codes := {reason.code | some reason in reasons}
 }
 

@@ -22,7 +22,7 @@ ok if {
 #   code: address_not_allowed
 #   message: requests from this address are not accepted
 #   solution: connect from a listed network, or ask an administrator to add yours to the policy data config/network
-deny contains reasons.because(rego.metadata.chain(), []) if not ok
+why contains reasons.because(rego.metadata.chain(), []) if not ok
 
 # net.cidr_contains fails on anything that is not an address, and a failing builtin fails the whole query.
 _is_address(text) if {

@@ -5,7 +5,7 @@ import data.mcp.network
 
 _refused(allow, ip) if {
 	request := fixtures.but(fixtures.request([], "ping"), {"context": {"ip": ip}})
-	reasons := network.deny with input as request with data.config as {"network": {"allow": allow}}
+	reasons := network.why with input as request with data.config as {"network": {"allow": allow}}
 	{reason.code | some reason in reasons} == {"address_not_allowed"}
 }
 

@@ -11,20 +11,26 @@ import data.mcp.methods
 # title: The obligations of the call
 # description: Only for methods that name a tool, a resource or a prompt, those that complete names of things too.
 obligations := [
-	{"type": "timeout", "seconds": _settings.timeout_s},
-	{"type": "max_items", "value": _settings.max_items},
-	{"type": "redact", "fields": _masked},
+	{"type": "timeout", "seconds": data.config.obligations.default.timeout_s},
+	{"type": "max_items", "value": data.config.obligations.default.max_items},
+	{"type": "redact", "fields": data.config.obligations.default.redact},
 ] if {
-	count(methods.method.kinds) > 0
+	methods.method.kinds != []
+	not data.config.obligations.tool[input.resource.id]
 }
 
-obligations := [] if count(methods.method.kinds) == 0
+obligations := [
+	{"type": "timeout", "seconds": settings.timeout_s},
+	{"type": "max_items", "value": settings.max_items},
+	{"type": "redact", "fields": _masked},
+] if {
+	methods.method.kinds != []
+	settings := object.union(data.config.obligations.default, data.config.obligations.tool[input.resource.id])
+}
 
-_settings := object.union(data.config.obligations.default, _own)
-
-_own := object.get(data.config.obligations.tool, input.resource.id, {})
+obligations := [] if methods.method.kinds == []
 
 _masked := array.concat(data.config.obligations.default.redact, [field |
-	some field in _own.redact
+	some field in data.config.obligations.tool[input.resource.id].redact
 	not field in data.config.obligations.default.redact
 ])

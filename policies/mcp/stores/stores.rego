@@ -20,7 +20,7 @@ ok if {
 #   code: counters_unavailable
 #   message: calls cannot be counted at the moment
 #   solution: try again in a few seconds; this call was not made
-deny contains reasons.because(rego.metadata.chain(), []) if {
+why contains reasons.because(rego.metadata.chain(), []) if {
 	methods.method
 	not _countable
 }
@@ -32,7 +32,7 @@ deny contains reasons.because(rego.metadata.chain(), []) if {
 #   code: audit_unavailable
 #   message: requests cannot be recorded at the moment
 #   solution: try again in a few seconds; this call was not made
-deny contains reasons.because(rego.metadata.chain(), []) if not _recordable
+why contains reasons.because(rego.metadata.chain(), []) if not _recordable
 
 _recordable if input.context.audit == "up"
 

@@ -6,7 +6,7 @@ import data.mcp.stores
 _codes(method, context, choices) := codes if {
 	request := fixtures.but(fixtures.request(["mcp:viewer"], method), {"context": context})
 	config := object.union(fixtures.config, {"stores": choices})
-	reasons := stores.deny with input as request with data.config as config
+	reasons := stores.why with input as request with data.config as config
 	ok := count(reasons) == 0
 	ok == _ok(request, config)
 	codes := {reason.code | some reason in reasons}

@@ -6,54 +6,45 @@ package mcp.subject
 import data.mcp.reasons
 
 # METADATA
-# title: The subject is identified, in this version of the protocol
+# title: The subject is identified
+# description: A subject is a user with an id and a tenant that are not blank.
 ok if {
-	input.version == 1
-	_identified
+	input.subject.type == "user"
+	is_string(input.subject.id)
+	trim_space(input.subject.id) != ""
+	is_string(input.subject.properties.tenant)
+	trim_space(input.subject.properties.tenant) != ""
 }
 
 # METADATA
 # title: Roles of the subject which the policy data knows
+# description: The roles of the policy data are few; a token may name thousands.
 roles contains role if {
-	some role in input.subject.properties.roles
-	data.config.roles[role]
+	is_array(input.subject.properties.roles)
+	some role, _ in data.config.roles
+	role in input.subject.properties.roles
 }
 
 # METADATA
 # title: The subject holds a permission
 # description: One of its roles gives the permission, or `*`, which is all of them.
 may(permission) if {
-	some role in input.subject.properties.roles
-	permission in data.config.roles[role].permissions
+	some role, settings in data.config.roles
+	permission in settings.permissions
+	role in input.subject.properties.roles
 }
 
 may(_) if {
-	some role in input.subject.properties.roles
-	"*" in data.config.roles[role].permissions
+	some role, settings in data.config.roles
+	"*" in settings.permissions
+	role in input.subject.properties.roles
 }
 
 # METADATA
-# title: The request speaks this protocol
-# description: A request of another protocol version might mean something else by the same fields.
-# custom:
-#   code: unsupported_version
-#   message: this policy does not speak the protocol version of the request
-#   solution: publish the policies that belong to the installed server version
-deny contains reasons.because(rego.metadata.chain(), []) if not input.version == 1
-
-# METADATA
 # title: The subject is identified
-# description: A subject is a user with an id and a tenant.
+# description: A subject is a user with an id and a tenant that are not blank.
 # custom:
 #   code: subject_not_identified
 #   message: the caller has no type, id or tenant
 #   solution: use a token that names its subject and its tenant
-deny contains reasons.because(rego.metadata.chain(), []) if not _identified
-
-_identified if {
-	input.subject.type == "user"
-	is_string(input.subject.id)
-	input.subject.id != ""
-	is_string(input.subject.properties.tenant)
-	input.subject.properties.tenant != ""
-}
+why contains reasons.because(rego.metadata.chain(), []) if not ok

@@ -4,7 +4,7 @@ import data.fixtures
 import data.mcp.subject
 
 _codes(request) := codes if {
-	reasons := subject.deny with input as request with data.config as fixtures.config
+	reasons := subject.why with input as request with data.config as fixtures.config
 	codes := {reason.code | some reason in reasons}
 }
 
@@ -15,12 +15,6 @@ test_an_identified_subject_is_in_order if {
 	_codes(_request) == set()
 }
 
-test_another_protocol_version_is_refused if {
-	every version in [2, "1", null] {
-		_codes(fixtures.but(_request, {"version": version})) == {"unsupported_version"}
-	}
-}
-
 test_a_subject_without_type_id_or_tenant_is_refused if {
 	every change in [
 		{"type": "robot"},
@@ -29,6 +23,8 @@ test_a_subject_without_type_id_or_tenant_is_refused if {
 		{"id": 7},
 		{"properties": {"tenant": ""}},
 		{"properties": {"tenant": null}},
+		{"properties": {"tenant": " "}},
+		{"id": "\t \n"},
 	] {
 		_codes(fixtures.but(_request, {"subject": change})) == {"subject_not_identified"}
 	}

@@ -19,7 +19,7 @@ ok if {
 # description: A resource whose tenant is known is for the subjects of that tenant only.
 own if {
 	tenant := input.subject.properties.tenant
-	object.get(input.resource, ["properties", "tenant"], tenant) == tenant
+	object.get(input.resource.properties, "tenant", tenant) == tenant
 }
 
 # METADATA
@@ -52,7 +52,7 @@ open(namespace) if {
 #   code: tenant_not_served
 #   message: this tenant is not served here
 #   solution: ask an administrator to add the tenant to the policy data config/tenants
-deny contains reasons.because(rego.metadata.chain(), []) if not ok
+why contains reasons.because(rego.metadata.chain(), []) if not ok
 
 _served if data.config.tenants.served == []
 

@@ -6,7 +6,7 @@ import data.mcp.tenants
 _refused(served, suspended) if {
 	request := fixtures.request([], "ping")
 	config := {"tenants": {"served": served, "suspended": suspended}}
-	reasons := tenants.deny with input as request with data.config as config
+	reasons := tenants.why with input as request with data.config as config
 	{reason.code | some reason in reasons} == {"tenant_not_served"}
 }
 
@@ -24,7 +24,7 @@ test_a_suspended_tenant_is_refused if {
 test_nobody_is_served_while_the_suspensions_are_not_known if {
 	_refused([], null)
 	_refused([], {})
-	reasons := tenants.deny with input as fixtures.request([], "ping") with data.config as {"tenants": {"served": []}}
+	reasons := tenants.why with input as fixtures.request([], "ping") with data.config as {"tenants": {"served": []}}
 	count(reasons) == 1
 }
 

@@ -1,7 +1,7 @@
 # METADATA
 # title: Who may ask OPA for what
 # description: >-
-#   OPA's own gate for its socket (`--authorization=basic`): the five documents of the decision protocol, alone or
+#   OPA's own gate for its socket (`--authorization=basic`): the four documents of the decision protocol, alone or
 #   several in one query, strictly evaluated, and the health check. It is installed beside the configuration, not in the bundle, so that it holds from the first moment.
 package system.authz
 
@@ -11,7 +11,7 @@ allow if {
 	input.method == "POST"
 	count(input.path) == 5
 	array.slice(input.path, 0, 4) == ["v1", "data", "mcp", "decision"]
-	input.path[4] in {"decide", "admit", "visible", "entitlements", "canary"}
+	input.path[4] in {"authorize", "visible", "entitlements", "canary"}
 	_strict
 }
 

@@ -7,7 +7,7 @@ _strict := {"strict-builtin-errors": ["true"]}
 _request(method, path, params) := {"method": method, "path": path, "params": params}
 
 test_the_five_documents_may_be_asked_for if {
-	every name in ["decide", "admit", "visible", "entitlements", "canary"] {
+	every name in ["authorize", "visible", "entitlements", "canary"] {
 		authz.allow with input as _request("POST", ["v1", "data", "mcp", "decision", name], _strict)
 	}
 }
@@ -26,7 +26,7 @@ test_every_other_path_is_closed if {
 		["v1", "data"],
 		["v1", "data", "mcp"],
 		["v1", "data", "mcp", "decision"],
-		["v1", "data", "mcp", "decision", "decide", "reasons"],
+		["v1", "data", "mcp", "decision", "authorize", "reasons"],
 		["v1", "data", "mcp", "decision", "revision"],
 		["v1", "data", "mcp", "subject", "may"],
 		["v1", "data", "config", "roles"],
@@ -42,7 +42,7 @@ test_every_other_path_is_closed if {
 
 test_every_other_method_is_closed if {
 	every method in ["GET", "PUT", "PATCH", "DELETE", "HEAD", "post"] {
-		not authz.allow with input as _request(method, ["v1", "data", "mcp", "decision", "decide"], _strict)
+		not authz.allow with input as _request(method, ["v1", "data", "mcp", "decision", "authorize"], _strict)
 	}
 }
 
@@ -54,6 +54,6 @@ test_a_question_must_be_strict_and_ask_for_nothing_else if {
 		{"strict-builtin-errors": ["true"], "explain": ["full"]},
 		{"strict-builtin-errors": ["true"], "instrument": ["true"]},
 	] {
-		not authz.allow with input as _request("POST", ["v1", "data", "mcp", "decision", "decide"], params)
+		not authz.allow with input as _request("POST", ["v1", "data", "mcp", "decision", "authorize"], params)
 	}
 }

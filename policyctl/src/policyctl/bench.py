@@ -8,10 +8,10 @@ from typing import Any
 
 from policyctl.tree import PolicyTree
 
-ENTRY_POINTS = ("decide", "admit", "visible", "canary")
+ENTRY_POINTS = ("authorize", "visible", "canary")
 # A viewer calls a monitoring tool.
 _INPUT: dict[str, Any] = {
-    "version": 1,
+    "version": 2,
     "subject": {
         "type": "user",
         "id": "alice",
@@ -35,8 +35,22 @@ _INPUT: dict[str, Any] = {
         "audit": "up",
     },
     "counts": [
-        {"id": "global", "key": "global", "count": 5, "reset_ms": 1000},
-        {"id": "user", "key": "user:default:alice", "count": 5, "reset_ms": 1000},
+        {
+            "charge": {"id": "global", "key": "global", "limit": 1000, "window_s": 3600, "cost": 1},
+            "count": 5,
+            "reset_ms": 1000,
+        },
+        {
+            "charge": {
+                "id": "user",
+                "key": "user:default:alice",
+                "limit": 100,
+                "window_s": 3600,
+                "cost": 1,
+            },
+            "count": 5,
+            "reset_ms": 1000,
+        },
     ],
 }
 

@@ -120,28 +120,23 @@ def write_capabilities(tree: PolicyTree) -> None:
 
 
 def check_deny_rules(tree: PolicyTree) -> None:
-    """Require that a decision refers to every `deny` rule; the others deny nothing."""
-    output = tree.opa_output(
-        "OPA cannot list the dependencies of the decision",
-        *("deps", "--format", "json", *_IGNORE, "--data", "policies"),
-        "[data.mcp.decision.decide, data.mcp.decision.admit]",
-    )
-    used = {".".join(part["value"] for part in rule) for rule in json.loads(output)["virtual"]}
-    unused = []
+    """Require that every `deny` rule adds a reason from METADATA to a set.
+
+    Any other value denies as well, but the server could not read the reasons in OPA's answer.
+    """
+    wrong = []
     for path in tree.rule_files():
         text, place = path.read_text(), path.relative_to(tree.folder)
-        package = ".".join(place.parent.parts)
-        rule = re.search(r"^deny\b", text, re.MULTILINE)
-        if rule and f"data.{package}.deny" not in used:
+        for rule in re.finditer(
+            r"^(default\s+)?deny\b(?! contains reasons\.because\()", text, re.MULTILINE
+        ):
             line = text.count("\n", 0, rule.start()) + 1
-            unused.append(
-                f"policies/{place}:{line}: add {place.parent.name}.deny to _refusals in policies/"
-                "mcp/decision/decision.rego, or to _unwelcome if it judges the subject alone"
+            wrong.append(
+                f'policies/{place}:{line}: write "deny contains '
+                'reasons.because(rego.metadata.chain(), [])" with the reason in the METADATA of the rule'
             )
-    if unused:
-        raise PolicyError(
-            "No decision refers to these rules, so they deny nothing:\n" + "\n".join(unused)
-        )
+    if wrong:
+        raise PolicyError("These deny rules are not sets of reasons:\n" + "\n".join(wrong))
 
 
 def check_format(tree: PolicyTree) -> None:
