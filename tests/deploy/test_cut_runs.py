@@ -50,7 +50,7 @@ def test_the_next_run_serves_the_renewed_certificate(installation: Installation)
     # A certificate that is not there is issued again.
     gateway.run(f"rm {_CERTIFICATE}")
 
-    kill_at(installation, "configure | Write the parts", "playbooks/nginx.yml")
+    kill_at(installation, "configure | Write the included files", "playbooks/nginx.yml")
     written, still_served = gateway.run(_WRITTEN), gateway.run(served)
     installation.play("playbooks/nginx.yml").require()
 

@@ -103,8 +103,8 @@ async def test_an_opa_that_does_not_start_goes_back_and_the_others_are_left_alon
     after = [(node.main_pid("opa.service"), _decides(calm, node)) for node in nodes]
     assert run.rc != 0
     assert "bind: permission denied" in run.output
-    assert "It runs as before, with /etc/systemd/system/opa.service put back." in run.output
-    assert f"{nodes[0].name} went back before" in run.output
+    assert "It runs as before. Restored: /etc/systemd/system/opa.service." in run.output
+    assert f"an earlier node was rolled back: {nodes[0].name}" in run.output
     assert traffic.faults == []
     assert [what for _, what in after] == [what for _, what in before]
     assert after[0][0] != before[0][0]

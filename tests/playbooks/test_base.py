@@ -43,7 +43,7 @@ def look(*parts: str) -> list[dict[str, Any]]:
         {"ansible.builtin.include_vars": str(ROOT / f"roles/base/{part}/main.yml")}
         for part in parts
     ]
-    name = "install | Look for other time services, folders and templates"
+    name = "install | Find other time services, directories and templates"
     return [*load, task_of("install.yml", name)]
 
 

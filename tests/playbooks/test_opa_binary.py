@@ -68,7 +68,7 @@ def test_a_binary_for_other_hosts_than_the_controller_is_not_run_there(
     said = " ".join(done.stdout.split())
     missing = f"{tmp_path}/empty/enterprise-mcp/bin/opa-1.22.2-"
     assert done.returncode != 0
-    assert f"There is no {missing}" in said
+    assert f"The controller has no {missing}" in said
     assert "Build it with scripts/build_opa" in said
     assert "refused by" not in said
 
@@ -82,6 +82,6 @@ def test_a_controller_without_policyctl_says_how_to_install_it(
 
     said = " ".join(done.stdout.split())
     assert done.returncode != 0
-    assert f"There is no {tmp_path}/policyctl" in said
+    assert f"The controller has no {tmp_path}/policyctl" in said
     assert "Run scripts/bootstrap" in said
     assert "refused by" not in said

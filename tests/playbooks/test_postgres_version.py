@@ -78,6 +78,6 @@ def test_data_of_the_debian_release_before_is_not_left_behind(said: dict[str, st
 
     assert "refused" in about
     assert "all1 has data of PostgreSQL 15 in" in about
-    assert "none of 17" in about
+    assert "no data of version 17" in about
     assert "pg_upgradecluster" in about
     assert "or set postgres_version to 15" in about

@@ -61,7 +61,7 @@ def test_after_a_first_publication_no_policies_are_left_and_the_message_says_so(
 ) -> None:
     said = roll_back(tmp_path, bundle_before=False)
 
-    assert "There were none before, so everything is denied as it was: node1." in said
+    assert "These nodes had no policies before and deny everything again: node1." in said
     assert "previous policies" not in said
     assert "node1: Require these decisions: nobody may do anything: allow" in said
     assert "node2: not tried, or not reachable" in said
@@ -74,7 +74,7 @@ def test_after_a_later_one_the_previous_policies_are_back(
 ) -> None:
     said = roll_back(tmp_path, bundle_before=True)
 
-    assert "Given the previous policies again: node1." in said
-    assert "There were none before" not in said
+    assert "These nodes returned to the previous policies: node1." in said
+    assert "had no policies before" not in said
     assert (tmp_path / "node1/bundle").read_text() == "before"
     assert not fake_systemctl.exists()

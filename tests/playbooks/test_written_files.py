@@ -185,8 +185,8 @@ NOT_NEEDED = {
         f"{TLS}/ca.pem",
     ),  # the server asks for no certificate of clients
 }
-# Tasks that put back what a service ran with, and start it with that themselves.
-RESTORES = {("opa", "restart | Put it back")}
+# Tasks that restore the previous files of a service and start it with them themselves.
+RESTORES = {("opa", "restart | Restore the previous files")}
 # Files that the operator brings to the host.
 OPERATORS = {"nginx": {"/own/cert.pem", "/own/key.pem"}}
 
