@@ -159,7 +159,7 @@ class TestBackend:
         done = role(**REST | {"mcp_server_cmdb_key": ""}, debug_secrets=True)
 
         assert done.returncode != 0
-        assert "mcp_server_cmdb_key, the bearer key of this server, is needed" in done.stdout
+        assert "mcp_server_cmdb_key, the bearer key of this server, is required" in done.stdout
 
     async def test_the_key_is_not_shown(self, role: Role) -> None:
         done = role(mcp_server_cmdb_key="the-secret-key")

@@ -109,7 +109,7 @@ def test_a_migration_that_fails_says_why(role: Role, postgres: PostgresServer) -
 
     said = " ".join(result.stdout.split())
     assert result.returncode != 0
-    assert "could not bring the database mcp at db.test to the schema of release" in said
+    assert "could not migrate the database mcp at db.test to the schema of release" in said
     assert "public_url: Field required" in said
     assert postgres.owner_password not in result.stdout
 
@@ -127,7 +127,7 @@ def test_a_seed_that_fails_says_why(role: Role, postgres: PostgresServer) -> Non
 
     said = " ".join(result.stdout.split())
     assert result.returncode != 0
-    assert "could not enter the hosts of the inventory into the CMDB" in said
+    assert "could not add the hosts of the inventory to the CMDB" in said
     assert "nothing was imported" in said
-    assert "mcp_server_cmdb_seed: false leaves it out" in said
+    assert "mcp_server_cmdb_seed: false skips this step" in said
     assert postgres.owner_password not in result.stdout

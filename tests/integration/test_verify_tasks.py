@@ -63,7 +63,7 @@ def test_a_working_installation_is_called_and_changes_nothing(verify: Verify, ta
 
     assert result.returncode == 0, result.stdout
     assert "changed=0" in result.stdout
-    assert "not reached" not in result.stdout
+    assert "not reach" not in result.stdout
     assert JWT_SECRET not in result.stdout
 
 
@@ -92,7 +92,7 @@ def test_a_limit_that_people_have_used_up_fails_no_verification(
     said = " ".join(result.stdout.split())
     assert result.returncode == 0, result.stdout
     assert "OPA decided and Redis counted" in said
-    assert f"so {tool} itself was not reached. To see that too" in said
+    assert f"did not reach {tool}. To verify it too" in said
     assert "the limit of 1000 calls in 3600 seconds is used up (global)" in said
     assert "set mcp_server_verify_role" not in said
 

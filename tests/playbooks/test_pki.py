@@ -180,12 +180,12 @@ REFUSED = {
     "expired": "expired-cert.pem is valid from",
     "early": "early-cert.pem is valid from",
     "otherkey": "otherkey-cert.pem belongs to another key than",
-    "nofile": "(PEM), by their paths. No such file: certificate",
+    "nofile": "two PEM files on the controller. No such file: certificate",
     "nokey": "No such file: private_key",
     "content": "No such file: certificate and private_key",
-    "nodict": "It is no dictionary",
-    "notpem": "holds no certificate in PEM",
-    "locked": "holds no private key in PEM that can be read without a password",
+    "nodict": "It is not a dictionary",
+    "notpem": "contains no PEM certificate",
+    "locked": "contains no PEM private key without a password",
     "noname": "lacks the subject alternative names DNS:nginx.noname.lab.internal; it has DNS:noname",
     "stranger": "is not signed by",
 }
@@ -345,7 +345,7 @@ def test_a_controller_without_the_state_of_an_installation_stops_before_it_makes
     said = " ".join(result.stdout.split())
     key = f"there is no {hosts.state}/pki/ca.key"
     assert result.returncode != 0, result.stdout
-    assert "old1 belongs to an installation that exists: it trusts the authority Company" in said
+    assert "old1 belongs to an existing installation: it trusts the CA Company" in said
     assert f"This run would replace it: {key}" in said
     assert "run site.yml with -e pki_replace_authority=true" in said
     assert not hosts.state.exists()
@@ -361,7 +361,7 @@ def test_the_state_of_another_installation_is_refused(tmp_path: Path, company: C
 
     said = " ".join(result.stdout.split())
     assert result.returncode != 0, result.stdout
-    assert f"would replace it by that of {hosts.state}/pki/ca.key, whose key is" in said
+    assert f"would replace it with the CA of {hosts.state}/pki/ca.key, whose key is" in said
     assert hosts.files() == before
 
 

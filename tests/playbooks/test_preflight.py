@@ -147,7 +147,7 @@ class TestServicesThatExist:
         said = " ".join(result.stdout.split())
         assert result.returncode != 0
         assert f"The group {group} of the inventory has no host" in said
-        assert f"name it on the group mcp_servers: {', '.join(self.INSTEAD[group])}" in said
+        assert f"set for the group mcp_servers: {', '.join(self.INSTEAD[group])}" in said
 
     def test_who_reads_the_metrics_of_a_host_has_to_be_set_for_every_host(
         self, tmp_path: Path
@@ -300,7 +300,7 @@ def test_nodes_that_a_limit_leaves_behind_are_named_with_what_to_do(
 
     said = " ".join(result.stdout.split())
     assert result.returncode == 0, result.stdout
-    assert f"--limit leaves out {left}: what runs there, and by which policies, stays" in said
+    assert f"--limit leaves out {left}. Services and policies there stay unchanged" in said
     assert f"whatever changes on {among}." in said
     assert "run site.yml without --limit" in said
 
@@ -352,7 +352,7 @@ class TestCertificates:
 
         assert result.returncode != 0
         assert (
-            "The address 192.0.2.1 of all1 is in none of the networks that the internal authority may"
+            "The address 192.0.2.1 of all1 is in none of the networks that the internal CA may"
             in " ".join(result.stdout.split())
         )
 
@@ -389,9 +389,8 @@ class TestCertificates:
         result = look_at(tmp_path, one_host(), base_domain="mcp.example.com", **variables)
 
         assert result.returncode != 0
-        assert (
-            f"No certificate of the internal authority can cover {uncovered} (of all1)"
-            in " ".join(result.stdout.split())
+        assert f"The internal CA may not sign {uncovered} (of all1)" in " ".join(
+            result.stdout.split()
         )
 
     @pytest.mark.parametrize(

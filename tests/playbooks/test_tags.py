@@ -121,8 +121,8 @@ def test_a_variable_that_nothing_sets_would_be_found() -> None:
 def test_a_server_is_restarted_only_with_what_the_inventory_says(run: str, skip: str) -> None:
     """What it was restarted with is remembered by the inventory's values, so they are written."""
     written = {
-        "prepare | Write the configuration to come",
-        "write | Write the credentials to come",
+        "prepare | Write the next configuration",
+        "write | Write the next credentials",
         "write | Write the unit",
     }
     tasks = list(tasks_of("mcp_server", "main.yml"))
@@ -207,4 +207,4 @@ def test_a_layer_checks_a_host_with_a_verb_alone(
     )
 
     assert done.returncode == 0, done.stdout
-    assert "TASK [facts | Read what the roles ask for]" in done.stdout
+    assert "TASK [facts | Gather the facts that the roles need]" in done.stdout

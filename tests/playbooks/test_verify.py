@@ -63,7 +63,7 @@ def run(
 def verify_units(folder: Path, **variables: object) -> subprocess.CompletedProcess[str]:
     """Run the play about units on one host in all groups."""
     children: dict[str, object] = {name: {"hosts": {"all1": {}}} for name in GROUPS}
-    return run(folder, play_of("verify.yml", "Units that have to run"), children, **variables)
+    return run(folder, play_of("verify.yml", "Required units"), children, **variables)
 
 
 def tell(
@@ -137,10 +137,10 @@ def test_a_unit_that_does_not_run_is_named_with_what_to_do(tmp_path: Path) -> No
 
 
 class TestPolicies:
-    """What is said of the policies that the nodes decide by."""
+    """What is reported about the policies of the nodes."""
 
-    AGREE = "Check that all nodes decide by the same policies"
-    PUBLISHED = "Tell what every node decides by"
+    AGREE = "Require the same policies on all nodes"
+    PUBLISHED = "Report the policy revision of every node"
 
     def agree(
         self, folder: Path, *arguments: str, **variables: Any
@@ -152,8 +152,8 @@ class TestPolicies:
         result = self.agree(tmp_path)
 
         assert result.returncode == 0, result.stdout
-        assert "All nodes decide by r1." in result.stdout
-        assert "Not asked" not in result.stdout
+        assert "All nodes use the policies r1." in result.stdout
+        assert "Not checked" not in result.stdout
 
     def test_nodes_that_were_not_asked_are_named_instead(self, tmp_path: Path) -> None:
         result = self.agree(tmp_path, "--limit", "!mcp3", decides_by={"mcp3": "r0"})
@@ -162,7 +162,7 @@ class TestPolicies:
         assert result.returncode == 0, result.stdout
         assert "All nodes" not in said
         assert (
-            "mcp1, mcp2 decide by r1. Not asked, and perhaps deciding by other policies: mcp3."
+            "mcp1, mcp2 use the policies r1. Not checked, possibly with other policies: mcp3."
             in said
         )
 
@@ -170,16 +170,23 @@ class TestPolicies:
         result = self.agree(tmp_path, decides_by={"mcp3": "r0"})
 
         assert result.returncode != 0
-        assert "decide by different policies: mcp1 r1, mcp2 r1, mcp3 r0." in result.stdout
+        assert "use different policies: mcp1 r1, mcp2 r1, mcp3 r0." in result.stdout
 
     @pytest.mark.parametrize(
         ("limit", "nodes", "said"),
         [
-            ("all", ["mcp1", "mcp2", "mcp3"], "3 of 3 nodes decide by r2: mcp1, mcp2, mcp3."),
+            (
+                "all",
+                ["mcp1", "mcp2", "mcp3"],
+                "3 of 3 nodes use the policies r2: mcp1, mcp2, mcp3.",
+            ),
             (
                 "!mcp3",
                 ["mcp1", "mcp2"],
-                "2 of 3 nodes decide by r2: mcp1, mcp2. Left out, and deciding by what they had: mcp3.",
+                (
+                    "2 of 3 nodes use the policies r2: mcp1, mcp2. Left out, still with their previous"
+                    " policies: mcp3."
+                ),
             ),
         ],
     )

@@ -27,7 +27,7 @@ _PLAYBOOK = """
 TASK [redis : verify | Wait for the port] ****************************************
 changed: [cache1]
 
-TASK [mcp_server : activate | Say that the node was not changed] *****************
+TASK [mcp_server : activate | Fail because the node was not changed] *****************
 \x1b[31mfatal: [mcp1]: FAILED! => \x1b[0m
     changed: false
     msg: mcp1 did not become ready
@@ -96,7 +96,7 @@ def test_the_task_of_a_playbook_that_failed_is_kept(suites: ModuleType, report: 
 
     assert lines[-7:] == [
         "a step:",
-        "  TASK [mcp_server : activate | Say that the node was not changed]",
+        "  TASK [mcp_server : activate | Fail because the node was not changed]",
         "    fatal: [mcp1]: FAILED! =>",
         "        changed: false",
         "        msg: mcp1 did not become ready",

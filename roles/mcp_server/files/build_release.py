@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Builds what a host needs to install one release without a package index, as one archive.
+"""Builds one archive from which a host installs a release without a package index.
 
-The archive holds the wheels of the lock file for one Python and architecture, the project's own
-wheel, and a requirements.txt with the hash of each. The name of the release is its version and a hash
-of all that decides how it behaves: the package, its requirements, the lock, the target. A change of any
-of these makes a new release; one of the README or of a linter's settings makes none, because a new
-release restarts every node. The same sources make the same name everywhere.
+The archive contains the wheels of the lock file for one Python version and architecture, the project's
+own wheel, and a requirements.txt with the hash of each. The name of the release is its version and a
+hash of the package, its requirements, the lock file and the target. A change of the README or of a
+linter's settings makes no new release, because a new release restarts every node. The same sources
+always make the same name.
 
-Prints a JSON object: name, archive, sha256, changed (whether anything had to be made).
+Prints a JSON object: name, archive, sha256, changed (whether an archive was built).
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ except ModuleNotFoundError as error:
     )
 
 _ARCHIVES_KEPT = 5
-# What the own wheel is made of, besides the package itself.
+# Sources of the project's own wheel, in addition to the package.
 _SOURCES = ("LICENSE", "README.md", "pyproject.toml")
-# What pyproject.toml tells of the project for people to read.
+# Keys of pyproject.toml that do not affect the behaviour of the server.
 _FOR_READERS = {
     "authors",
     "classifiers",
@@ -60,7 +60,7 @@ _HASH_DIGITS = 12
 def main() -> None:
     options = _options()
     options.cache.mkdir(parents=True, exist_ok=True)
-    # One at a time: several runs of Ansible may share the cache.
+    # One build at a time, because several runs of Ansible may share the cache.
     with (options.cache / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         print(json.dumps(_release(options)))
@@ -169,7 +169,7 @@ def _own_wheel(source: Path, place: Path) -> Path:
         place.touch()
         return built[0]
     with tempfile.TemporaryDirectory() as scratch:
-        # A copy without what lies around, so that nothing else gets into the wheel.
+        # A copy of the sources only, so that no other file gets into the wheel.
         copy, output = Path(scratch, "source"), Path(scratch, "dist")
         for path in [*(source / name for name in _SOURCES), *_package(source)]:
             target = copy / path.relative_to(source)
@@ -188,7 +188,7 @@ def _own_wheel(source: Path, place: Path) -> Path:
                 str(output),
             ],
             cwd=copy,
-            # Reproducible: the same bytes whenever and wherever it is built.
+            # Reproducible: the same bytes at any time and place.
             env={**os.environ, "SOURCE_DATE_EPOCH": "1577836800", "PYTHONDONTWRITEBYTECODE": "1"},
         )
         place.mkdir(parents=True, exist_ok=True)

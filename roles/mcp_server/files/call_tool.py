@@ -18,7 +18,7 @@ from typing import Any
 from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters
 
-# Seconds for the start of the process and the call.
+# Maximum seconds for the start of the process and the call.
 _DEADLINE_S = 30
 # The code of a refusal by a limit (mcp_server/transports/mcp.py).
 _RATE_LIMITED = -32011
@@ -48,7 +48,7 @@ def cause(error: BaseException) -> BaseException:
 
 
 def limit(error: BaseException) -> str:
-    """Return which limit was used up and for how long, or nothing for another error."""
+    """Return the limit that was used up and its retry time, or an empty text for another error."""
     if not isinstance(error, MCPError) or error.error.code != _RATE_LIMITED:
         return ""
     seconds = math.ceil(error.error.data["retry_after_ms"] / 1000)
@@ -56,7 +56,7 @@ def limit(error: BaseException) -> str:
 
 
 def refusal(error: BaseException) -> str:
-    """Return what a refusal says, its reasons and what would help included."""
+    """Return the message of a refusal with its reasons and solutions."""
     if not isinstance(error, MCPError):
         return f"{type(error).__name__}: {error}"
     data = error.error.data if isinstance(error.error.data, dict) else {}
