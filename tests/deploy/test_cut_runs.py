@@ -83,7 +83,12 @@ def test_the_next_run_restarts_opa(installation: Installation, disposable: Dispo
     change = ("--limit", f"{node.name},localhost", "-e", "opa_bundle_poll_seconds=2")
     before = node.main_pid("opa.service")
 
-    kill_at(installation, "configure | Write the rules", "playbooks/policies.yml", *change)
+    kill_at(
+        installation,
+        "configure | Write the policy of the socket",
+        "playbooks/policies.yml",
+        *change,
+    )
     after_the_cut = node.main_pid("opa.service")
     installation.play("playbooks/policies.yml", *change).require()
     after_the_next = node.main_pid("opa.service")

@@ -114,7 +114,9 @@ class Node:
 def credentials() -> dict[str, Any]:
     """Return the task of the role that writes the credentials."""
     tasks = yaml.safe_load((ROOT / "roles/mcp_server/tasks/write.yml").read_text())
-    (task,) = (each for each in tasks if each["name"].startswith("write | Write the credentials"))
+    (task,) = (
+        each for each in tasks if each["name"].startswith("write | Write the next credentials")
+    )
     return dict(task)
 
 
