@@ -205,6 +205,4 @@ def test_a_first_start_that_fails_has_nothing_to_go_back_to(tmp_path: Path) -> N
     second = node.roll_out("r1", password=WRONG)
 
     for failed in (first, second):
-        assert "There is no previous release to restore." in " ".join(
-            failed.stdout.split()
-        )
+        assert "There is no previous release to restore." in " ".join(failed.stdout.split())
