@@ -1,4 +1,4 @@
-# Everything a user or developer does begins here: make help
+# Commands for users and developers: make help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -11,10 +11,10 @@ TENANT ?= default
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-bootstrap: ## Install what this machine needs: packages, .venv, OPA
+bootstrap: ## Install the requirements of this machine: packages, .venv, OPA
 	@scripts/bootstrap
 
-demo: ## Make the lab, install everything on it, verify, tell how to call it
+demo: ## Start the lab, install everything on it, verify it, print how to call it
 	@scripts/demo
 
 down: ## Remove the lab and its state
@@ -43,34 +43,34 @@ test-integration: ## The server with real PostgreSQL, Redis, OPA and Prometheus 
 	@scripts/bootstrap --tests
 	@python scripts/suites integration
 
-test-busy: ## The same while four processes take the processors: no test may need a quick machine
+test-busy: ## Integration tests on a machine without a free processor
 	@scripts/bootstrap --busy
 	@stress-ng --cpu 4 --quiet & trap "kill $$!" EXIT; python scripts/suites integration
 
-test-conformance: ## The protocol's conformance suite against the whole server, both revisions (docs/conformance.md)
+test-conformance: ## The protocol's conformance suite against the server, both revisions (docs/conformance.md)
 	@scripts/bootstrap --tests
 	@python scripts/suites conformance
 
-test-deploy: ## The playbooks on containers: one host, then the whole topology
+test-deploy: ## The playbooks on containers: one host, then the complete topology
 	@scripts/bootstrap
 	@python scripts/suites deploy
 
-bench: ## Calls a second and latency beside the bare SDK, and the largest topology (docs/performance.md)
+bench: ## Calls per second and latency, compared with the bare SDK; the largest topology (docs/performance.md)
 	@scripts/bootstrap --tests
 	@python -m tests.bench.first
 	@python -m tests.bench.topology
 
-bench-pods: ## The first page of 5,000 pods beside the API server's own lists (docs/performance.md)
+bench-pods: ## The first page of 5,000 pods, compared with lists of the API server (docs/performance.md)
 	@scripts/bootstrap --tests
 	@python -m tests.bench.pods
 
-bench-site: ## Time site.yml on the lab where it changes nothing, and count its modules (docs/performance.md)
+bench-site: ## Time of a site.yml run that changes nothing on the lab, and its modules (docs/performance.md)
 	@scripts/bootstrap
 	@python -m tests.bench.site
 
-generate: ## Write every generated file: the policies' catalogue, docs/tools.md, README.md of each role
+generate: ## Write every generated file: policy catalogue, docs/tools.md, README.md of each role
 	@scripts/bootstrap
 	@scripts/generate
 
-lock: ## Resolve requirements/*.in anew into the lock files
+lock: ## Resolve requirements/*.in into the lock files
 	@scripts/lock
