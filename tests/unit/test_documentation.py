@@ -125,6 +125,14 @@ def test_a_command_can_be_typed_as_it_stands(document: Path) -> None:
     assert bare == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_a_page_is_short_enough_to_read(document: Path) -> None:
+    text = (ROOT / document).read_text()
+
+    # The reference of the tools is generated, and searched rather than read.
+    assert document == Path("docs/tools.md") or len(text.splitlines()) <= 250
+
+
 def test_the_documents_name_paths_and_commands_at_all() -> None:
     texts = [(ROOT / document).read_text() for document in DOCUMENTS]
 
