@@ -196,7 +196,7 @@ class Node:
         transport = self.mcp_transport(
             lambda ctx: _request_state(ctx).caller, _mark_node_unavailable
         )
-        endpoint = StreamableHttp(transport.server, max_body_bytes=settings.listen.max_body_bytes)
+        endpoint = StreamableHttp(transport, max_body_bytes=settings.listen.max_body_bytes)
         rest = RestApi(self.gate, self.resources)
 
         def guarded(app: ASGIApp, transport: Any) -> ASGIApp:

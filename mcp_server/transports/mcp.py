@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -44,7 +45,7 @@ from mcp_server.transports.errors import (
 )
 from mcp_server.transports.list_pages import InvalidCursor, page
 
-__all__ = ["McpTransport", "declaration", "instructions"]
+__all__ = ["McpTransport", "declaration", "instructions", "refusal_error"]
 
 UNTRUSTED_SOURCE = "enterprise-mcp/untrusted-source"
 
@@ -122,21 +123,22 @@ class McpTransport:
         """
         try:
             return await call_next(ctx)
-        except MCPError as error:
-            raise self._documented(ctx, error.code, error.message, error.data) from error
-        except ValidationError as error:
-            # By the SDK: the parameters do not fit the method.
-            text = "Invalid request parameters"
-            raise self._documented(ctx, types.INVALID_PARAMS, text) from error
         except Exception as error:
-            if not isinstance(error, InternalError):
-                error = self._gate.internal_error(
-                    self._caller_of(ctx), ctx.method[:_MAX_METHOD], error
-                )
-            raise self._documented(ctx, types.INTERNAL_ERROR, str(error)) from error
+            raise self.documented(self._caller_of(ctx), ctx.method, error) from error
 
-    def _documented(self, ctx: _Context, number: int, message: str, data: Any = None) -> MCPError:
-        return MCPError(number, message, error_data(number, self._caller_of(ctx).request_id, data))
+    def documented(self, caller: Caller, method: str, error: Exception) -> MCPError:
+        """Return the error that the client gets for one that a request raised."""
+        match error:
+            case MCPError():
+                number, message, data = error.code, error.message, error.data
+            case ValidationError():
+                # By the SDK: the parameters do not fit the method.
+                number, message, data = types.INVALID_PARAMS, "Invalid request parameters", None
+            case _:
+                if not isinstance(error, InternalError):
+                    error = self._gate.internal_error(caller, method[:_MAX_METHOD], error)
+                number, message, data = types.INTERNAL_ERROR, str(error), None
+        return MCPError(number, message, error_data(number, caller.request_id, data))
 
     async def _decide(self, ctx: _Context, call_next: CallNext) -> HandlerResult:
         """Take every method through the gate; handlers of methods with a target do it themselves."""
@@ -168,6 +170,10 @@ class McpTransport:
             data = {"code": DRAINING.code, "retryable": DRAINING.retryable}
             raise MCPError(DRAINING.number, "this node is stopping; try again", data)
         return await self._streams(ctx, params)
+
+    def declares(self, keyword: str) -> bool:
+        """Tell whether the input schema of any tool has a keyword."""
+        return any(f'"{keyword}"' in json.dumps(tool.input_schema) for tool in self._gate.catalog)
 
     def drain(self) -> None:
         """End every event stream with its result, and open no further one."""
@@ -331,19 +337,34 @@ class McpTransport:
     async def _call_tool(
         self, ctx: _Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult:
-        caller = self._caller_of(ctx)
+        try:
+            return await self.call_tool(
+                self._caller_of(ctx), params, progress=_increasing(ctx.session.report_progress)
+            )
+        except Refused as refusal:
+            raise self._error(ctx, refusal) from refusal
+
+    async def call_tool(
+        self,
+        caller: Caller,
+        params: types.CallToolRequestParams,
+        *,
+        progress: Progress | None = None,
+    ) -> types.CallToolResult:
+        """Call a tool.
+
+        Args:
+            progress: gets the progress of a long call.
+
+        Raises:
+            Refused, InternalError: as `mcp_server.gate.call_tool`.
+        """
         try:
             answer = await call_tool(
-                self._gate,
-                caller,
-                params.name,
-                params.arguments or {},
-                progress=_increasing(ctx.session.report_progress),
+                self._gate, caller, params.name, params.arguments or {}, progress=progress
             )
         except InvalidArguments as error:
             return _tool_error(f"Invalid arguments: {error}")
-        except Refused as refusal:
-            raise self._error(ctx, refusal) from refusal
         result = answer.value
         if result.is_error:
             return _tool_error(result.text, result.source)
@@ -383,16 +404,24 @@ class McpTransport:
             raise self._error(ctx, refusal) from refusal
 
     def _error(self, ctx: _Context, refusal: Refused, **about: str) -> MCPError:
-        kind = kind_of(refusal)
-        data: dict[str, Any] = {**about, **refusal_details(refusal)}
-        if kind is FORBIDDEN and any(reason.code in _ABSENT for reason in refusal.reasons):
-            number = _ABSENT_CODES.get(ctx.method, types.METHOD_NOT_FOUND)
-            return MCPError(number, str(refusal), data)
         if isinstance(refusal, NodeUnavailable):
             self._on_node_unavailable(ctx)
-        if isinstance(refusal, Limited):
-            data["quota"] = [quota.model_dump() for quota in refusal.quota]
-        return MCPError(kind.number, str(refusal), {"code": kind.code, **data})
+        return refusal_error(ctx.method, refusal, **about)
+
+
+def refusal_error(method: str, refusal: Refused, **about: str) -> MCPError:
+    """Return the error for a request that the gate refused.
+
+    Args:
+        about: further members of `data`.
+    """
+    kind = kind_of(refusal)
+    data: dict[str, Any] = {**about, **refusal_details(refusal)}
+    if kind is FORBIDDEN and any(reason.code in _ABSENT for reason in refusal.reasons):
+        return MCPError(_ABSENT_CODES.get(method, types.METHOD_NOT_FOUND), str(refusal), data)
+    if isinstance(refusal, Limited):
+        data["quota"] = [quota.model_dump() for quota in refusal.quota]
+    return MCPError(kind.number, str(refusal), {"code": kind.code, **data})
 
 
 def instructions(families: Iterable[str]) -> str:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
-from mcp.server.lowlevel import Server
 from mcp.server.streamable_http import check_accept_headers
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.datastructures import Headers
@@ -18,8 +17,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from mcp_server.transports import errors
+from mcp_server.transports.direct_calls import DirectCalls
 from mcp_server.transports.errors import Rejection, error_data
 from mcp_server.transports.http_guard import RequestState
+from mcp_server.transports.mcp import McpTransport
 
 __all__ = ["StreamableHttp"]
 
@@ -43,15 +44,16 @@ class StreamableHttp:
     progress have no other way to the client.
 
     Args:
-        server: dispatches the messages.
+        transport: handles the messages.
         max_body_bytes: the largest body that is read.
     """
 
-    def __init__(self, server: Server[Any], *, max_body_bytes: int) -> None:
+    def __init__(self, transport: McpTransport, *, max_body_bytes: int) -> None:
+        self._direct = DirectCalls(transport)
         # The HTTP guard has checked Host and Origin: the library's errors about them are not JSON.
         self._json, self._streams = (
             StreamableHTTPSessionManager(
-                server,
+                transport.server,
                 json_response=json_response,
                 stateless=True,
                 max_request_body_size=max_body_bytes,
@@ -87,8 +89,13 @@ class StreamableHttp:
             )
             await answer(scope, receive, send)
             return
+        completing = _in_documented_form(scope, receive, send)
+        if (call := self._direct.recognise(scope, body)) is not None:
+            response = await self._direct.answer(call, state)
+            await response(scope, receive, completing)
+            return
         sessions = self._streams if _wants_progress(scope, body) else self._json
-        await sessions.handle_request(scope, receive, _in_documented_form(scope, receive, send))
+        await sessions.handle_request(scope, receive, completing)
 
 
 def _canonical(scope: Scope) -> Scope:

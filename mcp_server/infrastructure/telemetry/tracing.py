@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
-__all__ = ["annotate", "exported", "request_span", "span"]
+__all__ = ["annotate", "exported", "is_exporting", "request_span", "span"]
 
 _EXPORT_TIMEOUT_S = 5.0
 _FLUSH_S = 3.0  # a node that stops waits this long for a collector
@@ -63,6 +63,11 @@ class _Exported:
     """The tracer while spans are exported, else None."""
 
     tracer: Tracer | None = None
+
+
+def is_exporting() -> bool:
+    """Tell whether spans are exported."""
+    return _Exported.tracer is not None
 
 
 def request_span() -> AbstractContextManager[Span | None]:
