@@ -1,4 +1,4 @@
-"""Batches: OPA evaluates queries that wait at the same time in one HTTP request.
+"""Batches: queries to OPA or Redis that wait at the same time go out in one request.
 
 A single query is sent at once and alone. While a request is in flight, further queries gather, and the
 next request carries up to 32 of them. So the cost of a round trip is shared under load, and no query
@@ -13,45 +13,49 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 __all__ = ["Batches"]
 
 _BATCH_SIZE = 32
-_SEND_ALONE = object()
+_SEND_ALONE: Any = object()
 """The result of a query's future when the caller has to send the query alone."""
+
+_QueryT = TypeVar("_QueryT")
+_AnswerT = TypeVar("_AnswerT")
 
 
 @dataclass(frozen=True, slots=True)
-class _Query:
-    """An input. The future gets the answer, or the error."""
+class _Waiting(Generic[_QueryT, _AnswerT]):
+    """A query. The future gets the answer, or the error."""
 
-    policy_input: dict[str, Any]
-    answer: asyncio.Future[Any]
+    query: _QueryT
+    answer: asyncio.Future[_AnswerT]
 
 
-class Batches:
+class Batches(Generic[_QueryT, _AnswerT]):
     """Gathers queries.
 
     Args:
-        ask_one: sends OPA one query and returns the body of the response.
-        ask_many: sends several queries in one request and returns the body of the response.
+        ask_one: sends one query and returns its answer.
+        ask_many: sends several queries in one request and returns an answer for each, in their order;
+            None: this one has no answer in a batch.
     """
 
     def __init__(
         self,
-        ask_one: Callable[[dict[str, Any]], Awaitable[Any]],
-        ask_many: Callable[[dict[str, Any]], Awaitable[Any]],
+        ask_one: Callable[[_QueryT], Awaitable[_AnswerT]],
+        ask_many: Callable[[Sequence[_QueryT]], Awaitable[Sequence[_AnswerT | None]]],
     ) -> None:
         self._ask_one = ask_one
         self._ask_many = ask_many
-        self._waiting: deque[_Query] = deque()
-        self._senders: set[asyncio.Task[None]] = set()
+        self._waiting: deque[_Waiting[_QueryT, _AnswerT]] = deque()
+        self._senders: set[asyncio.Task[Any]] = set()
 
-    async def ask(self, policy_input: dict[str, Any]) -> Any:
-        """Return the body that OPA responds with to this query alone.
+    async def ask(self, query: _QueryT) -> _AnswerT:
+        """Return the answer to this query.
 
         Raises:
             Whatever `ask_one` raises.
@@ -60,18 +64,18 @@ class Batches:
             # No other query is in flight: no task and no batch is needed.
             task = asyncio.current_task()
             if task is not None:
-                return await self._alone(task, policy_input)
-        query = _Query(policy_input, asyncio.get_running_loop().create_future())
-        self._waiting.append(query)
+                return await self._alone(task, query)
+        waiting = _Waiting(query, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
         if not self._senders:
             self._start()
-        answer = await query.answer
-        return await self._ask_one(policy_input) if answer is _SEND_ALONE else answer
+        answer = await waiting.answer
+        return await self._ask_one(query) if answer is _SEND_ALONE else answer
 
-    async def _alone(self, task: asyncio.Task[Any], policy_input: dict[str, Any]) -> Any:
+    async def _alone(self, task: asyncio.Task[Any], query: _QueryT) -> _AnswerT:
         self._senders.add(task)
         try:
-            return await self._ask_one(policy_input)
+            return await self._ask_one(query)
         finally:
             self._ended(task)
 
@@ -90,33 +94,30 @@ class Batches:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(_BATCH_SIZE, len(self._waiting)))]
             # A caller that gave up meanwhile needs no answer.
-            batch = [query for query in batch if not query.answer.done()]
+            batch = [waiting for waiting in batch if not waiting.answer.done()]
             if len(batch) == 1:
                 await self._send_one(batch[0])
             elif batch:
                 await self._send_batch(batch)
 
-    async def _send_batch(self, batch: list[_Query]) -> None:
+    async def _send_batch(self, batch: list[_Waiting[_QueryT, _AnswerT]]) -> None:
+        found: Sequence[_AnswerT | None]
         try:
-            body = await self._ask_many(
-                {str(number): query.policy_input for number, query in enumerate(batch)}
-            )
-            answers = body["result"]
-            found = [answers.get(str(number)) for number in range(len(batch))]
+            found = await self._ask_many([waiting.query for waiting in batch])
         except Exception:  # noqa: BLE001 - each query meets the error alone and reports it
-            # A query that cannot be evaluated must not refuse its neighbours. When OPA does not answer
-            # at all, the deadlines of the callers end this.
+            # A query that cannot be evaluated must not refuse its neighbours. Without any answer, the
+            # deadlines of the callers end this.
             found = [None] * len(batch)
-        for query, answer in zip(batch, found, strict=True):
-            if not query.answer.done():
-                query.answer.set_result(_SEND_ALONE if answer is None else {"result": answer})
+        for waiting, answer in zip(batch, found, strict=True):
+            if not waiting.answer.done():
+                waiting.answer.set_result(_SEND_ALONE if answer is None else answer)
 
-    async def _send_one(self, query: _Query) -> None:
+    async def _send_one(self, waiting: _Waiting[_QueryT, _AnswerT]) -> None:
         try:
-            answer = await self._ask_one(query.policy_input)
+            answer = await self._ask_one(waiting.query)
         except Exception as error:  # noqa: BLE001 - the caller gets it
-            if not query.answer.done():
-                query.answer.set_exception(error)
+            if not waiting.answer.done():
+                waiting.answer.set_exception(error)
         else:
-            if not query.answer.done():
-                query.answer.set_result(answer)
+            if not waiting.answer.done():
+                waiting.answer.set_result(answer)

@@ -1,8 +1,9 @@
 """Sliding windows in Redis. Redis adds and counts; it knows no limit and compares nothing.
 
 Every window is a sorted set of entries by the microsecond Redis saw them. One script adds the cost to
-all charged windows at once and tells how many entries each holds afterwards, so that N concurrent
-calls on any number of nodes get N different counts. What that means is for Rego to say.
+all charged windows and tells how many entries each holds afterwards, so that N concurrent calls on any
+number of nodes get N different counts. Calls that wait at the same time share a script. What the counts
+mean is for Rego to say.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Sequence
-from typing import Any, TypeVar, cast
+from itertools import islice
+from typing import Any, TypeAlias, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import BlockingConnectionPool, Connection, SSLConnection, parse_url
@@ -21,6 +23,7 @@ from redis.exceptions import RedisError
 
 from mcp_server.infrastructure.telemetry import tracing
 from mcp_server.infrastructure.tls import RenewedContext, renewed_client_context
+from mcp_server.policy.batches import Batches
 from mcp_server.policy.protocol import Charge, Count
 from mcp_server.settings import CountersSettings
 
@@ -28,18 +31,18 @@ __all__ = ["Counters", "CountersUnavailable"]
 
 _PREFIX = "mcp:window:"
 
-# KEYS: the windows. ARGV[1]: a name for this call's entries. Then, for each key, its window in seconds
-# and its cost. Returns, for each key, how many entries it holds and the milliseconds until the oldest
-# one leaves.
+# KEYS: the windows of one call or of several. ARGV, for each key: a name for the entries of its call,
+# the window in seconds and the cost. Returns, for each key, how many entries it holds and the
+# milliseconds until the oldest one leaves.
 _CHARGE = """
 local now = redis.call('TIME')
 local now_us = now[1] * 1000000 + now[2]
 local answer = {}
 for i, key in ipairs(KEYS) do
-  local window_us = ARGV[2 * i] * 1000000
+  local window_us = ARGV[3 * i - 1] * 1000000
   redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now_us - window_us))
-  for n = 1, tonumber(ARGV[2 * i + 1]) do
-    redis.call('ZADD', key, string.format('%.0f', now_us), ARGV[1] .. ':' .. n)
+  for n = 1, tonumber(ARGV[3 * i]) do
+    redis.call('ZADD', key, string.format('%.0f', now_us), ARGV[3 * i - 2] .. ':' .. n)
   end
   redis.call('PEXPIRE', key, string.format('%.0f', window_us / 1000))
   local oldest = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
@@ -49,7 +52,7 @@ end
 return answer
 """
 
-# KEYS and ARGV as above, without the windows: takes the entries of one call away again.
+# KEYS: the windows. ARGV: the name of a call's entries, then the cost of each. Takes the entries away.
 _GIVE_BACK = """
 for i, key in ipairs(KEYS) do
   for n = 1, tonumber(ARGV[1 + i]) do
@@ -76,6 +79,8 @@ return answer
 """
 
 _T = TypeVar("_T")
+_Call: TypeAlias = tuple[str, Sequence[Charge]]
+"""The name of a call's entries, and its charges."""
 
 
 class CountersUnavailable(Exception):
@@ -129,6 +134,7 @@ class Counters:
         )
         self._redis = Redis(connection_pool=pool)
         self._charge = self._redis.register_script(_CHARGE)
+        self._batches = Batches[_Call, tuple[Count, ...]](self._charge_one, self._charge_many)
         self._give_back = self._redis.register_script(_GIVE_BACK)
         self._peek = self._redis.register_script(_PEEK)
         self.up = False
@@ -151,13 +157,22 @@ class Counters:
             CountersUnavailable: Redis did not answer in time; nothing is known of the charge, and it
                 leaves its window by itself.
         """
-        arguments: list[str | int] = [entry]
-        for charge in charges:
-            arguments += [charge.window_s, charge.cost]
-        return _counts(
-            charges,
-            await self._deadline("charge", self._charge(keys=_keys(charges), args=arguments)),
-        )
+        return await self._deadline("charge", self._batches.ask((entry, charges)))
+
+    async def _charge_one(self, call: _Call) -> tuple[Count, ...]:
+        (counts,) = await self._charge_many([call])
+        return counts
+
+    async def _charge_many(self, calls: Sequence[_Call]) -> list[tuple[Count, ...]]:
+        """Charge the calls one after the other in one script, so each gets the counts of its turn."""
+        keys: list[str] = []
+        arguments: list[str | int] = []
+        for entry, charges in calls:
+            keys += _keys(charges)
+            for charge in charges:
+                arguments += [entry, charge.window_s, charge.cost]
+        pairs = iter(await self._charge(keys=keys, args=arguments))
+        return [_counts(charges, list(islice(pairs, len(charges)))) for _, charges in calls]
 
     async def peek(self, charges: Sequence[Charge]) -> tuple[Count, ...]:
         """Return what each window holds, and charge nothing.

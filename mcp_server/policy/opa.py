@@ -190,13 +190,15 @@ class PolicyEngine:
             input_data=policy_input, package_path=_PACKAGE, rule_name=entry, query_params=_STRICT
         )
 
-    async def _query_batch(self, queries: dict[str, Any]) -> Any:
-        return await self._client.query_rule(
-            input_data={"questions": queries},
+    async def _query_batch(self, inputs: Sequence[dict[str, Any]]) -> list[Any]:
+        body = await self._client.query_rule(
+            input_data={"questions": {str(number): each for number, each in enumerate(inputs)}},
             package_path="mcp.batch",
             rule_name="answers",
             query_params=_STRICT,
         )
+        answers = [body["result"].get(str(number)) for number in range(len(inputs))]
+        return [None if answer is None else {"result": answer} for answer in answers]
 
     async def _ask(self, entry: str, document: dict[str, Any], kind: type[_AnswerT]) -> _AnswerT:
         started = time.perf_counter()

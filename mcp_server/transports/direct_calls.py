@@ -5,7 +5,8 @@ a transport and tasks as well. Most messages are tool calls that use none of the
 them with the SDK's own checks and serialisers. A request that it does not recognise as plain and valid
 goes through the SDK, which also makes the errors about malformed requests.
 
-tests/integration/test_direct_calls.py sends the same requests both ways and compares the answers byte for byte.
+A test sends the same requests both ways and compares the answers byte for byte
+(tests/integration/test_direct_calls.py).
 """
 
 from __future__ import annotations

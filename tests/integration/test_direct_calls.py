@@ -61,11 +61,6 @@ _OUTCOMES = (
 )
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class PlayArguments(Arguments):
     outcome: str = "ok"
     number: int = Field(default=1, le=100)

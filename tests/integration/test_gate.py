@@ -1039,6 +1039,25 @@ class TestOneQuestion:
         assert redis_server.cli("zcard", "mcp:window:tool:k8s:scale") == "10"
         assert redis_server.cli("zcard", "mcp:window:global") == "10"
 
+    async def test_calls_that_wait_share_a_script_and_get_the_counts_of_their_turn(
+        self, bench: Bench, redis_server: RedisServer
+    ) -> None:
+        windows = [
+            Charge(id="global", key="global", limit=1000, window_s=3600, cost=1),
+            Charge(id="user", key="user:default:olga", limit=100, window_s=3600, cost=2),
+        ]
+        await bench.counters.charge("warm", windows)  # Redis knows the script from here on
+        redis_server.cli("config", "resetstat")
+
+        counts = await asyncio.gather(
+            *(bench.counters.charge(f"call-{n}", windows[n % 2 :]) for n in range(20))
+        )
+
+        assert [len(each) for each in counts] == [2 - n % 2 for n in range(20)]
+        assert sorted(each[0].count for each in counts[::2]) == [*range(2, 12)]
+        assert sorted(each[-1].count for each in counts) == [*range(4, 44, 2)]
+        assert "cmdstat_evalsha:calls=2," in redis_server.cli("info", "commandstats")
+
     async def test_a_policy_that_allows_without_counts_is_no_answer(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -35,19 +36,13 @@ class Oracle:
             raise ValueError(document["bad"])
         return {"result": document}
 
-    async def many(self, questions: dict[str, Any]) -> Any:
-        self.queries.append(len(questions))
+    async def many(self, queries: Sequence[dict[str, Any]]) -> list[Any]:
+        self.queries.append(len(queries))
         await asyncio.sleep(0.01)
         await self.answering.wait()
-        if any(each.get("bad") or each.get("hangs") for each in questions.values()):
+        if any(each.get("bad") or each.get("hangs") for each in queries):
             raise ValueError("one bad question spoils the query")
-        return {
-            "result": {
-                number: question
-                for number, question in questions.items()
-                if not question.get("undefined")
-            }
-        }
+        return [None if each.get("undefined") else {"result": each} for each in queries]
 
 
 async def test_one_caller_is_served_alone() -> None:
@@ -184,7 +179,7 @@ async def test_after_opa_did_not_answer_the_next_question_is_answered_at_once() 
     oracle = Oracle()
     failed = asyncio.Event()
 
-    async def many(questions: dict[str, Any]) -> Any:
+    async def many(questions: Sequence[dict[str, Any]]) -> Any:
         try:
             async with asyncio.timeout(0.1):
                 return await oracle.many(questions)
