@@ -8,7 +8,7 @@ import math
 import signal
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
 from mcp.server.context import ServerRequestContext
@@ -156,6 +156,8 @@ class Node:
 
     def _traces(self) -> AbstractContextManager[None]:
         """Export the traces of this process for the length of a block, if that is configured."""
+        if not self.settings.telemetry.otlp_endpoint:
+            return nullcontext()
         names = {tool.wire_name for tool in self.gate.catalog} | {p.name for p in self.prompts}
         return exported(
             self.settings.telemetry,

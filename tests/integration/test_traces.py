@@ -122,7 +122,7 @@ async def test_a_tool_call_is_a_trace_of_its_steps_below_the_span_of_the_sdk(
     assert tree(trace) == {
         "": {f"tools/call {_TOOL}"},
         f"tools/call {_TOOL}": {"request"},
-        "request": {"policy.decide", "counters.charge", "policy.admit", "run", "audit.commit"},
+        "request": {"policy.authorize", "counters.charge", "run", "audit.commit"},
         "run": {"backend"},
     }
     spans = {span.name: span for span in trace}
@@ -188,7 +188,7 @@ async def test_a_refused_call_over_rest_is_a_trace_with_its_outcome(
 
     assert answer.status_code == 403
     trace = await collector.trace_of("traced-rest")
-    assert tree(trace) == {"": {"request"}, "request": {"policy.decide", "audit.commit"}}
+    assert tree(trace) == {"": {"request"}, "request": {"policy.authorize", "audit.commit"}}
     (request,) = (span for span in trace if span.name == "request")
     assert attributes(request)["mcp.outcome"] == "denied"
     assert attributes(request)["policy.effect"] == "deny"

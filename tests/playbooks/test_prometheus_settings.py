@@ -26,7 +26,9 @@ def task() -> dict[str, Any]:
         for each in yaml.safe_load((ROOT / "roles/prometheus/tasks/configure.yml").read_text())
         if "block" in each
     )
-    (found,) = (each for each in block["block"] if each["name"].endswith("what Prometheus watches"))
+    (found,) = (
+        each for each in block["block"] if each["name"].endswith("Write the settings of Prometheus")
+    )
     return dict(found)
 
 
