@@ -23,6 +23,7 @@ from pydantic import Field
 
 from mcp_server.app import Node, serve
 from mcp_server.cli.generate.policy_catalog import catalog_of
+from mcp_server.gate import Caller, Progress
 from mcp_server.gate.resource_reads import Resources
 from mcp_server.infrastructure.telemetry import configure_logs
 from mcp_server.prompts import Prompt, PromptArguments, Prompts, Step
@@ -196,10 +197,14 @@ def catalogue() -> dict[str, Any]:
 class FixtureTransport(McpTransport):
     """The product's transport; contents that no tool of the product has are put in here."""
 
-    async def _call_tool(
-        self, ctx: Any, params: types.CallToolRequestParams
+    async def call_tool(
+        self,
+        caller: Caller,
+        params: types.CallToolRequestParams,
+        *,
+        progress: Progress | None = None,
     ) -> types.CallToolResult:
-        answer = await super()._call_tool(ctx, params)
+        answer = await super().call_tool(caller, params, progress=progress)
         name = params.name.removeprefix("test_")
         if not answer.is_error:
             if name == "trigger_tool_change":
