@@ -132,7 +132,7 @@ class ListenSettings(_ListenerSettings):
     port: Port = 8443
     trusted_proxies: tuple[str, ...] = ()
     """Addresses whose X-Forwarded-For is believed (the load balancers)."""
-    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 256 * 1024
     max_concurrency: Annotated[int, Field(ge=1)] = 1000
     """Requests in progress above which new ones get 503 at once."""
     drain_s: Annotated[float, Field(ge=0, le=120)] = 5.0

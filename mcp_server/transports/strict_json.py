@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 __all__ = ["StrictJsonError", "parse"]
 
 _MAX_DEPTH = 64
+_MAX_VALUES = 20_000
+"""Every value costs time in each step after this one. The largest valid calls have some hundred."""
 
 
 class StrictJsonError(ValueError):
@@ -23,7 +25,7 @@ def parse(body: bytes) -> Any:
 
     Raises:
         StrictJsonError: malformed JSON or UTF-8, a duplicate member name, a lone surrogate, NaN or an
-            infinity, a number too large to hold, or nesting deeper than 64.
+            infinity, a number too large to hold, nesting deeper than 64, or more than 20,000 values.
     """
     try:
         document = json.loads(
@@ -42,8 +44,8 @@ def parse(body: bytes) -> Any:
         ) from None
     except (RecursionError, ValueError):
         raise StrictJsonError("the JSON is nested too deeply or holds a number too large") from None
-    # A lone surrogate can only come from an escape, and the walk below also bounds the depth.
-    _check(document, 0)
+    # A lone surrogate can only come from an escape. The walk also bounds depth and number of values.
+    _check(document, 0, _MAX_VALUES)
     return document
 
 
@@ -67,19 +69,31 @@ def _finite(text: str) -> float:
     return value
 
 
-def _check(node: Any, depth: int) -> None:
+def _check(node: Any, depth: int, left: int) -> int:
+    """Check a value and all values in it.
+
+    Args:
+        left: how many values there may be.
+
+    Returns:
+        How many are left.
+    """
     if depth > _MAX_DEPTH:
         raise StrictJsonError(f"the JSON is nested deeper than {_MAX_DEPTH}")
+    left -= 1
+    if left < 0:
+        raise StrictJsonError(f"the JSON has more than {_MAX_VALUES} values")
     match node:
         case str():
             _check_text(node)
         case dict():
             for name, value in node.items():
                 _check_text(name)
-                _check(value, depth + 1)
+                left = _check(value, depth + 1, left)
         case list():
             for value in node:
-                _check(value, depth + 1)
+                left = _check(value, depth + 1, left)
+    return left
 
 
 def _check_text(text: str) -> None:

@@ -259,7 +259,7 @@ class TestBadInput:
         )
 
         assert answer.status == 413
-        assert "1048576 bytes" in answer.json()["error"]["message"]
+        assert "262144 bytes" in answer.json()["error"]["message"]
 
     async def test_a_client_that_trusts_other_authorities_refuses_us(
         self, installation: Installation

@@ -464,7 +464,7 @@ class TestBodies:
             response = await rpc(http, b'{"x": "' + b"a" * 10_000_000 + b'"}')
 
         assert response.status_code == 413
-        assert "larger than 1048576 bytes" in response.json()["error"]["message"]
+        assert "larger than 262144 bytes" in response.json()["error"]["message"]
 
     async def test_another_origin_is_refused(self, node: McpNode) -> None:
         async with node.http(node.token()) as http:

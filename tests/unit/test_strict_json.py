@@ -52,6 +52,8 @@ def test_any_bytes_are_parsed_or_refused(body: bytes) -> None:
         (b"9" * 5000, "too large"),
         (b"[" * 70 + b"]" * 70, "nested deeper than 64"),
         (b"[" * 100000, "nested too deeply"),
+        (b"[" + b"[]," * 20000 + b"[]]", "more than 20000 values"),
+        (b'{"a": [' + b"0," * 20000 + b"0]}", "more than 20000 values"),
         (b"\xff", "not UTF-8 .byte 0."),
         (b"", "malformed JSON"),
         (b'{"a": 1} x', "malformed JSON: Extra data .line 1, column 10."),
