@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections import OrderedDict
@@ -23,6 +24,13 @@ _MAX_TOKEN_BYTES = 8192
 _MAX_ID_LENGTH = 256
 _LATEST = 253_402_300_799  # the last second of the year 9999
 _REQUIRED_CLAIMS = ("exp", "iat", "iss", "aud", "sub", "roles", "tenant")
+
+# Base64url without padding (RFC 7515 section 2). The library accepts padding, and so several texts for
+# one token.
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+){2}")
+# Of access tokens (RFC 9068 section 2.1). A token for another purpose, such as id+jwt, has another type;
+# it must not be accepted in place of an access token (RFC 8725 section 3.11).
+_TYPES = frozenset(("jwt", "at+jwt", "application/at+jwt"))
 
 _NUMERIC_DATE = "a number of seconds since 1970, no later than the year 9999"
 _MALFORMED = f"the token is not a well-formed JWT, where exp, iat and nbf are {_NUMERIC_DATE}"
@@ -84,8 +92,10 @@ class JwtVerifier:
         return subject
 
     def _claims(self, token: str) -> dict[str, Any]:
+        if not _COMPACT.fullmatch(token):
+            raise AuthenticationError(_MALFORMED)
         try:
-            return jwt.decode(
+            decoded = jwt.decode_complete(
                 token,
                 self._secret,
                 algorithms=list(self._settings.algorithms),
@@ -94,6 +104,11 @@ class JwtVerifier:
                 leeway=self._settings.leeway_s,
                 options={"require": list(_REQUIRED_CLAIMS)},
             )
+            kind = decoded["header"].get("typ", "JWT")
+            if not isinstance(kind, str) or kind.lower() not in _TYPES:
+                raise AuthenticationError("the token's typ is not that of an access token")
+            claims: dict[str, Any] = decoded["payload"]
+            return claims
         except jwt.MissingRequiredClaimError as error:
             raise AuthenticationError(f"the token lacks the claim {error.claim}") from None
         except jwt.PyJWTError as error:

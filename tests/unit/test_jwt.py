@@ -46,12 +46,15 @@ def mint(**different: Any) -> str:
 
 def mint_with(**claims: Any) -> str:
     """Return a signed token with these claims, and those of a good one beside them."""
-    good = jwt.decode(mint(), SECRET, algorithms=["HS256"], audience="aud")
-    return signed(json.dumps({**good, **claims}))
+    return signed(json.dumps({**_good(), **claims}))
 
 
-def signed(payload: str) -> str:
-    return jwt.PyJWS().encode(payload.encode(), SECRET, algorithm="HS256")
+def _good() -> dict[str, Any]:
+    return jwt.decode(mint(), SECRET, algorithms=["HS256"], audience="aud")
+
+
+def signed(payload: str, **header: Any) -> str:
+    return jwt.PyJWS().encode(payload.encode(), SECRET, algorithm="HS256", headers=header)
 
 
 def run_token(folder: Path, *options: str) -> Result:
@@ -245,6 +248,35 @@ def test_the_command_makes_longer_tokens_for_a_server_that_accepts_them(tmp_path
 def test_what_is_not_a_token_is_refused(verifier: JwtVerifier, token: str) -> None:
     with pytest.raises(AuthenticationError):
         verifier.verify(token)
+
+
+@pytest.mark.parametrize("kind", ["JWT", "jwt", "at+jwt", "application/at+jwt"])
+def test_an_access_token_may_name_its_type(verifier: JwtVerifier, kind: str) -> None:
+    assert verifier.verify(signed(json.dumps(_good()), typ=kind)).id == "alice"
+
+
+@pytest.mark.parametrize("kind", ["id+jwt", "logout+jwt", "dpop+jwt", "JOSE", 7])
+def test_a_token_of_another_type_is_refused(verifier: JwtVerifier, kind: Any) -> None:
+    with pytest.raises(
+        AuthenticationError, match=r"typ is not that of an access token|well-formed"
+    ):
+        verifier.verify(signed(json.dumps(_good()), typ=kind))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda token: token + "=",
+        lambda token: token.replace(".", "=.", 1),
+        lambda token: token + "\n",
+        lambda token: token[:-1] + "+",
+        lambda token: token + ".x",
+    ],
+    ids=["padding at the end", "padding of the header", "a line", "base64", "a fourth part"],
+)
+def test_a_token_has_one_text(verifier: JwtVerifier, change: Any) -> None:
+    with pytest.raises(AuthenticationError):
+        verifier.verify(change(mint()))
 
 
 def test_another_algorithm_is_refused(verifier: JwtVerifier) -> None:
