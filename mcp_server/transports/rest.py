@@ -76,6 +76,11 @@ class RestApi:
         """Return a route that refuses query parameters by name and says what to use instead."""
 
         async def answer_without_query(request: Request) -> Response:
+            # The path is decoded before it is routed. An encoded slash is part of a name (RFC 3986
+            # section 2.2), and no tool has one in its name. A gateway that compares paths would see
+            # another path than this server.
+            if b"%2f" in request.scope.get("raw_path", b"").lower():
+                raise HTTPException(HTTPStatus.NOT_FOUND)
             names = list(request.query_params)
             if not names:
                 return await self._without_details(request, answer)

@@ -613,6 +613,8 @@ class TestRest:
             ("POST", "/tools", 405, "method_not_allowed", "takes GET"),
             ("POST", "/health", 404, "not_found", "GET /health"),
             ("GET", "/tools/monitoring_query_metrics", 404, "not_found", "GET /tools"),
+            ("POST", "/tools/monitoring_query_metrics%2Fexecute", 404, "not_found", "POST /mcp"),
+            ("POST", "/tools%2fmonitoring_query_metrics/execute", 404, "not_found", "POST /mcp"),
         ],
     )
     async def test_a_path_or_a_method_that_nothing_takes_is_told_what_there_is(
