@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 __all__ = ["Deadlines", "deadline", "remaining"]
 
-# The rest is for reporting which backend did not answer, before the call itself is cancelled.
+# The remaining tenth is for reporting the backend that did not answer, before the call is cancelled.
 _SHARE = 0.9
 
 _END: ContextVar[float] = ContextVar("end", default=math.inf)
@@ -35,7 +35,7 @@ async def deadline(seconds: float) -> AsyncIterator[asyncio.Timeout]:
 
 
 class Deadlines:
-    """The deadlines of all calls of one server, so that a server that stops can end them.
+    """The deadlines of all calls of one server, so that the server can end them when it stops.
 
     Attributes:
         over: whether `end` was called; every later call ends at once.

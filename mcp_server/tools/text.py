@@ -11,16 +11,16 @@ __all__ = ["notes", "table", "truncate_middle"]
 
 _MAX_CELL = 200
 _GAP = " … "
-# Labels that may name a Secret and then are left as they are (`redact_labels`): as an assignment their
-# text would be taken for a credential.
+# Labels that may name a Secret; `redact_labels` keeps their values. As an assignment in text, their
+# values would be redacted as credentials.
 _NAMED = ("secret", "secret_key")
 
 
 def truncate_middle(text: str, most: int) -> str:
-    """Return `text`, or its beginning and its end with an ellipsis between: `most` characters.
+    """Return `text`, shortened to `most` characters with an ellipsis in the middle.
 
-    What wraps an error puts the cause last. Take secrets out before: of one that is cut, the end would
-    not be known as such.
+    The cause of a wrapped error is at its end, so the end is kept. Redact secrets first: the end of a
+    secret that was cut would not be recognized.
     """
     if len(text) <= most:
         return text
@@ -30,7 +30,7 @@ def truncate_middle(text: str, most: int) -> str:
 
 
 def notes(told: Any) -> list[str]:
-    """Return the notes of a result, or what masks them, as lines of its text."""
+    """Return the notes of a result, or their mask, as lines of text."""
     return [f"note: {each}" for each in (told if isinstance(told, list) else [told])]
 
 
@@ -41,11 +41,11 @@ def table(
 ) -> str:
     """Return `rows` as lines of ` | `-separated cells below a header line.
 
-    Cells are cut in their middle and never hold a line break or the separator, so that text from
-    outside cannot draw rows of its own.
+    Cells are shortened in the middle and never contain a line break or the separator, so external text
+    cannot add rows.
 
     Args:
-        widths: how many characters a cell of a column has at most, where it is not 200.
+        widths: maximum characters of a cell, per column; by default 200.
     """
     most = {column: (widths or {}).get(column, _MAX_CELL) for column in columns}
     lines = [" | ".join(columns)]

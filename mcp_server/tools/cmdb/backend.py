@@ -1,4 +1,4 @@
-"""Where assets come from: one interface, several backends."""
+"""The interface of CMDB backends, and their errors."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ __all__ = [
 ]
 
 NAME = "CMDB"
-"""How messages call it."""
+"""Name of the backend in messages."""
 
 VERIFY_HINT = "look with cmdb_get_change_records whether it is recorded"
-"""How a caller learns whether a status was set."""
+"""How a caller finds out whether a status was set."""
 
 MOST_NODES = 10_000
-"""Assets that a topology finds at most; the search ends there."""
+"""Maximum assets of a topology; the search ends there."""
 
 
 class AssetNotFound(ToolError):
-    """The tenant has no such asset; whether another tenant has one is not told."""
+    """The tenant has no such asset; the error does not reveal whether another tenant has one."""
 
     def __init__(self, asset: str) -> None:
         super().__init__(f"the {NAME} has no asset {asset!r}")
@@ -52,7 +52,7 @@ class AssetChanged(ToolError):
     """The asset is not in the state that the caller expected; nothing was changed.
 
     Args:
-        shown: returns what a caller may see of a field's value.
+        shown: masks the value of a field for the caller, if the policy requires it.
     """
 
     def __init__(self, asset: Asset, shown: Callable[[object, str], object] = _as_it_is) -> None:
@@ -72,23 +72,23 @@ class CmdbBackend(Protocol):
     """
 
     async def start(self) -> None:
-        """Open what is needed to ask."""
+        """Prepare the backend for requests."""
         ...
 
     async def stop(self) -> None:
-        """Close it."""
+        """Release the backend's resources."""
         ...
 
     async def query_assets(
         self, tenant: str, query: AssetQuery, *, limit: int, after: str | None = None
     ) -> AssetPage:
-        """Return the assets that match, a page at a time.
+        """Return one page of the assets that match a query.
 
         Args:
-            tenant: whose assets.
-            query: which of them.
-            limit: at most so many on the page (1 or more).
-            after: the id after which the page begins; None: the first page.
+            tenant: tenant whose assets are searched.
+            query: the filters.
+            limit: maximum assets on the page; at least 1.
+            after: id of the last asset of the previous page; None: the first page.
         """
         ...
 
@@ -96,35 +96,35 @@ class CmdbBackend(Protocol):
         """Return one asset.
 
         Raises:
-            AssetNotFound: the tenant has none of this id.
+            AssetNotFound: the tenant has no asset with this id.
         """
         ...
 
     async def get_topology(
         self, tenant: str, service: str, *, direction: Direction, depth: int, most_nodes: int
     ) -> Topology:
-        """Return what is around a service.
+        """Return the assets around a service and their relations.
 
         Args:
-            tenant: whose service.
-            service: id of an asset, or else the name of one or more.
-            direction: which way relations are followed.
-            depth: how many relations far.
-            most_nodes: return only so many assets, the nearest.
+            tenant: tenant of the service.
+            service: id of an asset; if no asset has this id, the name of one or more assets.
+            direction: direction in which relations are followed.
+            depth: maximum number of relations from the service.
+            most_nodes: maximum assets to return, the nearest first.
 
         Raises:
-            AssetNotFound: the tenant has no asset of this id or name.
+            AssetNotFound: the tenant has no asset with this id or name.
         """
         ...
 
     async def update_status(
         self, tenant: str, asset_id: str, change: StatusChange
     ) -> StatusChanged:
-        """Set the status of an asset and write the change record, both or none.
+        """Set the status of an asset and write the change record, in one transaction.
 
         Raises:
-            AssetNotFound: the tenant has none of this id.
-            AssetChanged: version or status are not the expected ones.
+            AssetNotFound: the tenant has no asset with this id.
+            AssetChanged: the version or the status differs from the expected one.
         """
         ...
 
@@ -137,15 +137,15 @@ class CmdbBackend(Protocol):
         limit: int,
         before: int | None = None,
     ) -> ChangePage:
-        """Return the history of an asset, the newest record first, a page at a time.
+        """Return one page of the history of an asset, newest record first.
 
-        The history of an asset that was removed is still there.
+        The history of an asset outlives the asset.
 
         Args:
-            since: only records of this time and later.
-            before: the id of the record after which (in time: before which) the page begins.
+            since: return only records of this time and later.
+            before: id of the last record of the previous page; None: the first page.
 
         Raises:
-            AssetNotFound: the tenant has neither such an asset nor records of one.
+            AssetNotFound: the tenant has neither the asset nor records of it.
         """
         ...

@@ -1,4 +1,4 @@
-"""What the CMDB knows: assets, how they depend on each other, and who changed them."""
+"""Data of the CMDB: assets, their relations and the history of their changes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ __all__ = [
 
 
 def _is_address(value: object) -> object:
-    # As a number, true is 0.0.0.1. A zone is of one host, and no inet of PostgreSQL.
+    # The number true would be parsed as 0.0.0.1. A zone is local to one host, and the type inet of
+    # PostgreSQL has none.
     if isinstance(value, IPv4Address | IPv6Address) or (
         isinstance(value, str) and "%" not in value
     ):
@@ -50,7 +51,7 @@ def _is_address(value: object) -> object:
 
 
 def _moment(value: object) -> datetime:
-    # Numbers, in texts too, would be taken for Unix seconds.
+    # A number, also as text, would be parsed as Unix seconds.
     if isinstance(value, datetime):
         return value
     if isinstance(value, str):
@@ -62,13 +63,13 @@ def _moment(value: object) -> datetime:
 
 
 Address = Annotated[IPvAnyAddress, BeforeValidator(_is_address)]
-"""An IP address: in JSON a text, and nothing else that could be taken for one."""
+"""An IP address; JSON contains it as text."""
 Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
-"""A time with an offset: in JSON a text as of RFC 3339."""
+"""A time with an offset; JSON contains it as text in RFC 3339 format."""
 
 
 class AssetType(StrEnum):
-    """What an asset is."""
+    """Type of an asset."""
 
     SERVER = "server"
     DATABASE = "database"
@@ -76,7 +77,7 @@ class AssetType(StrEnum):
 
 
 class Environment(StrEnum):
-    """What an asset is used for."""
+    """Environment that an asset belongs to."""
 
     PROD = "prod"
     STAGING = "staging"
@@ -92,14 +93,14 @@ class AssetStatus(StrEnum):
 
 
 class Direction(StrEnum):
-    """Which way relations are followed."""
+    """Direction in which relations are followed."""
 
     DOWN = "down"
-    """From an asset to what it depends on."""
+    """From an asset to its dependencies."""
     UP = "up"
-    """From an asset to what depends on it."""
+    """From an asset to its dependents."""
     BOTH = "both"
-    """Each of the two from the service on; never down and then up again."""
+    """Both directions from the service; a path never changes its direction."""
 
 
 class _Model(BaseModel):
@@ -107,7 +108,7 @@ class _Model(BaseModel):
 
 
 class _Answer(BaseModel):
-    """Base class of data from a CMDB, which may send more fields than these.
+    """Base class of data from a CMDB; a CMDB may send additional fields.
 
     Results of tools contain these models, so their schema describes what this server sends.
     """
@@ -137,7 +138,7 @@ class Asset(_Answer):
 
 
 class AssetQuery(_Model):
-    """Which assets are asked for; what is None does not narrow the search."""
+    """Filters of an asset search; None: the search ignores the field."""
 
     asset_type: AssetType | None = None
     environment: Environment | None = None
@@ -148,7 +149,7 @@ class AssetQuery(_Model):
 
 
 class AssetPage(_Answer):
-    """One page of the assets that match, in the order of their ids."""
+    """One page of matching assets, sorted by id."""
 
     items: tuple[Asset, ...]
     total: int = Field(ge=0, description="How many match in all")
@@ -176,7 +177,7 @@ class Edge(_Answer):
 
 
 class Topology(_Answer):
-    """The assets around a service, the nearest first, and all relations among them."""
+    """The assets around a service, nearest first, and all relations between them."""
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
@@ -184,7 +185,7 @@ class Topology(_Answer):
 
 
 class StatusChange(_Model):
-    """A status to be set, by whom and why, and what must be true before."""
+    """A new status, its author and reason, and the expected state of the asset."""
 
     status: AssetStatus
     reason: str
@@ -195,7 +196,7 @@ class StatusChange(_Model):
 
 
 class StatusChanged(_Answer):
-    """What a change of status did."""
+    """Result of a change of status."""
 
     before: Asset
     after: Asset
@@ -215,7 +216,7 @@ class ChangeRecord(_Answer):
 
 
 class ChangePage(_Answer):
-    """One page of an asset's history, the newest first."""
+    """One page of an asset's history, newest record first."""
 
     items: tuple[ChangeRecord, ...]
     total: int = Field(ge=0, description="How many records since the time asked for")

@@ -1,4 +1,4 @@
-"""The embedded CMDB: tables of the schema cmdb, separated by tenant with row level security."""
+"""The embedded CMDB: tables in the schema cmdb, with row level security for each tenant."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from mcp_server.tools.cmdb.model import (
 
 __all__ = ["PostgresCmdb"]
 
-# The tenant is not compared anywhere here: the row level security of the tables does it for every
-# statement, and without a tenant shows nothing.
+# No statement compares the tenant: the row level security of the tables does, and shows no rows if no
+# tenant is set.
 _SELECT = """
     SELECT id, name, type, environment, status, ip_address, owner, last_updated, version
     FROM cmdb.assets
@@ -53,11 +53,12 @@ _PAGE = f"""
 """
 _ASSET = f"{_SELECT} WHERE id = $1"
 
-# A row of `walk` is a level: the assets that are new at a distance, and all that were seen so far on
-# this way. A cycle leads to nothing new and ends there, each relation is read once for each way, and
-# a way stops at MOST_NODES + 1 assets ($4), the nearest, in a graph of any size. array_agg keeps
-# the planner from computing a level again wherever it is named, and IS TRUE makes it look up the
-# other ends of relations in a hash: as a join, without statistics, it would compare all with all.
+# A row of `walk` is one level: the assets first found at this distance, and all assets found so far in
+# this direction. In a cycle, a level finds no new assets, which ends the recursion. Each relation is
+# read once for each direction. In a graph of any size, a direction stops at MOST_NODES + 1 assets ($4),
+# the nearest ones. array_agg prevents the planner from computing a level again for each reference. IS
+# TRUE makes it look up the other ends of relations in a hash table: without statistics, a join would
+# compare all pairs.
 _TOPOLOGY = """
     WITH RECURSIVE root AS (
         SELECT id FROM cmdb.assets WHERE id = $1
@@ -112,7 +113,7 @@ _SET_STATUS = """
     UPDATE cmdb.assets SET status = $2, last_updated = clock_timestamp() WHERE id = $1
     RETURNING id, name, type, environment, status, ip_address, owner, last_updated, version
 """
-# clock_timestamp: the asset is locked by now, so that times and ids of its records grow together.
+# clock_timestamp: the asset is locked here, so the times and ids of its records have the same order.
 _RECORD = """
     INSERT INTO cmdb.changes (tenant, asset_id, time, user_id, request_id, reason, before, after)
     VALUES ($1, $2, clock_timestamp(), $3, $4, $5, $6, $7)
@@ -136,8 +137,8 @@ class PostgresCmdb:
     """A `CmdbBackend` on PostgreSQL.
 
     Args:
-        database: an open pool, which the caller starts and stops; its role has SELECT on the tables
-            of cmdb, UPDATE on the status of assets, INSERT on changes.
+        database: an open pool, which the caller starts and stops. Its role has SELECT on the tables of
+            cmdb, UPDATE on the status of assets and INSERT on changes.
     """
 
     def __init__(self, database: Database) -> None:
@@ -243,7 +244,7 @@ class PostgresCmdb:
 
     @asynccontextmanager
     async def _reading(self, tenant: str) -> AsyncIterator[asyncpg.Connection]:
-        """Lend a connection that sees one state of the tenant's data."""
+        """Yield a connection with a consistent snapshot of the tenant's data."""
         async with self._guard.protect():
             try:
                 async with self._database.transaction(
@@ -258,7 +259,7 @@ class PostgresCmdb:
 
     @asynccontextmanager
     async def _writing(self, tenant: str) -> AsyncIterator[asyncpg.Connection]:
-        """Lend a connection whose statements all happen, or none."""
+        """Yield a connection in a transaction."""
         async with self._guard.protect():
             try:
                 within_s = self._guard.require_remaining_s()
@@ -278,7 +279,7 @@ async def _enter(connection: asyncpg.Connection, tenant: str) -> None:
 
 
 def _unavailable() -> BackendUnavailable:
-    # Where the database is concerns the operator (the cause has it), not the caller.
+    # The address of the database, in the cause, is for the operator and not for the caller.
     return BackendUnavailable(NAME, "its database does not answer")
 
 

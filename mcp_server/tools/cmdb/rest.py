@@ -1,7 +1,7 @@
-"""An existing CMDB behind the HTTP contract of docs/cmdb-rest.md.
+"""An existing CMDB that implements the HTTP contract of docs/cmdb-rest.md.
 
-Nothing it answers is taken on trust: an answer that does not fit the contract, that is not for the
-tenant asked for, or that is about something else is refused.
+Every response is checked. A response is refused if it violates the contract, belongs to another tenant,
+or is about another asset.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _ChangePageAnswer(_Tenanted, ChangePage):
 
 
 class _BrokenAnswer(ToolError):
-    """An answer does not fit the contract, or not what was asked."""
+    """A response violates the contract or does not belong to the request."""
 
     def __init__(self, fault: str) -> None:
         self.why = f"gave an answer that its contract does not allow, which was refused: {fault}"
@@ -78,7 +78,7 @@ class RestCmdb:
     """A `CmdbBackend` over HTTP.
 
     Args:
-        settings: with backend `rest`.
+        settings: settings with the backend `rest`.
     """
 
     def __init__(self, settings: CmdbSettings) -> None:
@@ -206,15 +206,15 @@ class RestCmdb:
 
 
 def _headers(tenant: str) -> dict[str, str]:
-    # Percent-encoded: a header holds ASCII, and a tenant may be any text.
+    # Percent-encoded: a header is ASCII, and the name of a tenant may be any text.
     return {"X-Tenant": quote(tenant, safe="")}
 
 
 def _segment(text: str) -> str:
-    """Return `text` as one segment of a path.
+    """Return `text` as one segment of a URL path.
 
     Raises:
-        AssetNotFound: a URL cannot name it (RFC 3986 takes it for a step in the path).
+        AssetNotFound: a URL cannot contain the text as a segment (`.` and `..`, RFC 3986 section 5.2.4).
     """
     if text in (".", ".."):
         raise AssetNotFound(text)
@@ -222,15 +222,15 @@ def _segment(text: str) -> str:
 
 
 def _answer(model: type[_AnswerT], tenant: str, status: int, body: Any) -> _AnswerT:
-    """Return the checked body of a good answer.
+    """Return the validated body of a successful response.
 
     Raises:
-        ToolError: the status is not 200, or the body does not fit the contract or the tenant.
+        ToolError: the status is not 200, or the body violates the contract or names another tenant.
     """
     if status != 200:
         _refuse(status, body)
     try:
-        # As JSON and strict: a number in quotes is no number.
+        # Strict JSON mode: text with digits is not accepted as a number.
         answer = model.model_validate_json(json.dumps(body), strict=True)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
@@ -241,7 +241,10 @@ def _answer(model: type[_AnswerT], tenant: str, status: int, body: Any) -> _Answ
 
 
 def _not_found(status: int, body: Any) -> bool:
-    """Whether the CMDB says so itself; a proxy's 404 means a wrong address, not a missing asset."""
+    """Return whether the CMDB reports that an asset is missing.
+
+    A 404 response of a proxy means a wrong address instead.
+    """
     return (
         status == 404
         and isinstance(body, dict)

@@ -40,7 +40,8 @@ _AUTH = ["BearerToken"]
 _MAX_QUOTE = 300
 _MAX_RESPONSE_BYTES = 8 * 1024 * 1024
 _MAX_STATUS_BYTES = 256 * 1024
-# Share of the deadline that a kubelet may use, so that its silence is not taken for the API server's.
+# Share of the deadline that a kubelet may use, so that a silent kubelet is not reported as a silent API
+# server.
 _KUBELET_SHARE = 0.9
 # Reason of a refusal of a resource version in the future, which only a forged cursor has.
 _FUTURE_VERSION = "ResourceVersionTooLarge"
@@ -273,7 +274,7 @@ class Cluster:
     ) -> aiohttp.ClientResponse:
         """Send a request and return the response with an unread body.
 
-        Args:
+        of_node: the node, if the API server forwards the request to its kubelet.
             of_node: what the API server requests from a kubelet, if it does.
         """
         if self._connection is None:
@@ -300,7 +301,7 @@ class Cluster:
         return response
 
     async def _trouble(self, response: aiohttp.ClientResponse, of_node: str | None) -> ToolError:
-        """Return the error for a 5xx response: of the API server, or of something behind it.
+        """Return the error for a 5xx response: of the API server, or of a system behind it.
 
         Only the API server itself sends a Status object; a proxy in front of it does not.
         """

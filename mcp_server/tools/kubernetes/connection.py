@@ -1,7 +1,7 @@
 """The client of one API server, made from its settings.
 
-The only module that imports the Kubernetes client, which costs some 20 MB: it is imported when the
-first cluster starts, so that a server without clusters does not pay for it.
+Only this module imports the Kubernetes client, which needs about 20 MB of memory. It is imported when
+the first cluster starts, so a server without clusters does not load it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from mcp_server.tools.kubernetes.plugin import Credential, PluginFailed, ask_plu
 
 __all__ = ["Connection"]
 
-# Seconds between two looks at the credentials of a kubeconfig, after one that failed and else.
+# Seconds between two checks of the credentials of a kubeconfig: after a failure, and otherwise.
 _RETRY_S = 10
 _TOKEN_CHECK_S = 60
-# An identity provider may take so long.
+# Maximum seconds of a renewal, which may involve an identity provider.
 _RENEWAL_S = 30
-# As long before its end, a credential is asked for anew.
+# A credential is renewed this long before it expires.
 _EARLY = timedelta(minutes=5)
 
 
@@ -43,7 +43,7 @@ class Connection:
     """One pool of connections to an API server, with the credentials of the settings.
 
     Attributes:
-        api: builds and sends requests; their answers are read raw.
+        api: builds and sends requests; callers read the raw responses.
     """
 
     def __init__(self, api: ApiClient, kubeconfig: _Kubeconfig | None = None) -> None:
@@ -55,19 +55,19 @@ class Connection:
 
     @classmethod
     async def open(cls, name: str, settings: ClusterSettings) -> Connection:
-        """Read the credentials; nothing is sent yet.
+        """Read the credentials; this sends no request.
 
         Raises:
-            SettingsError: a file is missing or is not what it should be.
+            SettingsError: a file is missing or invalid.
         """
         configuration = Configuration()
-        # The guard of the cluster bounds the calls; streams last, and are no calls.
+        # The guard of `Cluster` limits the calls; streams are long and do not count as calls.
         configuration.connection_pool_maxsize = 0
-        # What kubectl accepts is accepted: some clusters' certificates lack fields of RFC 5280.
+        # Accept what kubectl accepts: certificates of some clusters lack fields of RFC 5280.
         configuration.disable_strict_ssl_verification = True
         configuration.client_session_kwargs = {
             "cookie_jar": aiohttp.DummyCookieJar(),
-            # A proxy is named in the kubeconfig; those of the environment are for something else.
+            # The kubeconfig names a cluster's proxy; proxies of the environment are not for clusters.
             "trust_env": False,
             "middlewares": (_straight(name), no_resend),
         }
@@ -93,7 +93,7 @@ class Connection:
         ) as error:
             if kubeconfig is not None:
                 kubeconfig.forget()
-            # The library takes the file as it comes: what is no kubeconfig fails somewhere in it.
+            # The library does not validate the file: an invalid kubeconfig may raise any error.
             strange = isinstance(error, AttributeError | TypeError | UnicodeDecodeError)
             why = f"{settings.kubeconfig} is no kubeconfig" if strange else error
             raise SettingsError(f"tools.kubernetes.clusters.{name}: {why}") from error
@@ -109,18 +109,18 @@ class Connection:
 
 
 class _Kubeconfig(KubeConfigLoader):
-    """What a kubeconfig says of one context, kept fresh.
+    """One context of a kubeconfig, with credentials that are kept up to date.
 
-    Tokens are read and asked for again; what a plugin gives is kept until it ends, also where asking
-    for the next fails. The library's own ways lose a plugin for good that fails, wait for one for ever
-    that hangs, and do not renew certificates.
+    Tokens are read and requested again. A credential of a plugin is used until it expires, even if its
+    renewal fails. The library alone never calls a plugin again after a failure, waits for a plugin
+    without a deadline, and does not renew certificates.
 
     Args:
-        name: the cluster's, for the log.
+        name: name of the cluster, for the log.
     """
 
     def __init__(self, name: str, settings: ClusterSettings) -> None:
-        # Without a file the library complains of what is missing in it.
+        # Without this check, a missing file leads to a misleading error of the library.
         cast("Path", settings.kubeconfig).stat()
         merged = KubeConfigMerger(str(settings.kubeconfig)).config
         super().__init__(merged, active_context=settings.context, config_base_path=None)
@@ -130,7 +130,7 @@ class _Kubeconfig(KubeConfigLoader):
         self._certificates: tempfile.TemporaryDirectory[str] | None = None
 
     async def keep_fresh(self, configuration: Configuration) -> None:
-        """Look at the credentials from time to time, until cancelled."""
+        """Renew the credentials periodically, until cancelled."""
         while True:
             await asyncio.sleep(
                 min(_RETRY_S, _TOKEN_CHECK_S) if self._asked_in_vain else _TOKEN_CHECK_S
@@ -142,7 +142,7 @@ class _Kubeconfig(KubeConfigLoader):
                 self._tell(error)
 
     async def load_from_exec_plugin(self) -> bool:
-        """Ask the plugin, unless what it gave last is good for some time; tell whether there is any."""
+        """Run the plugin unless its credential is still valid; return whether there is one."""
         if self._expires_at is None or datetime.now(UTC) > self._expires_at - _EARLY:
             try:
                 self._take(await ask_plugin(cast("Any", self._user)["exec"].value))
@@ -154,7 +154,7 @@ class _Kubeconfig(KubeConfigLoader):
         return bool(getattr(self, "token", None) or getattr(self, "cert_file", None))
 
     def forget(self) -> None:
-        """Remove the certificates that a plugin gave."""
+        """Remove the certificates of the plugin from the disk."""
         if self._certificates is not None:
             self._certificates.cleanup()
 
@@ -178,10 +178,10 @@ class _Kubeconfig(KubeConfigLoader):
 
 
 def _written(directory: Path, certificate: str, key: str) -> tuple[str, str]:
-    """Write a certificate and its key to files, unless it is there, and return their names.
+    """Write a certificate and its key to files, if they differ, and return the names of the files.
 
     Raises:
-        PluginFailed: they cannot be used; the files are as they were.
+        PluginFailed: the certificate is invalid; the files are unchanged.
     """
     files = directory / "cert.pem", directory / "key.pem"
     if not files[0].exists() or files[0].read_text() != certificate:
@@ -198,7 +198,7 @@ def _written(directory: Path, certificate: str, key: str) -> tuple[str, str]:
 
 
 class _Session:
-    """A session of aiohttp, each connection of which is made with the certificates of its time."""
+    """A session of aiohttp that uses the current certificates for each new connection."""
 
     def __init__(self, session: aiohttp.ClientSession, context: RenewedContext) -> None:
         self._session = session
@@ -212,7 +212,7 @@ class _Session:
 
 
 def _straight(name: str) -> aiohttp.ClientMiddlewareType:
-    """Return a middleware that refuses redirects: credentials are for the cluster's address alone."""
+    """Return a middleware that refuses redirects: the credentials are for the cluster's address only."""
 
     async def straight(
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -235,12 +235,12 @@ def _by_url(configuration: Configuration, settings: ClusterSettings) -> ApiClien
         token = _TokenFile(settings.token)
         token(configuration)
         setattr(configuration, "refresh_api_key_hook", token)  # noqa: B010 - typed as None there
-    # One rule for all our connections: what the file holds is trusted, and nothing else.
+    # As for all connections of this server: trust only the authorities in the file.
     return _client(configuration, renewed_client_context(settings.ca) if settings.ca else None)
 
 
 def _client(configuration: Configuration, context: RenewedContext | None = None) -> ApiClient:
-    """Return a client of the configuration, whose TLS is the library's where no context is given."""
+    """Return a client of the configuration; without `context`, it uses the library's TLS settings."""
 
     def made() -> ssl.SSLContext:
         context: ssl.SSLContext = RESTClientObject(configuration).ssl_context
@@ -261,7 +261,7 @@ def _client(configuration: Configuration, context: RenewedContext | None = None)
 
 
 class _TokenFile:
-    """Puts the token of a file into the configuration, again whenever the file changes."""
+    """Reads the token of a file into the configuration whenever the file changes."""
 
     def __init__(self, token: Secret) -> None:
         self._token = token
@@ -277,4 +277,4 @@ class _TokenFile:
         except (OSError, SettingsError):
             if self._seen is None:
                 raise
-            # The file is being replaced: the token that was read before still stands.
+            # The file is being replaced: continue with the previous token.

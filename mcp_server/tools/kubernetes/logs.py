@@ -155,7 +155,7 @@ class _Log:
 
     @property
     def left_out(self) -> int:
-        """How many lines that were asked for do not fit."""
+        """Number of requested lines that do not fit."""
         return min(self.matching, self.most) - len(self.newest)
 
     def feed(self, piece: bytes) -> None:
@@ -167,7 +167,7 @@ class _Log:
             self._take(line)
 
     def end(self) -> None:
-        """Take what stands after the last line break."""
+        """Process the text after the last line break."""
         if self._rest:
             self._take(self._rest)
         self._keep(self._redactor.rest())

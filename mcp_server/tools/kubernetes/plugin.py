@@ -1,6 +1,6 @@
 """Credential plugins: the programs that a kubeconfig names under `exec`.
 
-What they are asked and how they answer is told in
+Protocol:
 https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
 """
 
@@ -26,15 +26,15 @@ _MAX_SAID = 300
 
 
 class PluginFailed(Exception):
-    """A plugin gave no credential; the message is for the log."""
+    """A plugin returned no credential; the message is for the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a plugin gave: a token, or a certificate with its key (PEM), or both.
+    """A credential of a plugin: a token, or a certificate with its key (PEM), or both.
 
     Attributes:
-        expires_at: None: it does not say.
+        expires_at: time of expiry; None: unknown.
     """
 
     token: str | None
@@ -50,7 +50,7 @@ async def ask_plugin(plugin: Mapping[str, Any]) -> Credential:
         plugin: the object `exec` of a kubeconfig.
 
     Raises:
-        PluginFailed: it cannot be started, fails, takes too long, or prints something else.
+        PluginFailed: the plugin cannot be started, fails, times out, or prints an invalid credential.
     """
     command, version = plugin.get("command"), plugin.get("apiVersion")
     if not command or not version:
@@ -71,7 +71,7 @@ async def ask_plugin(plugin: Mapping[str, Any]) -> Credential:
             raise PluginFailed(f"it answers in {document['apiVersion']}, {version} was asked for")
         return _credential(document["status"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # Not what it printed: that may be a secret.
+        # The message does not contain the output, which may be a secret.
         raise PluginFailed(
             f"what it printed is no ExecCredential ({type(error).__name__})"
         ) from None
@@ -82,11 +82,11 @@ async def _run(command: list[str], environment: dict[str, str]) -> bytes:
         process = await asyncio.create_subprocess_exec(
             *command,
             env=environment,
-            # Of `mcpctl stdio`, standard input belongs to the client.
+            # With `mcpctl stdio`, standard input belongs to the MCP client.
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            # So that what it starts can be ended with it.
+            # A process group of its own, so that child processes of the plugin can be ended too.
             start_new_session=True,
         )
     except OSError as error:
@@ -99,7 +99,7 @@ async def _run(command: list[str], environment: dict[str, str]) -> bytes:
         raise PluginFailed(f"{command[0]} did not end within {_DEADLINE_S:g} s") from None
     finally:
         if printed is None:
-            # It may have ended, and what it started may hold its output.
+            # The plugin may have ended while a child process still holds its output.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()

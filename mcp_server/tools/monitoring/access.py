@@ -1,4 +1,4 @@
-"""How Prometheus and Alertmanager are asked, by what the settings say of each."""
+"""HTTP clients of Prometheus and Alertmanager, made from the settings of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def backend_of(
     *,
     classify_error: Callable[[int, Any], ToolError | None] = lambda _status, _body: None,
 ) -> HttpBackend:
-    """Return the backend of one of both; see `HttpBackend` for `name` and `classify_error`."""
+    """Return the client of one of them; see `HttpBackend` for `name` and `classify_error`."""
     return HttpBackend(
         name,
         str(url),

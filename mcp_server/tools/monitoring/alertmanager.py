@@ -1,4 +1,4 @@
-"""Alertmanager, as its HTTP API (v2) shows it: which alerts it knows and which it keeps quiet."""
+"""Client of the HTTP API (v2) of Alertmanager: its alerts, and which are silenced or inhibited."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Alertmanager", "KnownAlert", "MatchersRefused"]
 
 
 class MatchersRefused(ToolError):
-    """Alertmanager cannot read the matchers; the caller can mend them."""
+    """Alertmanager cannot parse the matchers; the caller can correct them."""
 
     def __init__(self, said: object) -> None:
         super().__init__(f"Alertmanager refused the matchers: {said}")
@@ -25,7 +25,7 @@ class MatchersRefused(ToolError):
 
 @dataclass(frozen=True, slots=True)
 class KnownAlert:
-    """An alert that Alertmanager has; it may carry more labels than Prometheus shows of it."""
+    """An alert in Alertmanager; it may have more labels than in Prometheus."""
 
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
@@ -55,11 +55,12 @@ class Alertmanager:
         await self._http.stop()
 
     async def alerts(self, matchers: Sequence[str] = ()) -> list[KnownAlert]:
-        """Return the alerts that are not resolved and fit all matchers.
+        """Return the unresolved alerts that match all matchers.
 
         Raises:
-            MatchersRefused: a matcher is not valid; BackendUnavailable: it does not answer.
-            ToolError: it limits our calls, or has more alerts than are read.
+            MatchersRefused: a matcher is invalid.
+            BackendUnavailable: Alertmanager does not answer.
+            ToolError: Alertmanager rate-limits this server, or has more alerts than this client reads.
         """
         status, body = await self._http.get(
             "/api/v2/alerts", [("filter", matcher) for matcher in matchers]

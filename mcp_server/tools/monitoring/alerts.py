@@ -32,7 +32,7 @@ class Alert(Result):
     summary: str
     active_since: datetime
     state: str
-    """Silenced or inhibited where Alertmanager keeps it quiet; else what Prometheus says."""
+    """Silenced or inhibited if Alertmanager suppresses the alert; otherwise the state in Prometheus."""
     labels: dict[str, str]
 
 

@@ -1,4 +1,4 @@
-"""Dashboards of Grafana: the tool that creates them, and the documents that show them."""
+"""Dashboards of Grafana: the tool that creates them, and the resources that return them."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ __all__ = ["Dashboards"]
 _MAX_TITLE = 200
 _MOST_PANELS = 40
 _LISTED = 200
-# So that people find what was made here.
+# Users can find the dashboards of this server by this tag.
 _TAG = "enterprise-mcp"
 _COMPLETED = 5000
 _QUERIES_AT_ONCE = 8
-# Grafana's addresses of dashboards.
+# The URL of a dashboard contains its uid and its title.
 _REVEALED_BY = {"uid": ("url",), "title": ("url",)}
-# Of the thirty seconds of a call: the rest is for asking Grafana.
+# Share of the deadline of 30 seconds; the rest is for requests to Grafana.
 _CHECKED_WITHIN_S = 18.0
-# What Grafana puts in for them depends on who looks; any duration shows whether the query is valid.
+# Grafana replaces these variables when it shows a panel; any duration shows whether the query is valid.
 _VARIABLES = re.compile(
     r"\$(?:__(rate_interval|interval|range)\b|\{__(rate_interval|interval|range)\})"
 )
@@ -88,7 +88,7 @@ class CreateDashboardArguments(Arguments):
 
 
 class CreateDashboardResult(Result):
-    """The dashboard that was saved."""
+    """The saved dashboard."""
 
     uid: str
     url: str
@@ -97,7 +97,7 @@ class CreateDashboardResult(Result):
 
 
 class Dashboards:
-    """Grafana's dashboards; queries are checked against the Prometheus that the other tools ask."""
+    """Dashboards of Grafana; the Prometheus of the other tools checks their queries."""
 
     def __init__(self, settings: GrafanaSettings, grafana: Grafana, prometheus: Prometheus) -> None:
         self._settings = settings
@@ -105,7 +105,7 @@ class Dashboards:
         self._prometheus = prometheus
 
     def tools(self) -> list[Tool[Any, Any]]:
-        """Return the declaration."""
+        """Return the declarations of the tools."""
         return [
             Tool(
                 name="monitoring:create_dashboard",
@@ -127,7 +127,7 @@ class Dashboards:
         ]
 
     def resources(self) -> list[Resource]:
-        """Return the documents."""
+        """Return the declarations of the resources."""
         return [
             Resource(
                 uri="enterprise://monitoring/dashboards",
@@ -185,10 +185,10 @@ class Dashboards:
         )
 
     async def _check(self, panels: Sequence[Panel]) -> list[str]:
-        """Return warnings about queries that are valid.
+        """Return warnings about valid queries.
 
         Raises:
-            ToolError: naming every panel whose query is not.
+            ToolError: the message names every panel with an invalid query.
         """
         turns = asyncio.Semaphore(_QUERIES_AT_ONCE)
 
@@ -241,7 +241,7 @@ class Dashboards:
         replaced: StoredDashboard | None,
         context: ToolContext,
     ) -> None:
-        """Check it ourselves: newer Grafana takes a second dashboard of the same title."""
+        """Refuse a title that the folder already contains: newer Grafana accepts duplicates."""
         for taken in await self._grafana.find(title, folder):
             if replaced is None or taken.uid != replaced.uid:
                 where = "at the root"
@@ -301,7 +301,7 @@ def _row(found: FoundDashboard) -> dict[str, Any]:
 
 
 def _panels(model: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    """Yield what people made, which need not be what this server makes: any part may be missing."""
+    """Yield the panels of any dashboard; a dashboard of a user may lack any field."""
     for panel in model.get("panels") or ():
         if panel.get("type") == "row":
             yield from _panels(panel)

@@ -1,6 +1,6 @@
-"""Grafana, as its HTTP API shows it: finding, reading and saving dashboards.
+"""Client of the HTTP API of Grafana: finds, reads and saves dashboards.
 
-What is used is the part of the API that is the same from Grafana 10 to 13: `/api/search`,
+It uses only endpoints that are the same in Grafana 10 to 13: `/api/search`,
 `/api/dashboards/uid/{uid}` and `/api/dashboards/db`.
 """
 
@@ -29,7 +29,7 @@ VERIFY_HINT = (
     "look for its title in enterprise://monitoring/dashboards; where that is truncated, call with the "
     "same title and folder: that is refused, with the uid, if it was saved"
 )
-"""How a caller learns whether a dashboard was saved."""
+"""How a caller finds out whether a dashboard was saved."""
 
 _PAGE = 5000
 _MOST_PAGES = 10
@@ -49,7 +49,7 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class FoundDashboard:
-    """A dashboard as the search shows it; `folder` is None at the root, `url` is absolute."""
+    """A dashboard in a search result; `folder` is None at the root, `url` is absolute."""
 
     uid: str
     title: str
@@ -73,7 +73,7 @@ class StoredDashboard:
 
 @dataclass(frozen=True, slots=True)
 class SavedDashboard:
-    """What Grafana tells of a dashboard that it saved; `url` is absolute."""
+    """Grafana's response to a saved dashboard; `url` is absolute."""
 
     uid: str
     url: str
@@ -81,7 +81,7 @@ class SavedDashboard:
 
 
 class Grafana:
-    """A client of one organization of one Grafana, as a service account."""
+    """A client of one organization of Grafana, authenticated as a service account."""
 
     def __init__(self, settings: GrafanaSettings) -> None:
         self._url = str(settings.url)
@@ -109,8 +109,8 @@ class Grafana:
         """Return the folder whose uid or title is `name`.
 
         Raises:
-            ToolError: there is none, or several have this title; Grafana refused.
-            BackendUnavailable: it does not answer.
+            ToolError: no folder or several folders have this name, or Grafana refused.
+            BackendUnavailable: Grafana does not answer.
         """
         hits = await self._search("dash-folder")
         with parsing("Grafana"):
@@ -130,10 +130,11 @@ class Grafana:
     async def find(self, title: str, folder: Folder | None) -> list[FoundDashboard]:
         """Return the dashboards with this title in this folder (None: at the root).
 
-        Titles are compared without regard to case, as Grafana did when it still refused the second.
+        Titles are compared case-insensitively, as Grafana did while it refused duplicates.
 
         Raises:
-            ToolError: Grafana refused; BackendUnavailable: it does not answer.
+            ToolError: Grafana refused.
+            BackendUnavailable: Grafana does not answer.
         """
         wanted = None if folder is None else folder.uid
         hits = await self._search("dash-db", query=title)
@@ -146,20 +147,22 @@ class Grafana:
             ]
 
     async def dashboards(self, most: int) -> list[FoundDashboard]:
-        """Return the first `most` dashboards that the service account may see, by title.
+        """Return the first `most` dashboards that the service account can read, by title.
 
         Raises:
-            ToolError: Grafana refused; BackendUnavailable: it does not answer.
+            ToolError: Grafana refused.
+            BackendUnavailable: Grafana does not answer.
         """
         hits = await self._search("dash-db", most=most)
         with parsing("Grafana"):
             return [self._found(hit) for hit in hits]
 
     async def dashboard(self, uid: str) -> StoredDashboard | None:
-        """Return a dashboard with its content, or None where there is none.
+        """Return a dashboard with its content, or None if it does not exist.
 
         Raises:
-            ToolError: Grafana refused; BackendUnavailable: it does not answer.
+            ToolError: Grafana refused.
+            BackendUnavailable: Grafana does not answer.
         """
         if not _UID.fullmatch(uid):
             return None
@@ -182,16 +185,17 @@ class Grafana:
     async def save(
         self, model: Mapping[str, Any], *, folder: Folder | None, message: str
     ) -> SavedDashboard:
-        """Save a dashboard; one that exists is changed only if its `uid` and `version` are named.
+        """Save a dashboard; an existing one is changed only if `model` has its `uid` and `version`.
 
         Args:
-            model: Grafana's JSON.
-            folder: where it will stand, also when it stood elsewhere; None: at the root.
-            message: for the dashboard's history.
+            model: the dashboard in Grafana's JSON.
+                folder: folder of the saved dashboard, which moves there if necessary; None: the root.
+                message: text for the dashboard's history.
 
-        Raises:
-            ToolError: Grafana refused; BackendUnavailable: it was not asked.
-            OutcomeUnknown: it may have been saved.
+            Raises:
+                ToolError: Grafana refused.
+                BackendUnavailable: the request was not sent.
+                OutcomeUnknown: the dashboard may have been saved.
         """
         command = {
             "dashboard": model,
@@ -238,21 +242,22 @@ class Grafana:
         )
 
     def _absolute(self, path: str) -> str:
-        # Grafana's paths begin with the path it is served under.
+        # Paths in Grafana's responses include the path that Grafana is served under.
         return urljoin(self._url, path)
 
 
 def _folder(document: Mapping[str, Any]) -> Folder | None:
     uid = document.get("folderUid")
-    # `general` is how some versions call the root.
+    # Some versions name the root `general`.
     return Folder(uid, document.get("folderTitle") or uid) if uid and uid != "general" else None
 
 
 def _answered(status: int, body: Any, kind: type, what: str) -> Any:
-    """Return the body of a successful answer.
+    """Return the body of a successful response.
 
     Raises:
-        ToolError: saying why Grafana refused; BackendUnavailable: it answered something else.
+        ToolError: Grafana refused; the message contains its reason.
+        BackendUnavailable: the response is not valid.
     """
     if status == 200 and isinstance(body, kind):
         return body

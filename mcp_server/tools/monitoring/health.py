@@ -1,8 +1,8 @@
-"""The tool that judges one service: `health_check`.
+"""The tool `monitoring:health_check`.
 
-Every source gives evidence with a verdict of its own, and the service's verdict is the worst of them:
-unhealthy, degraded, unknown, healthy, from the worst to the best. So a service is healthy only where
-every source was asked, answered, and found nothing wrong; what could not be asked is evidence too.
+Every source contributes evidence with a verdict. The verdict of the service is the worst of them; from
+worst to best: unhealthy, degraded, unknown, healthy. A service is healthy only if every source answered
+and found no problem. A source that could not be queried contributes the verdict unknown.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Verdict = Literal["healthy", "unknown", "degraded", "unhealthy"]
 _FROM_THE_BEST: tuple[Verdict, ...] = ("healthy", "unknown", "degraded", "unhealthy")
 
 NAMING_LABELS = ("service", "job", "app", "deployment", "statefulset", "daemonset")
-"""Where Kubernetes' service discovery, exporters and hand-written rules put the name of a service."""
+"""Labels with the name of a service, set by service discovery, exporters and hand-written rules."""
 
 _SOURCES = "Prometheus and Alertmanager"
 _MOST_NAMED = 5
-# A rollout that fails says why at its end.
+# The message of a failed rollout has the reason at its end.
 _LONGEST_SAYING = 500
 
 
@@ -66,7 +66,7 @@ class HealthCheckArguments(Arguments):
 
 
 class Evidence(Result):
-    """What one source says of the service."""
+    """The verdict of one source about the service."""
 
     source: str
     verdict: Verdict
@@ -74,23 +74,23 @@ class Evidence(Result):
 
 
 class HealthCheckResult(Result):
-    """The worst verdict of all evidence, and the evidence, the worst first."""
+    """The worst verdict of all evidence, and the evidence, worst first."""
 
     verdict: Verdict
     evidence: list[Evidence]
 
 
 def worst(evidence: Sequence[Evidence]) -> Verdict:
-    """Return the worst verdict of the evidence; unknown where there is none."""
+    """Return the worst verdict of the evidence; unknown if there is no evidence."""
     verdicts = [each.verdict for each in evidence]
     return max(verdicts, key=_FROM_THE_BEST.index, default="unknown")
 
 
 class Health:
-    """The tool about the health of a service.
+    """The tool `health_check`.
 
     Args:
-        workloads: knows deployments and endpoints; None: no orchestrator is configured.
+        workloads: provides deployments and endpoints; None: no orchestrator is configured.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Health:
         self._workloads = workloads
 
     def tools(self) -> list[Tool[Any, Any]]:
-        """Return the declaration."""
+        """Return the declarations of the tools."""
         return [
             Tool(
                 name="monitoring:health_check",
@@ -140,7 +140,7 @@ class Health:
         return HealthCheckResult(verdict=worst(evidence), evidence=evidence)
 
     def _label_of(self, cluster: str | None, context: ToolContext) -> str | None:
-        """Return what the label `cluster` says of it; None: none is connected, nothing looks at it.
+        """Return the value of the label `cluster` for a cluster; None: queries do not use the label.
 
         Raises:
             InvalidArguments: there is no such cluster.
@@ -213,7 +213,7 @@ def _judged(found: ServiceHealth, service: str, context: ToolContext) -> Iterato
         of = f"{shown(workload.ready, 'ready')} of {shown(workload.desired, 'desired')}"
         said = f"{name}: {of} ready"
         if workload.problem is not None:
-            # It has the numbers in it, as the message of a rollout has.
+            # The text contains these numbers, as the message of a rollout does.
             told = shown(workload.problem, "message", "ready", "desired", "updated", "available")
             said += f"; {told}"
         yield Evidence(source="workloads", verdict=verdict, says=said)
@@ -222,7 +222,7 @@ def _judged(found: ServiceHealth, service: str, context: ToolContext) -> Iterato
     if not found.endpoints_checked:
         return
     if found.endpoints_ready is None:
-        # What nobody connects to, such as a queue's worker, has none and is none the worse for it.
+        # A workload without clients, such as a queue's worker, needs no Service.
         yield Evidence(source="endpoints", verdict="healthy", says="no Service, so none are needed")
         return
     waiting = found.endpoints_not_ready or 0
@@ -245,16 +245,16 @@ def _verdict_of(workload: Workload) -> Verdict:
 def _up_of(arguments: HealthCheckArguments, cluster: str | None) -> str:
     """Return PromQL for the scrape targets of a service.
 
-    Those without a namespace or without a cluster count as its.
+    Targets without a namespace or without a cluster are included.
     """
-    # Neither name can hold a quote or a character of regular expressions but the dot, see the
-    # arguments; they are compared as they are.
+    # The validated arguments contain neither quotes nor special characters of regular expressions, other
+    # than the dot, so they need no escapes.
     here = f'namespace=~"{arguments.namespace}|"'
     chosen = [f'{label}="{arguments.service}",{here}' for label in NAMING_LABELS]
-    # So a PodMonitor of the Prometheus operator calls its job.
+    # The Prometheus operator names the job of a PodMonitor like this.
     chosen.append(f'job="{arguments.namespace}/{arguments.service}"')
     if cluster is not None:
-        # Unlike those it may hold anything; the escapes of JSON are read alike by Prometheus.
+        # The name of a cluster may contain any characters; Prometheus reads the escapes of JSON.
         named = json.dumps(f"{re.escape(cluster)}|", ensure_ascii=False)
         chosen = [f"{each},cluster=~{named}" for each in chosen]
     return " or ".join(f"up{{{each}}}" for each in chosen)

@@ -1,8 +1,8 @@
-"""Label matchers, as Prometheus and Alertmanager write them.
+"""Label matchers in the syntax of Prometheus and Alertmanager.
 
-The syntax is Alertmanager's with UTF-8 label names
-(https://prometheus.io/docs/alerting/latest/configuration/#matcher); quotes are the three of Prometheus
-(https://prometheus.io/docs/prometheus/latest/querying/basics/#string-literals).
+The syntax is that of Alertmanager with UTF-8 label names
+(https://prometheus.io/docs/alerting/latest/configuration/#matcher), with the three kinds of quotes of
+Prometheus (https://prometheus.io/docs/prometheus/latest/querying/basics/#string-literals).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _MOST_SHOWN = 200
 _BLANKS = re.compile(r"\s*")
 _OPEN, _CLOSE, _COMMA, _END = map(re.compile, (r"\{", r"\}", ",", r"\Z"))
 _OPERATOR = re.compile(r"=~|!~|!=|=")
-# In quotes, or of other characters than those that have a meaning.
+# A quoted string, or a word without characters of the syntax.
 _WORD = re.compile(r"""(["'])(?:(?!\1)[^\\\n]|\\.)*\1|`[^`]*`|[^\s{}!=~,\\"'`]+""")
 _QUOTES = ("'", '"', "`")
-# Of Go: \x and octal numbers are bytes of UTF-8, \u and \U are code points.
+# Escapes of Go: \x and octal numbers are bytes of UTF-8, \u and \U are code points.
 _ESCAPE = re.compile(rb"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|[0-7]{3}|.)")
 _LETTERS = dict(zip(b"abfnrtv\\", b"\a\b\f\n\r\t\v\\", strict=True))
-# PromQL takes any other name in quotes only.
+# PromQL accepts other label names only in quotes.
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -40,7 +40,7 @@ def matchers_of(asked: Sequence[str]) -> list[str]:
             `{job="api", "service.name"!="web"}`.
 
     Raises:
-        InvalidArguments: a text is something else, or there are more than 20 matchers.
+        InvalidArguments: a text is not valid, or there are more than 20 matchers.
     """
     found = [matcher for text in asked for matcher in _Reader(text).matchers()]
     if len(found) > MOST_MATCHERS:
@@ -49,7 +49,7 @@ def matchers_of(asked: Sequence[str]) -> list[str]:
 
 
 class _Reader:
-    """Reads one text from its beginning to its end."""
+    """Parser of one text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -59,7 +59,7 @@ class _Reader:
         """Yield the matchers of the text, at least one.
 
         Raises:
-            InvalidArguments: the text is something else.
+            InvalidArguments: the text is not valid.
         """
         last, last_in_words = (_CLOSE, "}") if self._next(_OPEN) else (_END, "the end")
         while True:
@@ -81,7 +81,7 @@ class _Reader:
             raise self._fault("expected the end")
 
     def _next(self, pattern: re.Pattern[str]) -> str | None:
-        """Return what matches behind blanks and go on behind it; None: nothing does."""
+        """Skip blanks, then return the match of `pattern` and move behind it; None: no match."""
         blanks = _BLANKS.match(self._text, self._at)
         self._at = blanks.end() if blanks else self._at
         match = pattern.match(self._text, self._at)
@@ -111,10 +111,10 @@ class _Reader:
 
 
 def _unquoted(word: str) -> str:
-    """Return what a text in quotes means.
+    """Return the value of a quoted string.
 
     Raises:
-        ValueError: an escape is none of Go, or the bytes that escapes give are not UTF-8.
+        ValueError: Go does not have an escape of the string, or the escaped bytes are not UTF-8.
     """
     quote, inner = word[0], word[1:-1]
     if quote == "`":
@@ -137,5 +137,5 @@ def _unquoted(word: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    # No more escapes than needed: Alertmanager's older parser, which it still asks, reads no others.
+    # As few escapes as possible: Alertmanager's classic parser, which it still uses, knows only these.
     return '"' + text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") + '"'

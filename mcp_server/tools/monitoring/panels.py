@@ -1,4 +1,4 @@
-"""Panels as a caller describes them, and the dashboard that Grafana's own SDK makes of them."""
+"""Panels as a caller describes them, and the dashboard that Grafana's SDK builds from them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _BUILDERS: dict[str, type[_Builder]] = {
 
 
 class Panel(Arguments):
-    """One query and how to show it; a text stands for a panel that has only a query."""
+    """One query and how to show it; a text is equivalent to a panel with only a query."""
 
     query: Annotated[str, Field(min_length=1, max_length=4096, description="PromQL")]
     title: Annotated[str | None, Field(description="Default: the query", max_length=_MAX_TITLE)] = (
@@ -69,7 +69,7 @@ class Panel(Arguments):
 
     @property
     def heading(self) -> str:
-        """The title, which is the query where none was given."""
+        """The title; without a title, the query."""
         return (self.title or self.query)[:_MAX_TITLE]
 
 
@@ -85,8 +85,8 @@ def dashboard_model(
 
     Args:
         panels: laid out from left to right, then down.
-        datasource_uid: the Prometheus data source in Grafana.
-        replaces: uid and version of the dashboard to be replaced.
+        datasource_uid: uid of the Prometheus data source in Grafana.
+        replaces: uid and version of the dashboard to replace.
     """
     datasource = DataSourceRef(type_val="prometheus", uid=datasource_uid)
     builder = Dashboard(title).tags(list(tags)).editable().time("now-6h", "now").refresh("1m")
@@ -107,7 +107,7 @@ def dashboard_model(
         )
         builder = builder.with_panel(built if panel.unit is None else built.unit(panel.unit))
         x, row_height = x + width, max(row_height, height)
-    # The SDK's objects become JSON by its encoder only.
+    # Only the encoder of the SDK converts its objects to JSON.
     model: dict[str, Any] = json.loads(json.dumps(builder.build(), cls=JSONEncoder))
     return model
 

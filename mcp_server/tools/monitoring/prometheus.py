@@ -1,4 +1,4 @@
-"""Prometheus, as its HTTP API (v1) shows it."""
+"""Client of the HTTP API (v1) of Prometheus."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ __all__ = [
 ]
 
 _KEPT_S = 60.0
-# Of a query's answer: about 250,000 points.
+# Maximum size of the response to a query: about 250,000 points.
 _MAX_QUERY_BYTES = 8 * 1024 * 1024
-# Shares of the deadline: when Prometheus itself gives up, and says why; when something cheap is asked
-# besides; when a query is given up that Prometheus did not.
+# Shares of the deadline: the evaluation timeout of Prometheus, which reports a reason; the start of the
+# probe, a cheap request; the end of a query that Prometheus did not end.
 _EVALUATION, _PROBE, _GIVEN_UP = 0.8, 0.5, 0.9
-# Any Prometheus answers it at once, without looking at its data.
+# Every Prometheus answers this request at once, without reading series.
 _CHEAP = "/api/v1/status/buildinfo"
 _NARROW = (
     "Ask for a shorter range or fewer series: more label matchers, shorter [durations], sum by (…), "
@@ -53,7 +53,7 @@ _T = TypeVar("_T")
 
 
 class QueryRefused(ToolError):
-    """A query that gives nothing, and why; the caller can mend it."""
+    """Prometheus refused the query; the caller can correct it."""
 
     _heading = "Prometheus refused the query"
 
@@ -63,7 +63,7 @@ class QueryRefused(ToolError):
 
 
 class QueryTooExpensive(QueryRefused):
-    """Prometheus is well, and the query asks too much of it."""
+    """The query is too expensive; Prometheus itself is available."""
 
     _heading = "the query asks too much of Prometheus"
 
@@ -72,7 +72,7 @@ class QueryTooExpensive(QueryRefused):
 
 
 class ResultTooLarge(QueryTooExpensive):
-    """Prometheus began to answer with more than is read of an answer."""
+    """The response of Prometheus is larger than this client reads."""
 
     def __init__(self) -> None:
         super().__init__(f"its answer has more than {_MAX_QUERY_BYTES // 2**20} MiB")
@@ -80,11 +80,11 @@ class ResultTooLarge(QueryTooExpensive):
 
 @dataclass(frozen=True, slots=True)
 class TimeSeries:
-    """One series of an answer.
+    """One series of a response.
 
     Attributes:
-        points: times (Unix seconds) and values, in the order of time; values may be NaN or infinite.
-        histograms: how many points are native histograms, which have no single value.
+        points: times (Unix seconds) and values, sorted by time; values may be NaN or infinite.
+        histograms: number of points that are native histograms, which have no single value.
     """
 
     labels: Mapping[str, str]
@@ -94,11 +94,11 @@ class TimeSeries:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a query gave.
+    """Result of a query.
 
     Attributes:
         kind: vector, matrix, scalar or string.
-        notes: Prometheus' warnings and infos about the query.
+        notes: warnings and infos of Prometheus about the query.
     """
 
     kind: str
@@ -108,7 +108,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class PrometheusAlert:
-    """An alert that a rule of Prometheus raised; `state` is pending or firing."""
+    """An alert of a Prometheus rule; `state` is pending or firing."""
 
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
@@ -118,7 +118,7 @@ class PrometheusAlert:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What the exporters say of a metric; texts are empty where they say nothing."""
+    """Description of a metric by its exporters; unknown fields are empty."""
 
     type: str
     unit: str
@@ -126,7 +126,7 @@ class Metadata:
 
 
 class Prometheus:
-    """A client of one Prometheus server; every method raises BackendUnavailable."""
+    """A client of one Prometheus server; every method can raise BackendUnavailable."""
 
     def __init__(self, settings: MonitoringSettings) -> None:
         self._http = backend_of(
@@ -157,8 +157,8 @@ class Prometheus:
         """Evaluate PromQL at one time (Unix seconds; None: now).
 
         Raises:
-            QueryRefused: it is not valid, or cannot be evaluated.
-            ResultTooLarge: there are too many series.
+            QueryRefused: the query is invalid, or its evaluation failed.
+            ResultTooLarge: the result has too many series.
         """
         params = {"query": query} | ({} if at is None else {"time": f"{at:.3f}"})
         return await self._evaluate("/api/v1/query", params)
@@ -167,8 +167,8 @@ class Prometheus:
         """Evaluate PromQL at every step of a range.
 
         Raises:
-            QueryRefused: it is not valid, or cannot be evaluated.
-            ResultTooLarge: there are too many series, or too many points.
+            QueryRefused: the query is invalid, or its evaluation failed.
+            ResultTooLarge: the result has too many series or points.
         """
         params = {
             "query": query,
@@ -179,22 +179,22 @@ class Prometheus:
         return await self._evaluate("/api/v1/query_range", params)
 
     async def alerts(self) -> list[PrometheusAlert]:
-        """Return the alerts that are pending or firing."""
+        """Return the pending and firing alerts."""
         body = await self._ask("/api/v1/alerts", {})
         with parsing("Prometheus"):
             alerts = body["data"]["alerts"]
             return await offload(len(alerts), _alerts, alerts)
 
     async def metric_names(self) -> Sequence[str]:
-        """Return the names of all metrics in order; kept for a minute."""
+        """Return the sorted names of all metrics; cached for 60 seconds."""
         return await self._in_time(self._names)
 
     async def metadata(self) -> Mapping[str, Metadata]:
-        """Return what is known of each family of metrics; kept for a minute."""
+        """Return the metadata of each metric family; cached for 60 seconds."""
         return await self._in_time(self._metadata)
 
     async def _in_time(self, kept: _Kept[_T]) -> _T:
-        # The read may have been begun for somebody who has more time.
+        # Another caller with a later deadline may have started the read.
         given_s = self._http.remaining_s
         try:
             async with asyncio.timeout(given_s):
@@ -220,7 +220,7 @@ class Prometheus:
             }
 
     async def _evaluate(self, path: str, params: Mapping[str, str]) -> Answer:
-        # Prometheus works on until its own timeout, also where nobody waits any more.
+        # Without `timeout`, Prometheus continues to evaluate after the client has disconnected.
         given_s = self._http.remaining_s
         asked = {**params, "timeout": f"{_EVALUATION * given_s:.3f}"}
         probe = Probe(_CHEAP, after_s=_PROBE * given_s, deadline_s=_GIVEN_UP * given_s)
@@ -241,10 +241,11 @@ class Prometheus:
 
 
 def _successful(status: int, body: Any) -> dict[str, Any]:
-    """Return the body of an answer that is one.
+    """Return the body of a successful response.
 
     Raises:
-        QueryRefused: the query is at fault; BackendUnavailable: Prometheus is.
+        QueryRefused: the query is invalid.
+        BackendUnavailable: Prometheus cannot answer.
     """
     if isinstance(body, dict) and body.get("status") == "success":
         return body
@@ -252,10 +253,10 @@ def _successful(status: int, body: Any) -> dict[str, Any]:
 
 
 def _of_one_request(body: Any) -> ToolError | None:
-    """Return what Prometheus says of one request, or None: it says nothing, or that it cannot work.
+    """Return the error of one request; None if the body reports none, or an outage.
 
-    An error in Prometheus' own words comes from one that is there, whatever the HTTP status is: 503
-    also tells of a query that took too long. Only `unavailable` tells that no query works.
+    A Prometheus that sends its own error object is running, whatever the HTTP status is: a query that
+    timed out also gets 503. Only `unavailable` means that it can evaluate no query.
     """
     if not isinstance(body, dict) or body.get("status") != "error":
         return None
@@ -279,9 +280,9 @@ def _of_one_request(body: Any) -> ToolError | None:
 
 
 class _Kept(Generic[_T]):
-    """A value that is read again when it is older than a minute; callers at once share one read.
+    """A value that is cached for 60 seconds; concurrent callers share one read.
 
-    A read goes on though its callers gave up: the next one finds what it brought.
+    A read continues after its callers have given up, so that the next caller gets its result.
     """
 
     def __init__(self, read: Callable[[], Coroutine[Any, Any, _T]]) -> None:
@@ -293,7 +294,7 @@ class _Kept(Generic[_T]):
         if self._value is not None and time.monotonic() - self._value[0] <= _KEPT_S:
             return self._value[1]
         if self._reading is None:
-            # In a context of its own: what its first caller has left of time is not for the others.
+            # A new context: the deadline of the first caller does not apply to the others.
             self._reading = asyncio.create_task(self._read(), context=contextvars.Context())
             self._reading.add_done_callback(self._keep)
         return await asyncio.shield(self._reading)
@@ -323,7 +324,7 @@ def _alerts(found: Sequence[Mapping[str, Any]]) -> list[PrometheusAlert]:
 
 
 def _points(data: Mapping[str, Any]) -> int:
-    """Return about how many points an answer has: its series have about as many each."""
+    """Return the approximate number of points: the series of a result have about as many each."""
     if data["resultType"] not in _KINDS_OF_VECTOR or not data["result"]:
         return 1
     return len(data["result"]) * max(1, len(data["result"][0].get("values") or ()))
@@ -346,8 +347,8 @@ def _answer(body: Mapping[str, Any]) -> Answer:
 
 
 def _series(found: Mapping[str, Any]) -> TimeSeries:
-    # An instant query has `value` or `histogram`, a range query lists of them, both in a series
-    # that changed from one to the other.
+    # An instant query has `value` or `histogram`. A range query has lists of them, and both lists for a
+    # series whose type changed within the range.
     points = found.get("values") or ([found["value"]] if "value" in found else [])
     histograms = found.get("histograms") or ([found["histogram"]] if "histogram" in found else [])
     return TimeSeries(

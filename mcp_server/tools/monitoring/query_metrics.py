@@ -40,16 +40,16 @@ __all__ = ["QueryMetricsArguments", "query_metrics"]
 
 # Points that one range query may fetch: about 7 MB of JSON.
 _MAX_FETCHED_POINTS = 250_000
-# Each point takes ten bytes at least.
+# A point takes at least ten bytes.
 _MAX_RETURNED_POINTS = RESULT_BUDGET_BYTES // 10
-# Finding similar names of three unknown metrics takes less, unless other searches run.
+# The search for names similar to three unknown metrics takes less, unless other searches run.
 _HINT_S = 1.0
 # Number of times in the range at which the series are counted first.
 _COUNTED_TIMES = 25
-# A cursor contains the time of its list; that must not reach times that the arguments do not name.
+# A cursor contains the time of its first page, which must be near the times that the arguments allow.
 _MAX_CURSOR_AGE_S = 3600
 _MAX_CLOCK_SKEW_S = 60
-# Above it, a float cannot represent every integer.
+# From here on, a float cannot represent every integer.
 _MAX_EXACT_INTEGER = 1e15
 
 
@@ -333,7 +333,7 @@ def _render_series(result: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> Any:
-    """Return a number in full where it is whole and below 10^15, with ten digits where it is not."""
+    # The policy may have replaced the number with a mask.
     if not isinstance(value, int | float):
         # The policy may have put a mask in the place of a number.
         return value

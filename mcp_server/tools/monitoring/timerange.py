@@ -1,4 +1,4 @@
-"""When a range query looks: the span asked for, and a step that bounds its points."""
+"""Time range of a query: the requested range, and a step that limits the number of points."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from mcp_server.tools.validation import InvalidArguments
 __all__ = ["MAX_POINTS", "Evaluation", "Window", "evaluation", "instant", "seconds", "window_of"]
 
 MAX_POINTS = 500
-"""The most points of one series."""
+"""Maximum points of one series."""
 
 _DURATION = re.compile(r"([1-9][0-9]{0,6})(s|m|h|d|w)")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MAX_SPAN_S = 366 * 86400
 _DEFAULT_SPAN = "5m"
-# Steps that a person would choose; beyond the last, whole days.
+# Round steps; larger steps are whole days.
 _SHORT_STEPS_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800)
 _STEPS_S = (*_SHORT_STEPS_S, 3600, 7200, 10800, 21600, 43200, 86400)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A span of time, in Unix seconds."""
+    """A range of time in Unix seconds."""
 
     start: float
     end: float
 
     @property
     def span_s(self) -> float:
-        """Its length in seconds."""
+        """Length in seconds."""
         return self.end - self.start
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What Prometheus evaluates: every `step_s` seconds from `start`, the last time exactly at `end`."""
+    """Times of a range query: every `step_s` seconds from `start`; the last one is exactly `end`."""
 
     start: float
     end: float
@@ -49,7 +49,7 @@ def seconds(name: str, text: str) -> int:
     """Return a duration such as `5m` in seconds.
 
     Raises:
-        InvalidArguments: it is none; `name` is the argument it stands in.
+        InvalidArguments: the text is not a duration; `name` is the argument that contains it.
     """
     match = _DURATION.fullmatch(text)
     if match is None:
@@ -66,13 +66,13 @@ def instant(name: str, when: str) -> float:
         when: RFC 3339 with an offset, or Unix seconds.
 
     Raises:
-        InvalidArguments: it is neither; `name` is the argument it stands in.
+        InvalidArguments: the text is neither; `name` is the argument that contains it.
     """
     try:
         time_s = float(when)
     except ValueError:
         try:
-            # Its letters may be small (RFC 3339, section 5.6), which Python does not read.
+            # RFC 3339, section 5.6 allows lower case letters, which Python does not parse.
             moment = datetime.fromisoformat(when.upper())
         except ValueError:
             moment = None
@@ -88,10 +88,10 @@ def instant(name: str, when: str) -> float:
 
 
 def window_of(time_range: str | None, start: str | None, end: str | None, *, now: float) -> Window:
-    """Return the span that the arguments name: the last five minutes when they name none.
+    """Return the range that the arguments select; without arguments, the last five minutes.
 
     Raises:
-        InvalidArguments: they contradict each other, or the span is empty or longer than 366 days.
+        InvalidArguments: the arguments contradict each other, or the range is empty or over 366 days.
     """
     if time_range is not None and (start is not None or end is not None):
         raise InvalidArguments("give either time_range or start (with an optional end), not both")
@@ -111,16 +111,16 @@ def window_of(time_range: str | None, start: str | None, end: str | None, *, now
 
 
 def evaluation(asked: Window, *, max_points: int = MAX_POINTS) -> Evaluation:
-    """Return when to evaluate: with the smallest round step for which `max_points` hold.
+    """Return the times to evaluate, with the smallest round step that needs at most `max_points`.
 
     Args:
-        max_points: of each series; at least 2.
+        max_points: maximum points of each series; at least 2.
     """
     least_s = asked.span_s / (max_points - 1)
     step_s = next(
         (each for each in _STEPS_S if each >= least_s), math.ceil(least_s / 86400) * 86400
     )
-    # Counted back from the end, so that the latest value is that of the end and not of up to a
-    # step before it.
+    # Counted back from the end, so that the latest value is the one at the end, and not one of up to a
+    # step earlier.
     intervals = int(asked.span_s // step_s)
     return Evaluation(asked.end - intervals * step_s, asked.end, step_s)
