@@ -139,7 +139,7 @@ class Node:
                 self.monitor,
             ):
                 if part is not None:
-                    # Before its start, which may fail half-way.
+                    # Registered before the start, which may fail half-way.
                     started.push_async_callback(part.stop)
                     await part.start()
             self._stack = started.pop_all()
@@ -155,7 +155,7 @@ class Node:
             await transport.changes.publish(PromptsListChanged())
 
     def _traces(self) -> AbstractContextManager[None]:
-        """Export the traces of this process for the length of a block, if that is configured."""
+        """Export the traces of this process while the block runs, if an OTLP endpoint is configured."""
         if not self.settings.telemetry.otlp_endpoint:
             return nullcontext()
         names = {tool.wire_name for tool in self.gate.catalog} | {p.name for p in self.prompts}
@@ -167,7 +167,7 @@ class Node:
         )
 
     def _offered(self) -> list[str]:
-        """Return the URIs of resources and the names of prompts that this node has."""
+        """Return the URIs of the resources and the names of the prompts of this node."""
         return [document.uri for document in self.resources] + [p.name for p in self.prompts]
 
     def drain(self) -> None:
@@ -303,7 +303,7 @@ async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> 
                 telemetry.log.warning("work_cut_off", inflight=node.gate.inflight)
                 node.gate.end_work()
                 await asyncio.wait([answering])
-            # Last, so that Prometheus and `mcpctl probe` see a draining node and not an absent one.
+            # Closed last: Prometheus and `mcpctl probe` see a draining node and not an absent one.
             private.close()
             stopping.cancel()
             await serving

@@ -1,7 +1,7 @@
-"""The whole configuration as one typed model, read from the YAML file that MCP_CONFIG_PATH names.
+"""The configuration as one typed model, read from the YAML file that MCP_CONFIG_PATH names.
 
-Unknown keys are refused, so that a misspelt setting never silently keeps its default. Secrets are in
-files that only the service's unit can read; the model has their paths and reads them on demand.
+Unknown keys are errors, so that a misspelt setting never silently keeps its default. Secrets are in
+files that only the service's unit can read; the model contains their paths and reads them on demand.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Seconds = Annotated[float, Field(gt=0, le=300)]
 
 
 class SettingsError(Exception):
-    """The configuration cannot be used; the message lists every fault, one a line."""
+    """The configuration cannot be used; the message lists every fault on a line of its own."""
 
 
 class _Model(BaseModel):
@@ -72,7 +72,7 @@ class Secret(_Model):
         """Return the secret without the trailing newline.
 
         Raises:
-            SettingsError: the file is missing, unreadable, empty or no text.
+            SettingsError: the file is missing, unreadable, empty or not text.
         """
         try:
             value = self.file.read_text(encoding="utf-8").rstrip("\r\n")
@@ -108,7 +108,7 @@ class _ListenerSettings(_Model):
     port: Port
     tls: TlsSettings | None = None
     allowed_peers: tuple[str, ...] = ()
-    """DNS names, one of which the peer's certificate must carry; needed with tls."""
+    """DNS names; a peer's certificate must contain one of them. Required with tls."""
 
     @field_validator("host")
     @classmethod
@@ -131,13 +131,13 @@ class ListenSettings(_ListenerSettings):
 
     port: Port = 8443
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses whose X-Forwarded-For is believed (the load balancers)."""
+    """Addresses of the load balancers, whose X-Forwarded-For is trusted."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 256 * 1024
     max_concurrency: Annotated[int, Field(ge=1)] = 1000
-    """Requests in progress above which new ones get 503 at once."""
+    """Maximum requests in progress; further requests get 503 at once."""
     drain_s: Annotated[float, Field(ge=0, le=120)] = 5.0
-    """Seconds for which a node that was told to stop still answers 503 to new requests, so that the
-    load balancer moves them to the other nodes instead of meeting a closed port."""
+    """Seconds for which a stopping node answers new requests with 503, so that the load balancer moves
+    them to other nodes and meets no closed port."""
 
 
 class TelemetrySettings(_ListenerSettings):
@@ -160,8 +160,8 @@ class JwtSettings(_Model):
     algorithms: tuple[Literal["HS256"], ...] = ("HS256",)
     leeway_s: Annotated[float, Field(ge=0, le=300)] = 30
     max_lifetime_s: Annotated[int, Field(ge=60, le=MAX_LIFETIME_S)] = 3600
-    """The longest time from iat to exp. A token cannot be taken back, so one that is stolen is good for
-    what is left of it; longer ones are refused, whoever signed them."""
+    """Maximum seconds from iat to exp; a token with a longer lifetime is refused, whoever signed it. A
+    token cannot be revoked: a stolen token is valid until it expires."""
 
 
 class IdentitySettings(_Model):
@@ -184,7 +184,7 @@ class CountersSettings(_Model):
     """`rediss://USER@HOST:PORT/DATABASE`, `redis://…` without TLS, or `unix://USER@/PATH?db=DATABASE`."""
     password: Secret | None = None
     ca: Path | None = None
-    """CA of its certificate, for rediss; None: the system's authorities."""
+    """CA of the certificate of Redis, for rediss; None: the system's authorities."""
     timeout_s: Seconds = 1.0
     max_connections: Annotated[int, Field(ge=1)] = 16
     """Connections to Redis; a call holds one for well under a millisecond."""
@@ -202,7 +202,7 @@ class CountersSettings(_Model):
         if url.scheme != "unix":
             if not url.hostname:
                 raise ValueError("names no host")
-            _ = url.port  # raises where it is none
+            _ = url.port  # raises ValueError if the port is invalid
             if re.fullmatch(r"(/\d*)?", url.path) is None:
                 raise ValueError("must end with the number of a database, such as /0")
         if url.fragment or re.fullmatch(r"(db=\d+)?", url.query) is None:
@@ -229,7 +229,7 @@ class DatabaseSettings(_Model):
     ca: Path | None = None
     """CA certificate for verify-full; None only for a Unix socket or a test."""
     pool_max: Annotated[int, Field(ge=1, le=200)] = 10
-    """The most connections this node opens."""
+    """Maximum connections of this node."""
     timeout_s: Seconds = 5.0
 
 
@@ -237,14 +237,14 @@ class GrafanaSettings(_Model):
     """Grafana, where dashboards are created, as the service account that the token belongs to."""
 
     url: HttpUrl
-    """With the path it is served under, if any."""
+    """URL of Grafana, including the path that it is served under, if any."""
     token: Secret
     ca: Path | None = None
     """CA certificate of Grafana's certificate; None: the system's authorities."""
     datasource_uid: Annotated[str, Field(min_length=1)]
-    """Uid of the data source in Grafana that is the Prometheus of the monitoring tools."""
+    """Uid of the data source in Grafana for the Prometheus that the monitoring tools query."""
     folder: Annotated[str, Field(min_length=1)] | None = None
-    """Uid or title of the folder for dashboards of callers who name none; None: the root."""
+    """Uid or title of the folder for dashboards if the caller names none; None: the root."""
     timeout_s: Seconds = 5.0
 
     @field_validator("url")
@@ -259,15 +259,15 @@ class AccessSettings(_Model):
     """How a Prometheus or an Alertmanager is reached that is not of this installation."""
 
     token: Secret | None = None
-    """Sent as `Authorization: Bearer`."""
+    """Bearer token for the header `Authorization`."""
     ca: Path | None = None
-    """CA of its certificate; None: the system's authorities where there is a token."""
+    """CA of the server's certificate; None: the system's authorities if there is a token."""
     tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9!_.*'()|-]{1,150}$")] | None = None
-    """Sent as `X-Scope-OrgID`, as Mimir and Cortex ask for."""
+    """Tenant for the header `X-Scope-OrgID` of Mimir and Cortex."""
 
     @property
     def without_our_certificate(self) -> bool:
-        """Whether it knows us by something else, or by nothing, and has another authority."""
+        """Whether connections use no client certificate of this server, and their own authorities."""
         return self.token is not None or self.ca is not None
 
 
@@ -280,7 +280,7 @@ class MonitoringSettings(_Model):
     alertmanager: AccessSettings = AccessSettings()
     grafana: GrafanaSettings | None = None
     tls: TlsSettings | None = None
-    """For those of both that have neither a token nor a CA of their own."""
+    """Client certificate and CA for a server without a token and a CA of its own."""
     timeout_s: Seconds = 10.0
 
     @model_validator(mode="after")
@@ -307,15 +307,15 @@ class CmdbSettings(_Model):
     """Where the CMDB tools find assets."""
 
     backend: Literal["postgres", "rest"] = "postgres"
-    """postgres: the embedded CMDB in the server's database; rest: an existing one."""
+    """postgres: the embedded CMDB in the server's database; rest: an existing CMDB."""
     api_url: HttpUrl | None = None
     """Base URL of an existing CMDB, without /api/v1."""
     key: Secret | None = None
-    """Bearer key for it."""
+    """Bearer token for an existing CMDB."""
     ca: Path | None = None
-    """CA of its certificate; None: the system's authorities."""
+    """CA of the certificate of an existing CMDB; None: the system's authorities."""
     timeout_s: Seconds = 10.0
-    """For one answer of an existing CMDB."""
+    """Deadline in seconds of one request to an existing CMDB."""
 
     @model_validator(mode="after")
     def _fits_the_backend(self) -> Self:
@@ -340,11 +340,11 @@ class ClusterSettings(_Model):
     """CA certificate for `url`; None: the system's authorities."""
     kubeconfig: Path | None = None
     context: str | None = None
-    """The context of `kubeconfig`; None: its current one."""
+    """Context in `kubeconfig`; None: its current context."""
     in_cluster: bool = False
     """Use the service account of the pod that this server runs in."""
     metrics_cluster: Annotated[str, Field(min_length=1)] | None = None
-    """What the label `cluster` of its metrics and alerts says, where they have one; None: its name."""
+    """Value of the label `cluster` in the cluster's metrics and alerts; None: the cluster's name."""
 
     @model_validator(mode="after")
     def _is_one_way(self) -> Self:
@@ -371,10 +371,10 @@ class KubernetesSettings(_Model):
 
     clusters: Annotated[dict[ClusterName, ClusterSettings], Field(min_length=1)]
     default: str | None = None
-    """The cluster that is meant when a call names none; with a single cluster, that one."""
+    """Cluster of calls that name none; with a single cluster, that cluster is the default."""
     impersonate: bool = False
     """Send the caller's id and groups as Impersonate-User and Impersonate-Group, so that the cluster's
-    own RBAC is a second lock."""
+    RBAC applies to the caller as well."""
     timeout_s: Seconds = 10.0
 
     @model_validator(mode="after")
@@ -389,7 +389,7 @@ class KubernetesSettings(_Model):
 
     @property
     def default_cluster(self) -> str:
-        """The name of the cluster that is meant when a call names none."""
+        """Name of the cluster of calls that name none."""
         return self.default or next(iter(self.clusters))
 
 
@@ -423,19 +423,19 @@ class Settings(_Model):
 
     @property
     def public_origin(self) -> str:
-        """The origin clients see, without a trailing slash: `https://mcp.example.com`."""
+        """Origin of the server for clients, without a trailing slash: `https://mcp.example.com`."""
         return str(self.public_url).rstrip("/")
 
 
 def load_settings(path: Path) -> Settings:
-    """Read and check the configuration file.
+    """Read and validate the configuration file.
 
     Args:
         path: a YAML file.
 
     Raises:
-        SettingsError: the file is missing, is not YAML, or does not fit; every fault is named with
-            the place it stands in and, for an unknown key, the nearest known one.
+        SettingsError: the file is missing, is not YAML, or is invalid. The message lists every fault
+            with its path and, for an unknown key, the nearest known one.
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -471,7 +471,7 @@ def _keys_at(location: list[str]) -> list[str]:
     annotation: Any = model
     for part in location:
         if get_origin(annotation) is dict:
-            # A name that the operator chose; what stands below it is described by the value's type.
+            # A name chosen by the operator; the type of the mapping's values describes what follows.
             annotation = get_args(annotation)[1]
         else:
             annotation = model.model_fields[part].annotation

@@ -43,7 +43,7 @@ _REASONS_LIMIT = 32
 
 
 class Phase(StrEnum):
-    """When the row was written: before a change, or when the outcome is known."""
+    """Time of writing: `intent` before a change, `outcome` when the result is known."""
 
     INTENT = "intent"
     OUTCOME = "outcome"
@@ -51,7 +51,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AuditReason:
-    """A reason as the policy gave it."""
+    """A reason of the policy's decision."""
 
     code: str
     message: str = ""
@@ -64,25 +64,25 @@ class AuditRecord:
     """One row about one request.
 
     Attributes:
-        time: of the record, with a time zone.
-        event_id: unique; a record that is written twice has one row.
-        request_id: shared by the rows of a request and the logs of Nginx.
+        time: time of the record, with a time zone.
+        event_id: unique id; a record that is written twice results in one row.
+        request_id: id that the rows of a request share with the logs of Nginx.
         phase: intent or outcome.
-        node: the server that answered.
+        node: name of the server that answered.
         transport: mcp, rest or stdio.
         method: MCP method, such as tools/call.
         user_id: the subject; None if nobody was authenticated.
         tenant: tenant of the subject.
         tool: policy name of the tool, resource or prompt, such as monitoring:query_metrics.
-        arguments: of the call, without secrets.
+        arguments: arguments of the call, redacted.
         client_ip: canonical address of the client.
         user_agent: as the client sent it.
         effect: allow, deny, limited or approval_required.
-        reasons: why, by the policy.
-        policy_revision: of the bundle that decided.
-        duration_ms: from the arrival of the request to this record.
-        outcome: ok, error, timeout and the like; None in an intent.
-        judged: the rest of the policy's input, so that an auditor can repeat the query
+        reasons: the policy's reasons for the effect.
+        policy_revision: revision of the policy bundle that decided.
+        duration_ms: milliseconds from the arrival of the request to this record.
+        outcome: ok, error, timeout and so on; None in an intent.
+        judged: the remaining input of the policy, so that an auditor can repeat the query
             (`audit.questions`).
     """
 
@@ -111,7 +111,7 @@ class AuditRecord:
             raise ValueError("the time of an audit record needs a time zone")
 
     def row(self) -> tuple[Any, ...]:
-        """Return the values of `COLUMNS`; texts from outside are cut and without secrets."""
+        """Return the values of `COLUMNS`; external texts are truncated and redacted."""
         return (
             self.time,
             self.event_id,

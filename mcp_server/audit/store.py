@@ -123,10 +123,10 @@ class AuditStore:
         while not self._stopping:
             try:
                 async with self._database.connection() as connection:
-                    # The INSERT without rows: it fails if a column or a right is missing, and on a
-                    # read-only database.
+                    # The INSERT without rows: it fails if a column or a privilege is missing, or if the
+                    # database is read-only.
                     await connection.execute(_INSERT, *([] for _ in COLUMNS))
-                    # So that a lost connection is noticed at once, not by the next record.
+                    # Detect a lost connection at once, and not with the next record.
                     connection.add_termination_listener(self._on_termination)
                     self._up = True
                     self._probed.set()
@@ -178,7 +178,7 @@ class AuditStore:
                 _log.error("audit_record_refused", error=str(error))
                 _refuse(group[0], f"PostgreSQL refuses the audit record: {error}")
                 return
-            # One bad record must not take its neighbours with it.
+            # An invalid record must not prevent the other records of its group.
             for pending in group:
                 await self._write_group(connection, [pending])
             return

@@ -1,4 +1,4 @@
-"""Options and errors that several commands share."""
+"""Options and error handling that several commands share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 def fail(message: object) -> NoReturn:
-    """End with status 1 and the message on standard error, without a stack trace."""
+    """Print the message on standard error, without a stack trace, and exit with status 1."""
     raise click.ClickException(str(message))
 
 
@@ -54,5 +54,5 @@ database_ca_option = click.option(
 
 
 def database_settings(settings: DatabaseSettings, ca: Path | None) -> DatabaseSettings:
-    """Return the settings of the database, with another CA if one is given."""
+    """Return the settings of the database, with another CA if `ca` is given."""
     return settings if ca is None else settings.model_copy(update={"ca": ca})

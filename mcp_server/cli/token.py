@@ -88,7 +88,7 @@ def token(
     settings = JwtSettings(
         secret=source, issuer=issuer, audience=audience, max_lifetime_s=max_lifetime_s
     )
-    # Refuses a short secret before anything is signed with it.
+    # Raises for a short secret before anything is signed with it.
     verifier = JwtVerifier(settings, secret)
     minted = mint_token(
         secret=secret,

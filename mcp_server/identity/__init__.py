@@ -1,4 +1,4 @@
-"""Who is calling: a bearer token becomes a Subject, or the call ends with 401."""
+"""Authentication: turns a bearer token into a Subject; without one, the response is 401."""
 
 from mcp_server.identity.jwt import JwtVerifier, mint_token
 from mcp_server.identity.subject import AuthenticationError, Subject, TokenVerifier

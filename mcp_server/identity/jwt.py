@@ -53,7 +53,7 @@ class JwtVerifier:
     for each call. The cache is bounded, and its key is the whole token.
 
     Args:
-        secret: the secret, if the file of the settings was read already (a pipe can be read once).
+        secret: the secret, if its file was already read (a pipe can be read only once).
     """
 
     def __init__(self, settings: JwtSettings, secret: str | None = None) -> None:
@@ -130,7 +130,7 @@ def _subject(claims: dict[str, Any]) -> Subject:
 
 
 def _numeric_date(claims: dict[str, Any], name: str) -> float:
-    """Return the time that a claim names, in seconds since 1970 (RFC 7519 section 2)."""
+    """Return the value of a NumericDate claim, in seconds since 1970 (RFC 7519 section 2)."""
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
         raise AuthenticationError(f"the claim {name} must be a NumericDate: {_NUMERIC_DATE}")
@@ -138,7 +138,7 @@ def _numeric_date(claims: dict[str, Any], name: str) -> float:
 
 
 def _scopes(claims: dict[str, Any]) -> tuple[str, ...]:
-    """Return the scopes of a token (RFC 8693 section 4.2); some issuers write "" for none."""
+    """Return the scopes of a token (RFC 8693 section 4.2); some issuers write "" for no scopes."""
     value = claims.get("scope", "")
     if not isinstance(value, str):
         raise AuthenticationError("the claim scope must be a string of scopes with spaces between")
@@ -171,11 +171,11 @@ def _require_printable(name: str, text: str) -> None:
 
 
 def derived_key(secret: str, purpose: str, length: int) -> bytes:
-    """Return a key made of a secret (HKDF, RFC 5869), which tells nothing of it.
+    """Return a key derived from a secret (HKDF, RFC 5869); the key does not reveal the secret.
 
     Args:
-        purpose: what the key is for: that of one tells nothing of another's.
-        length: its bytes.
+        purpose: purpose of the key; keys of different purposes are independent.
+        length: length of the key in bytes.
     """
     derivation = HKDF(algorithm=SHA256(), length=length, salt=None, info=purpose.encode())
     return derivation.derive(secret.encode())

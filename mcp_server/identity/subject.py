@@ -16,8 +16,8 @@ class Subject:
     Attributes:
         id: stable identifier of the user (`sub`).
         tenant: the tenant whose data the caller works on.
-        roles: role names as the issuer states them.
-        scopes: OAuth scopes, where the token carries them.
+        roles: role names from the token.
+        scopes: OAuth scopes of the token, if any.
         token_id: `jti`, or the empty string.
         expires_at: Unix time in seconds after which the token is not accepted.
     """
@@ -31,10 +31,10 @@ class Subject:
     expires_at: float = 0.0
 
     def expired(self, leeway_s: float) -> bool:
-        """Tell whether the subject's token has expired.
+        """Return whether the subject's token has expired.
 
         Args:
-            leeway_s: seconds that clocks may differ.
+            leeway_s: tolerated clock skew in seconds.
         """
         return time.time() >= self.expires_at + leeway_s
 
@@ -42,8 +42,8 @@ class Subject:
 class AuthenticationError(Exception):
     """No subject: the request ends with 401 before any decision.
 
-    `code` is the error code of RFC 6750 section 3.1 (empty when no token was sent), the message is
-    its `error_description` and holds no part of the token.
+    `code` is the error code of RFC 6750 section 3.1 (empty when no token was sent). The message is the
+    `error_description` of the response and contains no part of the token.
     """
 
     def __init__(self, message: str, *, code: str = "invalid_token") -> None:
@@ -58,6 +58,6 @@ class TokenVerifier(Protocol):
         """Return the caller.
 
         Raises:
-            AuthenticationError: the token is not acceptable; the message says why.
+            AuthenticationError: the token is not accepted; the message contains the reason.
         """
         ...

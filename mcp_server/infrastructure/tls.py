@@ -1,4 +1,4 @@
-"""TLS contexts that trust the authorities of one file, and not those of the system."""
+"""TLS contexts that trust the authorities in one file, and not the authorities of the system."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _log = structlog.stdlib.get_logger("mcp_server")
 class RenewedContext:
     """A context for connections to other systems, reloaded when its files change.
 
-    Certificates and authorities are renewed while the server runs; open connections go on. While the
-    files do not fit together, as between the writing of a certificate and of its key, the previous
-    context is used.
+    Certificates and authorities are renewed while the server runs; open connections continue. While the
+    files are inconsistent, such as between the writes of a certificate and its key, the previous context
+    is used.
 
     Args:
         make: returns a context from the current files; raises OSError or SettingsError.
@@ -75,7 +75,7 @@ def client_context(ca: Path, identity: TlsSettings | None = None) -> ssl.SSLCont
 
     Args:
         ca: PEM file of the trusted authorities; an intermediate authority is enough.
-        identity: our certificate, if the server asks for one.
+        identity: this server's certificate, if the peer requires one.
 
     Raises:
         SettingsError: a file cannot be used.
@@ -88,7 +88,7 @@ def client_context(ca: Path, identity: TlsSettings | None = None) -> ssl.SSLCont
 
 
 def server_context(tls: TlsSettings) -> ssl.SSLContext:
-    """Return a context that requires a certificate of our authority from every client.
+    """Return a context that requires a certificate of the internal authority from every client.
 
     Raises:
         SettingsError: a file cannot be used.
@@ -101,12 +101,12 @@ def server_context(tls: TlsSettings) -> ssl.SSLContext:
 
 
 def renew_server_context(context: ssl.SSLContext, tls: TlsSettings) -> None:
-    """Load the current files into a context that is in use, for new connections.
+    """Load the current files into a context in use, for new connections.
 
-    Authorities are only added: one that left the file stays trusted until the server restarts.
+    Authorities are only added: an authority removed from the file stays trusted until a restart.
 
     Raises:
-        SettingsError: a file cannot be used; the context is as it was.
+        SettingsError: a file cannot be used; the context is unchanged.
     """
     server_context(tls)
     _restrict(context, tls.ca)

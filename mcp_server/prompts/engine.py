@@ -1,4 +1,4 @@
-"""Serves prompts: lists, renders and completes them as the policy decides."""
+"""Lists, renders and completes prompts as the policy decides."""
 
 from __future__ import annotations
 

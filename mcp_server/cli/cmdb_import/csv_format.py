@@ -15,26 +15,26 @@ __all__ = ["read_csv_assets", "read_csv_relations"]
 _ATTRIBUTE = "attributes."
 _REQUIRED = ("id", "name", "type", "environment")
 _OPTIONAL = ("status", "ip_address", "owner", "last_updated", "attributes", "tenant")
-# An empty cell of these says that there is none; of the others, that nothing is said.
+# An empty cell in these columns clears the field; in other columns it is the same as no column.
 _MAY_BE_NONE = ("ip_address", "owner")
 _RELATION = ("from", "to", "type")
 
 
 def read_csv_assets(name: str, text: str) -> RecordsRead:
-    """Read assets: one a line, columns by name in any order.
+    """Read one asset per line; the columns may be in any order.
 
-    `attributes` holds a JSON object; a column `attributes.NAME` holds one attribute as text. An
-    empty cell means none for ip_address and owner, and for the others the same as no such column.
+    `attributes` holds a JSON object; a column `attributes.NAME` holds one attribute as text. An empty
+    cell clears ip_address and owner; for other fields it is the same as no column.
 
     Args:
-        name: of the file, for messages.
-        text: its content.
+        name: name of the file, for messages.
+        text: content of the file.
     """
     return _read(name, text, required=_REQUIRED, optional=_OPTIONAL, relations=False)
 
 
 def read_csv_relations(name: str, text: str) -> RecordsRead:
-    """Read relations: the columns from, to, type, and tenant where it is needed."""
+    """Read relations from the columns from, to, type and, where needed, tenant."""
     return _read(name, text, required=_RELATION, optional=("tenant",), relations=True)
 
 
@@ -70,8 +70,8 @@ def _read(
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row with the number of the line it begins in; empty lines are left out."""
-    # newline="": the module csv itself tells line ends from line breaks within quotes.
+    """Yield each row with the number of its first line; empty lines are skipped."""
+    # newline="": the csv module itself distinguishes the end of a row from line breaks in quotes.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     begin = 1
     for cells in reader:
@@ -131,7 +131,7 @@ def _add(attributes: dict[str, Any], more: Mapping[str, Any], column: str) -> No
     """Add the attributes of a column.
 
     Raises:
-        ValueError: another column of the row has one of them.
+        ValueError: another column of the row sets the same attribute.
     """
     for name in more:
         if name in attributes:

@@ -1,4 +1,4 @@
-"""Which files an import reads, how large they may be, and in which format they are."""
+"""Files of an import: their maximum size, their formats, and how they are read."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from mcp_server.cli.cmdb_import.records import (
 __all__ = ["MOST_BYTES", "MOST_RECORDS", "Format", "Source", "read_sources"]
 
 MOST_BYTES = 64 * 1024 * 1024
-"""The largest file."""
+"""Maximum bytes of a file."""
 MOST_RECORDS = 100_000
-"""Most assets and relations of one import; they are one transaction."""
+"""Maximum assets and relations of one import, which is one transaction."""
 
 STDIN = "-"
 
 
 class Format(StrEnum):
-    """How a file is written."""
+    """Format of a file."""
 
     CSV = "csv"
     JSON = "json"
@@ -41,9 +41,9 @@ class Source:
     """A file to import.
 
     Attributes:
-        path: of the file; `-` is standard input.
-        format: None: by the name's ending, .csv or .json.
-        relations: whether it holds relations only.
+        path: path of the file; `-` is standard input.
+        format: format of the file; None: given by the suffix .csv or .json.
+        relations: whether the file contains only relations.
     """
 
     path: str
@@ -57,15 +57,15 @@ def read_sources(
     tenant: str | None = None,
     netbox: NetBoxRules | None = None,
 ) -> CmdbImport:
-    """Read and check all files of an import.
+    """Read and validate all files of an import.
 
     Args:
         sources: the files.
-        tenant: whose all records are; None: what the records say, or else the default tenant.
-        netbox: what a NetBox cannot tell.
+        tenant: tenant of all records; None: each record's own tenant, or the default tenant.
+        netbox: values that NetBox exports do not contain.
 
     Raises:
-        InvalidImport: with every fault of every file.
+        InvalidImport: the message lists every fault of every file.
     """
     read = [_read(source, netbox or NetBoxRules()) for source in sources]
     records = sum(len(file.assets) + len(file.relations) for file in read)

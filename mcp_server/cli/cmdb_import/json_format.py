@@ -13,11 +13,11 @@ _KEYS = ("assets", "relations")
 
 
 def read_json(name: str, text: str) -> RecordsRead:
-    """Read a list of assets, or an object with the lists `assets` and `relations`, or one of them.
+    """Read a list of assets, or an object with `assets` or `relations` or both.
 
     Args:
-        name: of the file, for messages.
-        text: its content.
+        name: name of the file, for messages.
+        text: content of the file.
     """
     try:
         document = parse_json(text)
@@ -63,10 +63,10 @@ def read_json_relations(name: str, text: str) -> RecordsRead:
 
 
 def parse_json(text: str) -> Any:
-    """Return what the text says; a key that is there twice is refused, not decided by its place.
+    """Return the parsed text; a duplicate key is an error.
 
     Raises:
-        ValueError: it is not JSON; the message says where.
+        ValueError: the text is not valid JSON; the message contains the position.
     """
     try:
         return json.loads(text, object_pairs_hook=_once)

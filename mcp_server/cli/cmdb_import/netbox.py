@@ -1,8 +1,8 @@
-"""Devices and virtual machines as NetBox exports them (its REST API's JSON).
+"""Devices and virtual machines in the JSON of NetBox's REST API.
 
-What NetBox knows and this CMDB does not is kept in the attribute `netbox`. NetBox's own tenant is
-never taken for a tenant of this server, which decides who may see an asset: whoever imports names
-that one.
+NetBox fields without a counterpart in this CMDB are kept in the attribute `netbox`. A NetBox tenant is
+never used as a tenant of this server, because a tenant decides who may see an asset: the user who
+imports the file names the tenant.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STATUSES: Mapping[str, AssetStatus] = {
     "paused": AssetStatus.INACTIVE,
     "failed": AssetStatus.MAINTENANCE,
 }
-"""NetBox's statuses of devices and virtual machines, and ours."""
+"""Statuses of devices and virtual machines in NetBox, and the equivalents in this CMDB."""
 
 ROLE_TYPES: Mapping[str, AssetType] = {
     "application": AssetType.APPLICATION,
@@ -35,7 +35,7 @@ ROLE_TYPES: Mapping[str, AssetType] = {
     "database": AssetType.DATABASE,
     "db": AssetType.DATABASE,
 }
-"""What the slugs of roles mean; whatever has another role is a server."""
+"""Types of assets by the slug of a NetBox role; devices with other roles are servers."""
 
 ENVIRONMENTS: Mapping[str, Environment] = {
     "prod": Environment.PROD,
@@ -45,7 +45,7 @@ ENVIRONMENTS: Mapping[str, Environment] = {
     "dev": Environment.DEV,
     "development": Environment.DEV,
 }
-"""What environments are called in custom fields and tags."""
+"""Names of environments in custom fields and tags."""
 
 _TAG_PREFIXES = ("environment-", "env-")
 _DEVICE, _VM = "device", "vm"
@@ -54,12 +54,12 @@ _LISTS = {"devices": _DEVICE, "virtual_machines": _VM}
 
 @dataclass(frozen=True)
 class NetBoxRules:
-    """What a NetBox cannot tell.
+    """Values that a NetBox export does not contain.
 
     Attributes:
-        environment: of records that have neither the custom field nor a tag; None: such a record is
-            a fault.
-        role_types: types for slugs of roles, besides `ROLE_TYPES` and before them.
+        environment: environment of records that have neither the custom field nor a tag; None: such a
+            record is a fault.
+        role_types: types by slug of a role, which take precedence over `ROLE_TYPES`.
     """
 
     environment: Environment | None = None
@@ -67,15 +67,15 @@ class NetBoxRules:
 
 
 def read_netbox(name: str, text: str, rules: NetBoxRules) -> RecordsRead:
-    """Read devices and virtual machines, and which device a virtual machine runs on.
+    """Read devices and virtual machines, and the device that hosts each virtual machine.
 
-    Accepted are a list, an answer of the API (an object with `results`), or an object with
-    `devices` and `virtual_machines`, each a list or an answer of the API.
+    Accepted are a list, a response of the API (an object with `results`), or an object with `devices`
+    and `virtual_machines`, each a list or a response of the API.
 
     Args:
-        name: of the file, for messages.
-        text: its content.
-        rules: what NetBox cannot tell.
+        name: name of the file, for messages.
+        text: content of the file.
+        rules: values that the export does not contain.
     """
     faults: list[str] = []
     try:
@@ -109,10 +109,10 @@ def read_netbox(name: str, text: str, rules: NetBoxRules) -> RecordsRead:
 
 
 def _items(name: str, document: Any) -> Iterator[tuple[str, str | None, Any]]:
-    """Yield place, kind where the document tells it, and record.
+    """Yield the place, the kind (None if unknown) and the content of each record.
 
     Raises:
-        ValueError: the document has another shape.
+        ValueError: the document has another structure.
     """
     if isinstance(document, dict) and document and set(document) <= set(_LISTS):
         for key, held in document.items():
@@ -187,7 +187,7 @@ def _number(item: Mapping[str, Any]) -> int:
 
 
 def _host(machine: Mapping[str, Any]) -> int | None:
-    """Return the number of the device that a virtual machine runs on."""
+    """Return the id of the device that hosts a virtual machine."""
     device = machine.get("device")
     if device is None:
         return None
@@ -200,16 +200,16 @@ def _host(machine: Mapping[str, Any]) -> int | None:
 
 
 def _given(item: Mapping[str, Any], name: str, otherwise: Any) -> Any:
-    """Return what stands under a name, or something else where NetBox has nothing."""
+    """Return a field of a record, or the default if NetBox has no value."""
     held = item.get(name)
     return otherwise if held is None or held == "" else held
 
 
 def _word(item: Mapping[str, Any], name: str) -> str | None:
-    """Return the word for what NetBox nests: a slug, a value or a name.
+    """Return the slug, value or name of a nested object.
 
     Raises:
-        ValueError: there is something that has none of them.
+        ValueError: the object has none of them.
     """
     held = item.get(name)
     if isinstance(held, dict):
@@ -229,7 +229,7 @@ def _status(item: Mapping[str, Any]) -> AssetStatus:
 
 
 def _type(custom: Mapping[str, Any], role: str | None, rules: NetBoxRules) -> str:
-    # What the custom field says is checked with the rest of the asset.
+    # The value of the custom field is validated with the other fields of the asset.
     return _word(custom, "asset_type") or {**ROLE_TYPES, **rules.role_types}.get(
         role or "", AssetType.SERVER
     )

@@ -1,4 +1,4 @@
-"""What an import consists of, and the check of all of it before anything is written."""
+"""Records of an import, and their validation before anything is written."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = [
 ]
 
 DEFAULT_TENANT = "default"
-"""Whose the records are that name no tenant, in an import that names none either."""
+"""Tenant of records without a tenant, if the import names none either."""
 
 
 class InvalidImport(ValueError):
-    """The files cannot be imported; the message names every fault, nothing was written."""
+    """The files cannot be imported; the message lists every fault. Nothing was written."""
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
@@ -44,8 +44,8 @@ class _Imported(BaseModel):
 class ImportedAsset(_Imported):
     """One asset of an import.
 
-    A field that is not given (`model_fields_set`) stays as it is when the asset exists, and gets its
-    default when it does not. `last_updated` is the time of the import where it is not given.
+    A field that is not given (`model_fields_set`) keeps its value if the asset exists, and gets its
+    default if it does not. `last_updated` defaults to the time of the import.
     """
 
     id: str = Field(min_length=1, max_length=256)
@@ -69,7 +69,7 @@ class ImportedRelation(_Imported):
 
 @dataclass(frozen=True)
 class Record:
-    """One asset or relation as read; `place` tells a person where: file and line or record."""
+    """One asset or relation as read; `place` is the file and the line or record, for the user."""
 
     place: str
     values: object
@@ -77,7 +77,7 @@ class Record:
 
 @dataclass(frozen=True)
 class RecordsRead:
-    """What a file holds, and what could not be read of it."""
+    """The records of a file, and the faults found while reading it."""
 
     assets: tuple[Record, ...] = ()
     relations: tuple[Record, ...] = ()
@@ -86,7 +86,7 @@ class RecordsRead:
 
 @dataclass(frozen=True)
 class PlacedRelation:
-    """A relation and where it was read."""
+    """A relation and its place in a file."""
 
     place: str
     relation: ImportedRelation
@@ -94,7 +94,7 @@ class PlacedRelation:
 
 @dataclass(frozen=True)
 class CmdbImport:
-    """Assets and relations that are good in themselves; each of them once."""
+    """The validated assets and relations, without duplicates."""
 
     assets: tuple[ImportedAsset, ...]
     relations: tuple[PlacedRelation, ...] = ()
@@ -104,15 +104,15 @@ _ImportedT = TypeVar("_ImportedT", bound=_Imported)
 
 
 def check_records(read: Iterable[RecordsRead], *, tenant: str | None = None) -> CmdbImport:
-    """Check all records of all files.
+    """Validate all records of all files.
 
     Args:
-        read: the records, and the faults that reading found.
-        tenant: whose they all are; a record that names another one is a fault. None: each record's
-            own, or else the default tenant.
+        read: the records, and the faults found while reading them.
+        tenant: tenant of all records; a record that names another tenant is a fault. None: each
+            record's own tenant, or the default tenant.
 
     Raises:
-        InvalidImport: with one line for each fault: the place, the id, the field, the reason.
+        InvalidImport: the message has a line for each fault: place, id, field and reason.
     """
     files = tuple(read)
     faults = [fault for file in files for fault in file.faults]
@@ -185,7 +185,7 @@ def _fault(fault: Any, model: type[_Imported]) -> str:
 
 
 def _unstorable(checked: _Imported) -> list[str]:
-    """Name the fields that PostgreSQL could not hold."""
+    """Return the names of fields with values that PostgreSQL cannot store."""
     faults = []
     for name, field in type(checked).model_fields.items():
         value = getattr(checked, name)

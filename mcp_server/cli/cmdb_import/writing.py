@@ -1,4 +1,4 @@
-"""Compare an import with what the embedded CMDB has, and write the difference."""
+"""Compares an import with the embedded CMDB, and writes the difference."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ __all__ = [
 ]
 
 _FIELDS = ("name", "type", "environment", "status", "ip_address", "owner", "attributes")
-"""What an import sets; the rest of a row follows from it."""
+"""Fields that an import sets; the other columns of a row follow from them."""
 
-# Imports for one tenant go one after the other: what was compared is what is written. Which tenant's
-# rows a statement sees is decided by the row level security of the tables.
+# Imports for one tenant are serialized, so that the compared rows do not change before the write. Row
+# level security selects the tenant's rows for each statement.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('cmdb.import'), hashtext($1))"
 _ENTER = "SELECT set_config('mcp.tenant', $1, true)"
 _SELECT = """
@@ -42,7 +42,7 @@ _SELECT = """
     WHERE id = ANY($1::text[])
     ORDER BY id
 """
-# In the order of their ids, like the statements that change them: two never wait for each other.
+# Sorted by id, like the statements that change the rows, so that two imports never deadlock.
 _LOCKED = f"{_SELECT} FOR UPDATE"
 _NEW = """
     FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::inet[],
@@ -70,7 +70,7 @@ _UPDATE = f"""
     RETURNING old.id, old.name, old.type, old.environment, old.status, old.ip_address, old.owner,
               old.attributes, old.last_updated, old.version
 """
-# clock_timestamp: the assets are locked by now, so that times and ids of records grow together.
+# clock_timestamp: the assets are locked here, so the times and ids of records have the same order.
 _RECORD = """
     INSERT INTO cmdb.changes (tenant, asset_id, time, user_id, request_id, reason, before, after)
     SELECT $1, asset_id, clock_timestamp(), $2, $3, $4, before, after
@@ -98,7 +98,7 @@ class _Report(BaseModel):
 
 
 class Counts(_Report):
-    """How many there were of each kind; relations are never updated."""
+    """Number of records by kind of change; relations are never updated."""
 
     created: int = 0
     updated: int = 0
@@ -106,7 +106,7 @@ class Counts(_Report):
 
 
 class AssetDifference(_Report):
-    """What is new about one asset: values before and after of the fields that differ."""
+    """The difference of one asset: old and new values of the changed fields."""
 
     action: Literal["created", "updated"]
     tenant: str
@@ -116,7 +116,7 @@ class AssetDifference(_Report):
 
 
 class ImportReport(_Report):
-    """What an import did; after a dry run: what it would do."""
+    """Result of an import; after a dry run, the result that it would have."""
 
     dry_run: bool
     changed: bool
@@ -128,7 +128,7 @@ class ImportReport(_Report):
 
 
 class ImportUnknown(Exception):
-    """The database went away during the commit; the same import may be made again."""
+    """The connection was lost during the commit; it is safe to repeat the import."""
 
     def __init__(self, why: Exception) -> None:
         super().__init__(
@@ -139,7 +139,7 @@ class ImportUnknown(Exception):
 
 @dataclass(frozen=True)
 class _Change:
-    """A new state of an asset; without `before`, a new asset."""
+    """The new state of an asset; a new asset has no `before`."""
 
     id: str
     before: asyncpg.Record | None
@@ -163,21 +163,22 @@ async def write_import(
     request_id: str,
     dry_run: bool = False,
 ) -> ImportReport:
-    """Create or update the assets and add the relations, all or none; what is not in it stays.
+    """Create or update the assets and add the relations, in one transaction; nothing is removed.
 
-    Each created or updated asset gets a change record; what is the same already gets none.
+    Each created or updated asset gets a change record; an unchanged asset gets none.
 
     Args:
-        connection: of a role that may write the tables of cmdb (`mcp_owner`), in no transaction.
-        content: from `read_sources`.
-        user: who imports, for the change records.
-        reason: why.
-        request_id: joins the records of one import.
-        dry_run: only compare, in a transaction that cannot write.
+        connection: connection of a role that may write the tables of cmdb (`mcp_owner`), outside of a
+            transaction.
+        content: result of `read_sources`.
+        user: the user who imports, for the change records.
+        reason: reason for the import, for the change records.
+        request_id: id that the records of one import share.
+        dry_run: only compare, in a read-only transaction.
 
     Raises:
-        InvalidImport: relations name assets that exist neither in the import nor in the CMDB.
-        ImportUnknown: the database went away during the commit.
+        InvalidImport: relations name assets that neither the import nor the CMDB contains.
+        ImportUnknown: the connection was lost during the commit.
     """
     author = _Author(user, reason, request_id)
     differences: list[AssetDifference] = []
@@ -234,7 +235,7 @@ async def write_import(
 async def _changes(
     connection: asyncpg.Connection, assets: Sequence[ImportedAsset], *, lock: bool
 ) -> list[_Change]:
-    """Return the assets that are new or differ, in the order of their ids."""
+    """Return the new and changed assets, sorted by id."""
     ids = [asset.id for asset in assets]
     rows = {row["id"]: row for row in await connection.fetch(_LOCKED if lock else _SELECT, ids)}
     changes = []
@@ -284,7 +285,7 @@ async def _unknown(
     *,
     lock: bool,
 ) -> set[str]:
-    """Return the ids that relations name and that neither the import nor the CMDB has."""
+    """Return the ids in relations that neither the import nor the CMDB contains."""
     ends = {
         end for placed in relations for end in (placed.relation.origin, placed.relation.target)
     } - {asset.id for asset in assets}
@@ -311,7 +312,7 @@ async def _relate(
     *,
     dry_run: bool,
 ) -> list[dict[str, str]]:
-    """Add the relations and return those that are new."""
+    """Add the relations and return the new ones."""
     if not relations:
         return []
     wanted = sorted(
@@ -340,7 +341,7 @@ def _columns(changes: Iterable[_Change]) -> tuple[list[Any], ...]:
 
 
 def _fields(row: asyncpg.Record) -> dict[str, Any]:
-    """Return what an import could set, as JSON has it."""
+    """Return the fields of a row that an import can set, as JSON values."""
     address = row["ip_address"]
     return {
         **{name: row[name] for name in _FIELDS},
@@ -350,7 +351,7 @@ def _fields(row: asyncpg.Record) -> dict[str, Any]:
 
 
 def _side(row: asyncpg.Record | None) -> str:
-    """Return one side of a change record: like those of a changed status, and the attributes."""
+    """Return `before` or `after` of a change record: as for a status change, and the attributes."""
     if row is None:
         return "null"
     attributes = json.loads(row["attributes"])
@@ -375,7 +376,7 @@ def _difference(tenant: str, change: _Change) -> AssetDifference:
 
 
 def report_text(report: ImportReport) -> str:
-    """Return the report for a person: after a dry run each difference, and always a summary."""
+    """Return the report as text: a summary and, after a dry run, each difference."""
     lines = []
     if report.dry_run:
         for difference in report.differences:

@@ -1,7 +1,7 @@
-"""The policy's catalogue: what Rego must know of each tool, resource and prompt.
+"""The policy's catalogue: the facts about each tool, resource and prompt that the policy needs.
 
-Generated from the declarations, so that a tool and what the policy believes of it cannot differ; a
-test compares the generated document with the committed `policies/config/catalog/data.yaml`.
+It is generated from the declarations, so that the policy and the tools cannot disagree. A test compares
+the generated document with the committed `policies/config/catalog/data.yaml`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["catalog_of", "every_prompt", "every_resource", "every_tool", "policy
 
 
 def policy_catalog() -> dict[str, Any]:
-    """Return the catalogue of everything this version can serve."""
+    """Return the catalogue of all tools, resources and prompts of this version."""
     return catalog_of(every_tool(), every_resource(), every_prompt())
 
 
@@ -35,7 +35,7 @@ def catalog_of(
     resources: Iterable[Resource] = (),
     prompts: Iterable[Prompt] = (),
 ) -> dict[str, Any]:
-    """Return the catalogue of some declarations, in the shape of `policies/schemas/catalog`."""
+    """Return the catalogue of the given declarations; `policies/schemas/catalog` is its schema."""
     return {
         "tools": {tool.name: _tool(tool) for tool in tools},
         "resources": {resource.uri: _resource(resource) for resource in resources},
@@ -44,12 +44,12 @@ def catalog_of(
 
 
 def every_tool() -> Catalog:
-    """Return every tool, unconnected."""
+    """Return all tools, without connections to backends."""
     return Catalog(tool for family in _families() for tool in family.tools())
 
 
 def every_resource() -> Resources:
-    """Return every resource and template, unconnected."""
+    """Return all resources and templates, without connections to backends."""
     resources = [
         resource
         for family in _families()
@@ -60,7 +60,7 @@ def every_resource() -> Resources:
 
 
 def every_prompt() -> Prompts:
-    """Return every prompt that some configuration offers."""
+    """Return all prompts that any configuration can offer."""
     return Prompts(PROMPTS, every_tool())
 
 
@@ -74,7 +74,7 @@ async def _unread(_: Caller) -> str:
 
 
 def _families() -> list[Kubernetes | Monitoring | Cmdb]:
-    """Return every family, unconnected: declarations need no backend."""
+    """Return all families, without connections to backends: declarations need none."""
     nowhere = MonitoringSettings.model_validate(
         {
             "prometheus_url": "https://invalid.",

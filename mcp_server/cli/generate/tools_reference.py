@@ -1,4 +1,4 @@
-"""docs/tools.md: what clients can use, from the declarations themselves; a check compares the two."""
+"""docs/tools.md, the reference for clients, generated from the declarations; a check compares both."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _arguments(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _rows_of(schema: Mapping[str, Any], path: str, definitions: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a row for each property, and for those of objects in a list."""
+    """Yield a row for each property, and for the properties of objects in a list."""
     required = set(schema.get("required", ()))
     for name, argument in schema.get("properties", {}).items():
         default = "required" if name in required else _code(argument.get("default"))
@@ -163,7 +163,7 @@ def _rows_of(schema: Mapping[str, Any], path: str, definitions: Mapping[str, Any
 def _fields_of(
     schema: Mapping[str, Any], path: str, definitions: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Yield a row for each field of a result, and for those of objects in it."""
+    """Yield a row for each field of a result, and for the fields of objects in it."""
     for name, field in schema.get("properties", {}).items():
         inner, below = _resolved(field, definitions), f"{path}{name}."
         if inner.get("type") == "array":
@@ -183,14 +183,14 @@ def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapp
 
 
 def _meaning(argument: Mapping[str, Any]) -> str:
-    """Return what is told of an argument, with an example where there is one."""
+    """Return the description of an argument, with an example if there is one."""
     examples = ", ".join(_code(example) for example in argument.get("examples", ()))
     told = argument.get("description", "")
     return told if not examples else f"{told}{'; ' if told else ''}such as {examples}"
 
 
 def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    """Return a schema in words: `integer, 1 to 500`, `list of object`."""
+    """Return the type of a schema as text: `integer, 1 to 500`, `list of object`."""
     schema = _resolved(schema, definitions)
     if "enum" in schema:
         return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])

@@ -99,12 +99,12 @@ class Database:
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """Lend a connection; acquiring it and each statement have the deadline of a call.
 
-        Session state (SET, LISTEN, session advisory locks) must not be left behind: nothing resets
-        it. A connection whose user was cancelled or timed out is closed, since what the server
-        still does on it is unknown.
+        Do not leave session state behind (SET, LISTEN, session advisory locks): nothing resets it. A
+        connection whose user was cancelled or timed out is closed, because the state of the session is
+        unknown.
 
         Raises:
-            DatabaseUnavailable: no connection in time, or the connection was lost on the way.
+            DatabaseUnavailable: no connection was free in time, or the connection was lost.
         """
         pool = self._pool
         if pool is None:
@@ -122,7 +122,7 @@ class Database:
             ) from error
         except _UNAVAILABLE as error:
             _cut(connection)
-            # The other idle connections most likely died with this one: replace them.
+            # The other idle connections are most likely lost too: replace them.
             await pool.expire_connections()
             raise _unavailable(self._settings, error) from error
         except (asyncio.CancelledError, GeneratorExit):
@@ -142,8 +142,8 @@ class Database:
     ) -> AsyncIterator[asyncpg.Connection]:
         """Lend a connection inside a transaction that commits when the block succeeds.
 
-        The whole block, waiting for the connection and the commit included, has the deadline of
-        a call, or `within_s` seconds where that is less.
+        The whole block, including the wait for a connection and the commit, has the deadline of a call,
+        or `within_s` seconds if that is less.
 
         Raises:
             DatabaseUnavailable: as for `connection`, or the deadline passed; nothing is committed.
@@ -185,7 +185,7 @@ async def connect(
     """Open one connection outside any pool, for commands such as migrations and imports.
 
     Args:
-        settings: where the database is.
+        settings: address and TLS settings of the database.
         user: role to log in as instead of the server's own.
         password: its password.
         statement_timeout_s: deadline of each statement, instead of the settings' `timeout_s`.
@@ -194,7 +194,7 @@ async def connect(
         DatabaseUnavailable: the connection could not be made.
     """
     if user is not None:
-        # Outside its unit the secret of the server cannot be read, and it is not needed.
+        # Outside of the service's unit the server's secret is not readable, and it is not needed here.
         settings = settings.model_copy(update={"user": user, "password": None})
     arguments = _connect_arguments(settings)
     # The default context verifies the chain and the host name: libpq's verify-full.
@@ -210,10 +210,10 @@ async def connect(
 
 
 def commit_refused(error: BaseException | None) -> bool:
-    """Tell whether an error of a commit means that PostgreSQL did not commit.
+    """Return whether an error of a commit means that PostgreSQL did not commit.
 
-    An ERROR answers the commit, and ends the transaction. FATAL ends the connection at any point, and
-    leaves the result unknown.
+    ERROR is the response to the commit and means that the transaction was rolled back. FATAL closes the
+    connection at any point and leaves the result unknown.
     """
     return isinstance(error, asyncpg.PostgresError) and error.severity_en == "ERROR"
 
@@ -232,12 +232,12 @@ def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
 
 
 def _cut(connection: asyncpg.Connection) -> None:
-    with contextlib.suppress(asyncpg.InterfaceError):  # lost already, and back in the pool
+    with contextlib.suppress(asyncpg.InterfaceError):  # already lost, and back in the pool
         connection.terminate()
 
 
 async def _keep_session(_connection: asyncpg.Connection) -> None:
-    """Save the round trip of RESET ALL: all session state here is local to a transaction."""
+    """Skip RESET ALL, which costs a round trip: all session state is local to a transaction."""
 
 
 def _place(settings: DatabaseSettings) -> str:

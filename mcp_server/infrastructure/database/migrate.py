@@ -1,4 +1,4 @@
-"""Bring the database to the schema this version of the server needs."""
+"""Migrates the database to the schema that this version of the server needs."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ __all__ = ["MigrationFailed", "upgrade"]
 
 _SCRIPTS = Path(__file__).parent / "migrations"
 _DEADLINE_S = 300.0
-# Chosen once, shared with nothing else in the database.
+# Key of the advisory lock; arbitrary, and used for nothing else in the database.
 _LOCK = 5_402_216_081_114_237_001
 
 
 class MigrationFailed(Exception):
-    """The schema was left as it was; the message is what PostgreSQL said."""
+    """The schema is unchanged; the message is PostgreSQL's."""
 
 
 async def upgrade(
     settings: DatabaseSettings, *, user: str, password: str | None, deadline_s: float = _DEADLINE_S
 ) -> list[str]:
-    """Apply the revisions that are missing, all in one transaction.
+    """Apply the missing revisions in one transaction.
 
-    Safe to repeat and to run on several hosts at once: the runs take turns.
+    Safe to repeat, and to run on several hosts at once: an advisory lock serializes the runs.
 
     Args:
-        settings: where the database is.
+        settings: address of the database.
         user: the role that owns the database (`mcp_owner`).
         password: its password.
-        deadline_s: seconds for everything, waiting for another run included.
+        deadline_s: seconds for the whole call, including the wait for another run.
 
     Returns:
-        The revisions applied, oldest first; empty when the schema was up to date.
+        The applied revisions, oldest first; empty if the schema was up to date.
 
     Raises:
         DatabaseUnavailable: PostgreSQL cannot be reached.
@@ -59,7 +59,7 @@ async def upgrade(
     )
     try:
         async with asyncio.timeout(deadline_s), engine.begin() as connection:
-            # Two deployments at once: the second waits here, then finds nothing to do.
+            # With two concurrent deployments, the second one waits here and then finds nothing to apply.
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             await connection.execute(text("CREATE SCHEMA IF NOT EXISTS configuration"))
             await connection.run_sync(_upgrade, applied)

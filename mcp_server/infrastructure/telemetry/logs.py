@@ -13,10 +13,10 @@ log = structlog.stdlib.get_logger("mcp_server")
 
 
 def configure_logs(level: str) -> None:
-    """Write every log record, ours and the libraries', as one JSON object a line to standard error.
+    """Write every log record, also of libraries, to standard error as one JSON object per line.
 
     Args:
-        level: the least level that is written: DEBUG, INFO, WARNING or ERROR.
+        level: minimum level: DEBUG, INFO, WARNING or ERROR.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -45,6 +45,6 @@ def configure_logs(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    # A line a request is ours to write; the SDK's and the server's own chatter begins at warnings.
+    # This server writes one line per request; records of the libraries below WARNING would repeat it.
     for name in ("mcp", "opentelemetry", "uvicorn.access", "uvicorn.error", "alembic", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))

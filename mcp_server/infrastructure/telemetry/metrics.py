@@ -48,7 +48,7 @@ REVISION = Gauge("mcp_policy_revision_info", "1 for the policy revision in force
 
 
 def publish_revision(revision: str) -> None:
-    """Make `revision` the only one that `mcp_policy_revision_info` shows."""
+    """Set `revision` as the only series of `mcp_policy_revision_info`."""
     REVISION.clear()
     if revision:
         REVISION.labels(revision).set(1)

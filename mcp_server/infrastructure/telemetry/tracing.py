@@ -1,11 +1,11 @@
-"""Traces over OTLP/HTTP, where an endpoint is configured; otherwise nothing is loaded and nothing runs.
+"""Traces over OTLP/HTTP, if an endpoint is configured; otherwise nothing is loaded and nothing runs.
 
-The MCP SDK makes a span for each message. Within it, or at the root for REST, the pipeline makes one for
-the request, with child spans for the decision, the counters, the run with its backend calls, and the
-commit of the audit row.
+The MCP SDK creates a span for each message. The pipeline creates a span for each request: a child of the
+message's span, or the root for REST. Its child spans are the decision, the counters, the execution with
+its backend calls, and the commit of the audit row.
 
-No span has an argument or a text from a client or a backend: only the attributes in `_ATTRIBUTES` are
-exported, names only as far as they are known, and no events or descriptions of errors.
+Spans contain no arguments, and no texts of clients or backends: only the attributes in `_ATTRIBUTES` are
+exported, only known names, and no events or descriptions of errors.
 """
 
 from __future__ import annotations
@@ -60,20 +60,20 @@ _NO_SPAN: AbstractContextManager[None] = nullcontext()
 
 
 class _Exported:
-    """The tracer while spans are exported, else None."""
+    """The tracer while spans are exported; otherwise None."""
 
     tracer: Tracer | None = None
 
 
 def is_exporting() -> bool:
-    """Tell whether spans are exported."""
+    """Return whether spans are exported."""
     return _Exported.tracer is not None
 
 
 def request_span() -> AbstractContextManager[Span | None]:
-    """Return a span around a request, below that of its MCP message if it has one.
+    """Return a span around a request, as a child of the span of its MCP message if there is one.
 
-    Without an endpoint this and `span` return one and the same block that does nothing.
+    Without an endpoint, this function and `span` return the same context manager, which does nothing.
     """
     return _NO_SPAN if _Exported.tracer is None else _started(_Exported.tracer, "request", None)
 
@@ -81,10 +81,10 @@ def request_span() -> AbstractContextManager[Span | None]:
 def span(
     name: str, attributes: Mapping[str, str] | None = None
 ) -> AbstractContextManager[Span | None]:
-    """Return a span around a part of a request; nothing outside of requests, such as for probes.
+    """Return a span around a part of a request; outside of requests, such as for probes, no span.
 
     Args:
-        name: a constant; never a text from outside.
+        name: a constant; never an external text.
         attributes: with keys of `_ATTRIBUTES`.
     """
     if _Exported.tracer is None or not get_current_span().is_recording():
@@ -114,7 +114,7 @@ def exported(
 ) -> Iterator[None]:
     """Export the spans of this process while the block runs, if an endpoint is configured.
 
-    A collector that is down costs no call anything: spans wait in a bounded queue and are dropped then.
+    A collector that is down delays no call: spans wait in a bounded queue, which drops the excess.
 
     Args:
         node: this node's name, as `service.instance.id`.
@@ -146,7 +146,7 @@ def _provider(
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
-    # Without a file the exporter trusts the list of a Python package, not the system.
+    # Without a file, the exporter would trust the authorities of a Python package, not the system's.
     system = ssl.get_default_verify_paths()
     ca = settings.otlp_ca or system.cafile or system.capath
     exporter = OTLPSpanExporter(
@@ -165,13 +165,13 @@ def _provider(
         shutdown_on_exit=False,
     )
     provider.add_span_processor(BatchSpanProcessor(_cleaning(exporter, known)))
-    # Where the MCP SDK finds it. OpenTelemetry allows this once in a process.
+    # The MCP SDK uses the global provider. OpenTelemetry allows setting it once per process.
     set_tracer_provider(provider)
     return provider
 
 
 def _cleaning(exporter: SpanExporter, known: Mapping[str, Set[str]]) -> SpanExporter:
-    """Return an exporter that sends spans without anything that a client or a backend wrote."""
+    """Return an exporter that removes everything written by clients or backends from spans."""
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult  # noqa: PLC0415
 
     class Cleaning(SpanExporter):
@@ -198,7 +198,7 @@ def _clean(span: ReadableSpan, known: Mapping[str, Set[str]]) -> ReadableSpan:
     scope = span.instrumentation_scope
     name = span.name
     if scope is None or scope.name != _OWN_SCOPE:
-        # The SDK names a span after the message: its method and, of a call, the tool.
+        # The SDK names a span after the method of the message and, for a call, the tool.
         words = (attributes.get(key) for key in (_METHOD, _TOOL, _PROMPT))
         name = " ".join(word for word in words if word) or "other"
     return ReadableSpan(
@@ -216,7 +216,7 @@ def _clean(span: ReadableSpan, known: Mapping[str, Set[str]]) -> ReadableSpan:
 
 
 def _without_state(context: SpanContext | None) -> SpanContext | None:
-    """Return a context without its `tracestate`, which clients write."""
+    """Return a span context without its `tracestate`, which clients can set."""
     if context is None:
         return None
     return SpanContext(

@@ -1,4 +1,4 @@
-"""What Alembic runs: `mcp_server.infrastructure.database.migrate` gives it the open connection."""
+"""Environment of Alembic; `mcp_server.infrastructure.database.migrate` provides the open connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit log, the CMDB, and what the server's role may do with them."""
+"""The audit log, the CMDB, and the privileges of the server's role."""
 
 from __future__ import annotations
 
@@ -34,12 +34,11 @@ _AUDIT = (
     """,
     "CREATE INDEX events_user_id_time_idx ON audit.events (user_id, time)",
     "CREATE INDEX events_request_id_idx ON audit.events (request_id)",
-    # A row whose day has no partition is kept here until maintain() moves it to its day.
+    # Default partition: holds rows of days without a partition until maintain() moves them.
     "CREATE TABLE audit.events_default PARTITION OF audit.events DEFAULT",
-    # SECURITY DEFINER: whoever calls it (the database's administrator, daily), partitions belong
-    # to the owner of the schema. lock_timeout: a long report may delay maintenance, but
-    # maintenance must not make the server's inserts queue behind it; what was skipped is done the
-    # next day.
+    # SECURITY DEFINER: the partitions must belong to the owner of the schema, while the database's
+    # administrator calls the function daily. lock_timeout: maintenance may wait for a long report, but
+    # inserts of the server must not queue behind maintenance; the next day's run does the skipped work.
     """
     CREATE FUNCTION audit.maintain(retention_days integer, days_ahead integer) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -120,13 +119,13 @@ _AUDIT = (
     """,
     "REVOKE ALL ON FUNCTION audit.maintain(integer, integer) FROM PUBLIC",
     "SELECT audit.maintain(90, 7)",
-    # Append-only: no UPDATE, DELETE or TRUNCATE, and no right on the partitions themselves.
+    # Append-only: no UPDATE, DELETE or TRUNCATE, and no privileges on the partitions themselves.
     "GRANT USAGE ON SCHEMA audit TO mcp_server",
     "GRANT SELECT, INSERT ON audit.events TO mcp_server",
 )
 
-# Rows are visible and writable only for the tenant that the transaction names with
-# set_config('mcp.tenant', …, true); without it, none. FORCE: the owner is bound too.
+# Row level security: rows are visible and writable only for the tenant set in the transaction with
+# set_config('mcp.tenant', …, true), and not at all if no tenant is set. FORCE applies it to the owner.
 _TENANT_RULE = """
     CREATE POLICY tenant ON cmdb.{table}
     USING (tenant = current_setting('mcp.tenant', true))
@@ -201,7 +200,7 @@ _CONFIGURATION = (
 
 
 def upgrade() -> None:
-    """Make the schemas; the roles mcp_owner and mcp_server exist already (Ansible made them)."""
+    """Create the schemas; Ansible has created the roles mcp_owner and mcp_server before."""
     for statement in (*_AUDIT, *_CMDB, *_CONFIGURATION):
         op.execute(statement)
 

@@ -1,7 +1,7 @@
-"""Versions of assets, a history that nobody can rewrite, and faster ways into both.
+"""Versions of assets, an append-only history of changes, and indexes for both.
 
-Compatible with a server of the version before: it names its columns, and what it does not know has
-a default or is done by a trigger.
+Compatible with the previous version of the server: it names the columns that it writes, and the new
+columns have defaults or are set by a trigger.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ down_revision = "0001"
 
 _VERSIONS = (
     "ALTER TABLE cmdb.assets ADD COLUMN version bigint NOT NULL DEFAULT 1 CHECK (version >= 1)",
-    # A trigger and not the statements: whoever changes an asset, of whatever release, the version
-    # tells. It cannot be set by hand either.
+    # A trigger counts the version for every writer, including older releases of the server. No statement
+    # can set the version to another value.
     """
     CREATE FUNCTION cmdb.count_version() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -33,8 +33,8 @@ _VERSIONS = (
 )
 
 _HISTORY = (
-    # The server's role lacks the privilege anyway; this stops the owner, and whoever is granted
-    # too much one day.
+    # The server's role lacks the privilege anyway. The trigger also stops the owner, and any role
+    # that is granted too much later.
     """
     CREATE FUNCTION cmdb.refuse_rewriting() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -46,12 +46,12 @@ _HISTORY = (
     $$
     """,
     "REVOKE ALL ON FUNCTION cmdb.refuse_rewriting() FROM PUBLIC",
-    # FOR EACH STATEMENT: also refused where row level security would hide the rows.
+    # FOR EACH STATEMENT: refuse also statements whose rows are hidden by row level security.
     """
     CREATE TRIGGER refuse_rewriting BEFORE UPDATE OR DELETE OR TRUNCATE ON cmdb.changes
     FOR EACH STATEMENT EXECUTE FUNCTION cmdb.refuse_rewriting()
     """,
-    # ids grow with time within one asset, and unlike times they are never the same.
+    # Within one asset, ids increase with time and, unlike times, are unique.
     "CREATE INDEX changes_newest_idx ON cmdb.changes (tenant, asset_id, change_id)",
     "DROP INDEX cmdb.changes_asset_idx",
 )

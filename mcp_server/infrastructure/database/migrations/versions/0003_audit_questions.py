@@ -1,6 +1,6 @@
-"""What the policy was told of each request, so that an auditor can ask it again.
+"""The policy's input for each request, so that an auditor can repeat the query.
 
-Compatible with a server of the version before: its rows have no such facts, and no question.
+Compatible with the previous version of the server: its rows have no such input and are not in the view.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _QUESTIONS = (
     COMMENT ON COLUMN audit.events.judged IS
     'What the policy was told besides the other columns: see audit.questions'
     """,
-    # security_invoker: whoever may not read the rows cannot read them here either.
+    # security_invoker: the view shows no rows to a role that may not read the table.
     """
     CREATE VIEW audit.questions WITH (security_invoker = true) AS
     SELECT time, event_id, request_id, phase, effect, policy_revision,

@@ -1,7 +1,8 @@
 """The inputs in audit.questions have version 2 of the decision protocol.
 
-Version 2 asks one question with the counts in place of two; the input without counts is the same, so the
-rows of before can be asked again as well. Compatible with a server of the version before.
+Version 2 has one query with the counts in place of two queries. An input without counts is the same in
+both versions, so older rows can be queried again as well. Compatible with the previous version of the
+server.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes missing secrets once, on the controller, in files that only their owner can read."""
+"""Generates missing secrets once, on the controller, in files that only their owner can read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = ("password", "ec_private_key")
 
 
 def make(kind: str) -> tuple[str, str | None]:
-    """Return a new secret and, for a key pair, its public half (both text, PEM for keys)."""
+    """Return a new secret and, for a key pair, its public key (both as text, keys in PEM format)."""
     if kind == "password":
         return secrets.token_urlsafe(32), None
     key = ec.generate_private_key(ec.SECP256R1())
@@ -33,7 +33,7 @@ def make(kind: str) -> tuple[str, str | None]:
 
 
 def write_once(path: Path, content: bytes, mode: int) -> None:
-    """Write a whole file or none: a reader never sees a part, and an existing file is never replaced."""
+    """Write a file atomically: readers see no partial file; an existing file is not replaced."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
@@ -45,7 +45,7 @@ def write_once(path: Path, content: bytes, mode: int) -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """Make a folder of secrets, and have Git ignore the topmost of the folders that were made."""
+    """Create a directory for secrets; a `.gitignore` in the topmost new directory excludes its files."""
     made = [each for each in (directory, *directory.parents) if not each.exists()]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if made:
@@ -53,7 +53,7 @@ def make_directory(directory: Path) -> None:
 
 
 class ActionModule(ActionBase):
-    """The action; its options are described in plugins/modules/generated_secrets.py."""
+    """The action plugin; plugins/modules/generated_secrets.py documents its options."""
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
@@ -62,7 +62,7 @@ class ActionModule(ActionBase):
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Return changed and the names of the files that were made (or would be, in check mode)."""
+        """Return `changed` and the names of the created files (in check mode: the files to create)."""
         super().run(tmp, task_vars)
         _, args = self.validate_argument_spec(
             argument_spec={
@@ -100,13 +100,13 @@ class ActionModule(ActionBase):
         return result
 
     def _given(self, name: str, variables: dict[str, Any]) -> bool:
-        """Tell whether the variable is set that the lookup enterprise.mcp.secret reads first."""
+        """Return whether the variable is set that the lookup enterprise.mcp.secret prefers."""
         return bool(self._templar.template(variables.get(f"secrets_{name}", "")))
 
     def _create(self, directory: Path, item: dict[str, Any]) -> None:
         private, public = make(item["kind"])
         if public is not None and item["public"]:
-            # First the public half: without the private one the next run makes both again.
+            # Public key first: if the private key is missing, the next run generates both again.
             (directory / item["public"]).unlink(missing_ok=True)
             write_once(directory / item["public"], public.encode(), 0o644)
         content = private.encode()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fails for a variable that no role knows, or that is no list where one is meant."""
+"""Fails for a variable that no role declares, or that is not the declared list or dictionary."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ansible_collections.enterprise.mcp.plugins.module_utils.names import (
 
 
 class ActionModule(ActionBase):
-    """The action; its options are described in plugins/modules/known_variables.py."""
+    """The action plugin; plugins/modules/known_variables.py documents its options."""
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
@@ -27,7 +27,7 @@ class ActionModule(ActionBase):
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Return ok, or failed with one sentence for each variable that is unknown or misshapen."""
+        """Return ok, or failed with one sentence for each unknown or misshapen variable."""
         super().run(tmp, task_vars)
         _, args = self.validate_argument_spec(
             argument_spec={
@@ -61,13 +61,13 @@ class ActionModule(ActionBase):
 
 
 def _values(variables: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Return those of a host's variables that are set and can be told before its role runs."""
+    """Return the variables of a host that are set and can be templated before its role runs."""
     values = {}
     for name in names:
         if name in variables:
             try:
                 values[name] = variables[name]
             except AnsibleError:
-                # It needs what only the role has: a fact, or another variable of it.
+                # The value needs a fact or another variable that only the role sets.
                 continue
     return values

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From mcp_server_kubernetes_clusters to the server's settings and the files they name."""
+"""Converts mcp_server_kubernetes_clusters to the server's settings and their credential files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ options:
     required: true
 """
 
-# As mcp_server/settings.py has it.
+# The same pattern as in mcp_server/settings.py.
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _SECRETS = ("token", "ca", "kubeconfig")
 
@@ -27,12 +27,12 @@ Cluster = Mapping[str, Any]
 
 
 def kubernetes_settings(clusters: Sequence[Cluster], directory: str) -> dict[str, Any]:
-    """Return the setting `tools.kubernetes.clusters`; files are named below `directory`."""
+    """Return the setting `tools.kubernetes.clusters`; its files are in `directory`."""
     return {cluster["name"]: _settings(cluster, directory) for cluster in clusters}
 
 
 def kubernetes_credentials(clusters: Sequence[Cluster]) -> dict[str, str]:
-    """Return what each file has to hold, by the name of its credential."""
+    """Return the content of each credential file, by the name of the credential."""
     return {
         _credential(cluster, kind): cluster[kind]
         for cluster in clusters
@@ -42,7 +42,7 @@ def kubernetes_credentials(clusters: Sequence[Cluster]) -> dict[str, str]:
 
 
 def kubernetes_faults(clusters: Sequence[Cluster], default: str = "") -> list[str]:
-    """Return what is wrong with the clusters, without the value of any secret; empty: nothing."""
+    """Return the errors in the definitions of clusters, without values of secrets; empty if valid."""
     names = [str(cluster.get("name") or "") for cluster in clusters]
     faults = [fault for cluster in clusters for fault in _faults(cluster)]
     faults += [
@@ -127,7 +127,7 @@ class FilterModule:
     """The filters, by name."""
 
     def filters(self) -> dict[str, Any]:
-        """Return the filters, as Ansible asks for them."""
+        """Return the filters by name, for Ansible."""
         return {
             "kubernetes_credentials": kubernetes_credentials,
             "kubernetes_faults": kubernetes_faults,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a secret: explicit variable, else its file, else a placeholder in check mode."""
+"""Reads a secret: from its variable, else from its file, else a placeholder in check mode."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ _raw:
   elements: str
 """
 
-# What a template shows in check mode before the first real run; long enough for every check of a length.
+# Placeholder in check mode before the first real run; long enough for every check of a minimum length.
 PLACEHOLDER = "not-made-yet-this-is-what-check-mode-shows"
 
 
 class LookupModule(LookupBase):
-    """The lookup; its options are described above."""
+    """The lookup plugin; DOCUMENTATION describes its options."""
 
     def run(
         self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[str]:
-        """Return one string for each name; raise AnsibleLookupError for one that does not exist."""
+        """Return one string for each name; raise AnsibleLookupError for a secret that does not exist."""
         self.set_options(var_options=variables, direct=kwargs)
         return [self._read(name, variables or {}) for name in terms]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which variables the roles know, and which of the inventory's are unknown or misshapen."""
+"""Variables that the roles declare, and variables of the inventory that are unknown or misshapen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 
 @dataclass(frozen=True)
 class Known:
-    """The names of the roles, of all variables that they describe, and which are `list` or `dict`."""
+    """Names of the roles, of all their declared variables, and of those declared as `list` or `dict`."""
 
     roles: frozenset[str]
     variables: frozenset[str]
@@ -24,28 +24,28 @@ class Known:
 
 @dataclass(frozen=True)
 class Unknown:
-    """A variable that no role knows: the nearest known name (or empty) and the hosts that have it."""
+    """An undeclared variable, the nearest declared name (or empty), and the hosts that set it."""
 
     name: str
     nearest: str
     hosts: tuple[str, ...]
 
     def __str__(self) -> str:
-        """One sentence for a person."""
+        """Return one sentence for the operator."""
         advice = f"; did you mean {self.nearest}?" if self.nearest else ""
         return f"{self.name} (on {_shown(self.hosts)}) is not a variable of any role{advice}"
 
 
 @dataclass(frozen=True)
 class Misshapen:
-    """A variable that is not what its role takes (`list` or `dict`), and the hosts that have it."""
+    """A variable that is not the `list` or `dict` that its role declares, and the hosts that set it."""
 
     name: str
     wanted: str
     hosts: tuple[str, ...]
 
     def __str__(self) -> str:
-        """One sentence for a person; without the value, which may be a secret."""
+        """Return one sentence for the operator, without the value, which may be a secret."""
         example = {"list": "[A, B]", "dict": "{NAME: VALUE}"}[self.wanted]
         kind = {"list": "list", "dict": "dictionary"}[self.wanted]
         return (
@@ -55,7 +55,7 @@ class Misshapen:
 
 
 def read_known(roles_path: Path) -> Known:
-    """Read the argument specifications of all roles below roles_path."""
+    """Read the argument specifications of all roles in roles_path."""
     roles: set[str] = set()
     variables: set[str] = set()
     structures: dict[str, str] = {}
@@ -75,9 +75,9 @@ def read_known(roles_path: Path) -> Known:
 
 
 def find_unknown(known: Known, names_by_host: Mapping[str, Iterable[str]]) -> list[Unknown]:
-    """Return the variables that look like a role's but are not known, sorted by name.
+    """Return the undeclared variables that look like variables of a role, sorted by name.
 
-    Those begin with a role's name, or are what `_misspelt` finds.
+    Their names begin with the name of a role, or `_misspelt` finds the role that they mean.
     """
     hosts_of: dict[str, list[str]] = {}
     for host, names in names_by_host.items():
@@ -95,9 +95,10 @@ def find_unknown(known: Known, names_by_host: Mapping[str, Iterable[str]]) -> li
 def find_misshapen(
     known: Known, values_by_host: Mapping[str, Mapping[str, Any]]
 ) -> list[Misshapen]:
-    """Return the variables that are no list or no dictionary where their role takes one, sorted by name.
+    """Return the variables that are not the declared list or dictionary, sorted by name.
 
-    A string would pass: it is read letter by letter. None stands for nothing and is left to the role.
+    Ansible accepts a string as a list and reads it letter by letter. None means that the variable is not
+    set, which the role handles.
     """
     shapes = {"list": list, "dict": Mapping}
     hosts_of: dict[str, list[str]] = {}
@@ -116,18 +117,18 @@ def _shown(hosts: tuple[str, ...]) -> str:
 
 
 def _nearest(name: str, known: Known) -> str:
-    """Return the known name that begins with this one, else the most alike; empty where none is."""
+    """Return the shortest known name that begins with `name`, else the most similar one, else ""."""
     longer = [other for other in sorted(known.variables) if other.startswith(name)]
     close = _alike(name, known.variables, 0.6)
     return min(longer or close, key=len, default="")
 
 
 def _misspelt(name: str, known: Known) -> str | None:
-    """Return the known name that is meant where the name of its role is misspelt, else None.
+    """Return the known name that is meant if `name` misspells the name of its role, else None.
 
-    The beginning has to be nearly a role's name, of as many words or fewer: `my_redis_port` is a name
-    of its own. The rest has to be that of a variable of the role, or the whole nearly such a variable:
-    `mcp_servers_extra` is a name of its own too.
+    The beginning must be similar to the name of a role and have at most as many words: `my_redis_port`
+    is unrelated. In addition, the rest must be that of a variable of the role, or the whole name must be
+    similar to such a variable: `mcp_servers_extra` is unrelated too.
     """
     if name.startswith("_"):
         return None
@@ -136,7 +137,7 @@ def _misspelt(name: str, known: Known) -> str | None:
         variables = {other for other in known.variables if other.startswith(f"{role}_")}
         for count in range(1, role.count("_") + 2):
             beginning, rest = "_".join(words[:count]), "_".join(words[count:])
-            # Three letters are near to too much: lb_state is not lab_state.
+            # Names of three letters are similar to too many names: lb_state does not mean lab_state.
             if len(beginning) < 4 or not _alike(beginning, [role], 0.8):
                 continue
             meant = f"{role}_{rest}"
@@ -147,5 +148,5 @@ def _misspelt(name: str, known: Known) -> str | None:
 
 
 def _alike(name: str, names: Iterable[str], cutoff: float) -> list[str]:
-    """Return the one of these names that is most like this one, if any is that much like it."""
+    """Return the name that is most similar to `name`, if its similarity is at least `cutoff`."""
     return difflib.get_close_matches(name, sorted(names), n=1, cutoff=cutoff)

@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Documentation of the action plugin of the same name; the work is done on the controller."""
+"""Documentation of the action plugin of the same name, which runs on the controller."""
 
 DOCUMENTATION = r"""
 module: known_variables

@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Tells whether files are still those that a service has loaded, whatever became of the run that wrote them."""
+"""Reports whether files differ from those that a service has loaded, even after an interrupted run."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 VOID = "not loaded"
-"""What a note says that is not to be relied on; no fingerprint."""
+"""Content of a note that is not valid; it equals no fingerprint."""
 
 
 def fingerprint(files: list[str]) -> str:
@@ -99,7 +99,7 @@ def fingerprint(files: list[str]) -> str:
 
 
 def read(note: Path) -> str:
-    """Return what the note says; nothing where there is none."""
+    """Return the content of a note; empty if it does not exist."""
     try:
         return note.read_text().strip()
     except FileNotFoundError:
@@ -107,13 +107,13 @@ def read(note: Path) -> str:
 
 
 def is_first(notes: dict[str, Path], loads: dict[str, list[str]]) -> bool:
-    """Tell whether none of the files can have been loaded: nothing is noted, and files are missing."""
+    """Return whether no service can have loaded the files: there is no note, and a file is missing."""
     noted = any(note.exists() for note in notes.values())
     return not noted and not all(Path(path).exists() for files in loads.values() for path in files)
 
 
 def write(note: Path, text: str) -> None:
-    """Write the note at once: a run that ends here leaves the whole of it or nothing."""
+    """Write a note atomically: an interrupted run leaves the old or the new content."""
     note.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     new = note.with_name(f"{note.name}.new")
     new.write_text(f"{text}\n")
@@ -121,7 +121,7 @@ def write(note: Path, text: str) -> None:
 
 
 def update(note: Path, files: list[str], *, loaded: bool, check: bool) -> bool:
-    """Compare files with a note, and write it or make it void; tell whether they differed."""
+    """Compare files with a note, and update or invalidate the note; return whether they differed."""
     now, noted = fingerprint(files), read(note)
     if now != noted and not check:
         write(note, now if loaded else VOID)
@@ -129,7 +129,7 @@ def update(note: Path, files: list[str], *, loaded: bool, check: bool) -> bool:
 
 
 def main() -> None:
-    """Run as a module."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "loads": {"type": "dict", "required": True},

@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: Apache-2.0
-"""Asks over HTTP, again and again within one task, until every answer is as wanted."""
+"""Sends HTTP requests repeatedly, within one task, until every response matches the expected one."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ _SAID = 300
 
 
 def ask(url: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer to one question, whatever it is; see RETURN."""
+    """Return the response to one request, whatever its status is; see RETURN."""
     body = parameters["body"]
     same = ("unix_socket", "ca_path", "client_cert", "client_key", "validate_certs")
     try:
@@ -131,7 +131,7 @@ def ask(url: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def holds(found: Any, wanted: Any) -> bool:
-    """Tell whether `found` has all that `wanted` names; lists and scalars have to be equal."""
+    """Return whether `found` contains all keys of `wanted`; lists and scalars must be equal."""
     if not isinstance(wanted, dict):
         return bool(found == wanted)
     return isinstance(found, dict) and all(
@@ -140,7 +140,7 @@ def holds(found: Any, wanted: Any) -> bool:
 
 
 def main() -> None:
-    """Ask until every answer is as wanted, or fail with the last answer."""
+    """Repeat the requests until every response matches, or fail with the last response."""
     module = AnsibleModule(
         argument_spec={
             "urls": {"type": "list", "elements": "str", "required": True},
