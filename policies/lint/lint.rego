@@ -1,14 +1,14 @@
 # METADATA
 # title: Checks of the policy data
 # description: >-
-#   Not a part of the bundle: `policyctl lint` asks for `findings` before anything is shipped. Each finding names the file,
-#   the path in it, what is wrong and what is accepted, and nothing is published.
+#   This package is not part of the bundle. `policyctl lint` evaluates `findings` before it builds a bundle. Each finding has
+#   the file, the path within it, and a message with the error and the accepted values. Any finding prevents publishing.
 package lint
 
 import data.mcp.patterns
 
 # METADATA
-# title: Everything that is wrong with data.config
+# title: The errors in data.config
 # description: Objects with file, path and message.
 # entrypoint: true
 findings contains _finding(area, [], message) if {
@@ -22,7 +22,7 @@ findings contains _finding(area, [], "is missing") if {
 	not area in object.keys(data.config)
 }
 
-# json.match_schema fails on what is no object, and would find nothing.
+# json.match_schema fails on a value that is not an object, so it would report nothing.
 findings contains _finding(area, [], message) if {
 	some area in _areas
 	settings := data.config[area]
@@ -145,13 +145,13 @@ _namespaces contains ["tenants", ["namespaces", tenant, i], name] if {
 	some i, name in names
 }
 
-# A label of RFC 1123, or one with a * for a part of it.
+# A label of RFC 1123, or such a label with a `*` in place of a part.
 _names_a_namespace(name) if {
 	count(split(name, "*")) < 3
 	regex.match(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`, replace(name, "*", "x"))
 }
 
-# Listed patterns of which none goes before the other, though both can match one namespace.
+# Pairs of listed patterns with equal precedence that can match the same namespace.
 _rivals[pattern] := max(others) if {
 	listed := {name | some name in patterns.among(object.keys(data.config.namespaces.listed)); _names_a_namespace(name)}
 	some pattern in listed
@@ -192,7 +192,7 @@ _finding(area, path, message) := {
 	"message": message,
 }
 
-# The path that json.match_schema gives: keys joined by dots, "(Root)" for the whole document.
+# The path of an error of json.match_schema: keys joined by dots, or "(Root)" for the whole document.
 _fields(field) := [] if {
 	lower(field) == "(root)"
 } else := split(field, ".")
@@ -201,7 +201,7 @@ _explain(area, flaw) := sprintf("%s; accepted are %s", [flaw.desc, _list(object.
 	flaw.type == "additional_property_not_allowed"
 } else := flaw.desc
 
-# The part of the schema that governs a field, down to the depth at which keys are chosen by the schema.
+# The schema of a field, down to the depth at which the schema chooses the keys.
 _at(area, field) := node if {
 	keys := _fields(field)
 	nodes := [data.schemas[area], _child(data.schemas[area], keys, 0), _child(_child(data.schemas[area], keys, 0), keys, 1)]

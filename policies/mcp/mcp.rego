@@ -1,8 +1,8 @@
 # METADATA
 # title: Decisions of the enterprise MCP server
 # description: >-
-#   Every package below is checked against these schemas by `opa check`: a misspelt field of the input or of the
-#   policy data is an error before anything is shipped. Choices live in policies/config; rules live here.
+#   `opa check` checks every package below against these schemas: a misspelt field of the input or of the policy data is an
+#   error before anything is published. Choices are in policies/config; rules are here.
 # scope: subpackages
 # schemas:
 #   - input: schema.input.schema

@@ -1,8 +1,8 @@
 # METADATA
 # title: Access to tools, resources and prompts
 # description: >-
-#   What a subject could reach with some arguments, and whether these arguments are among them. What it cannot reach
-#   at all is answered exactly like something that does not exist.
+#   Whether a subject can use a tool, resource or prompt with some arguments, and whether it can use it with the arguments of
+#   the request. If no arguments are possible, the answer is the same as for a thing that does not exist.
 package mcp.access
 
 import data.mcp.methods
@@ -12,15 +12,15 @@ import data.mcp.subject
 import data.mcp.tenants
 
 # METADATA
-# title: The thing may be used in the place that is named
-# description: Methods that name no thing pass.
+# title: The subject may use the thing in the requested place
+# description: Methods that do not name a tool, resource or prompt pass.
 ok if methods.method.kinds == []
 
 ok if _in_its_place
 
 # METADATA
 # title: Some arguments could be allowed
-# description: True for an entry of the catalogue that the subject could use in at least one place.
+# description: True for an entry of the catalogue that the subject can use in at least one place.
 reachable(thing) if {
 	_placeless(thing)
 	subject.may(thing.permission)
@@ -35,7 +35,8 @@ reachable(thing) if {
 reachable(thing) if _usable_everywhere(thing)
 
 # METADATA
-# title: The namespaces, listed or of the tenant, by name or by pattern, in which the subject could use a thing
+# title: The namespaces in which the subject can use a thing
+# description: The names and patterns that config/namespaces lists or that config/tenants gives the subject's tenant.
 namespaces(thing) := [namespace |
 	is_string(thing.scope.namespace)
 	_usable_in_a_namespace(thing)
@@ -44,7 +45,7 @@ namespaces(thing) := [namespace |
 ]
 
 # METADATA
-# title: The subject could use a thing in namespaces that are not listed
+# title: The subject can use a thing in namespaces that are not listed
 default elsewhere(_) := false
 
 elsewhere(thing) if {
@@ -55,13 +56,13 @@ elsewhere(thing) if {
 }
 
 # METADATA
-# title: The subject could use a thing in all namespaces at once
+# title: The subject can use a thing in all namespaces at once
 default everywhere(_) := false
 
 everywhere(thing) if _usable_everywhere(thing)
 
 # METADATA
-# title: The catalogue's entry for what is asked for
+# title: The catalogue's entry of the requested thing
 entry := data.config.catalog.tools[input.resource.id] if input.resource.type == "tool"
 
 entry := data.config.catalog.resources[input.resource.id] if input.resource.type == "resource"
@@ -70,7 +71,7 @@ entry := data.config.catalog.prompts[input.resource.id] if input.resource.type =
 
 # METADATA
 # title: The thing is available
-# description: It exists, the method is for things of its kind, and the subject can reach it.
+# description: It exists, the method applies to its kind, and the subject can use it in at least one place.
 # custom:
 #   code: not_available
 #   message: there is no such tool, resource or prompt, or it is not available to you
@@ -83,8 +84,8 @@ why contains reasons.because(rego.metadata.chain(), []) if {
 # METADATA
 # title: The namespace is available
 # description: >-
-#   One of the subject's roles is named for the namespace. A change needs the permission besides; reading does without
-#   the permissions which config/namespaces grants with the name.
+#   One of the subject's roles is listed for the namespace. For a change, the subject also needs the permission of the tool.
+#   For reading, it does not need the permissions in `grants_to_read` of config/namespaces: the namespace's role grants them.
 # custom:
 #   code: namespace_not_available
 #   message: there is no such namespace, or it is not available to you for this
@@ -97,7 +98,7 @@ why contains reasons.because(rego.metadata.chain(), []) if {
 
 # METADATA
 # title: The whole cluster is available
-# description: Reading all namespaces at once is for the roles which config/namespaces names; changing them is for nobody.
+# description: Only the roles in `cluster_wide` of config/namespaces may read all namespaces at once. Nobody may change them at once.
 # custom:
 #   code: cluster_wide_not_allowed
 #   message: this is not available to you for all namespaces at once
@@ -110,7 +111,7 @@ why contains reasons.because(rego.metadata.chain(), []) if {
 
 _names_a_thing if count(methods.method.kinds) > 0
 
-# What may be used where it is asked for need not be looked for in other places.
+# If the subject may use the thing in the requested place, other places need not be searched.
 _available if _in_its_place
 
 _available if {
@@ -125,7 +126,7 @@ _in_its_place if {
 	_place_allowed
 }
 
-# Three places: nowhere in particular, one namespace, everywhere. Anything else is no place and stays refused.
+# There are three valid places: no place, one namespace, and all namespaces. Any other value is refused.
 _place_allowed if {
 	thing := entry
 	thing.scope.namespace == null
@@ -172,7 +173,7 @@ _role_named_for(namespace) if {
 	role in subject.roles
 }
 
-# A namespace's own row, else that of the longest pattern that matches, else that of all which are not listed.
+# The row of the namespace; without one, the row of the longest matching pattern; otherwise the row of unlisted namespaces.
 _row(namespace) := row if {
 	row := data.config.namespaces.listed[namespace]
 } else := row if {
@@ -196,10 +197,10 @@ _named_somewhere if {
 	_named_for_unlisted
 }
 
-# Names and patterns. A pattern is asked about like a name, and stands for what it matches and no other row does.
+# Names and patterns. A pattern is evaluated like a name. It represents the matching names that have no row of their own.
 _known := (object.keys(object.get(data.config.namespaces, "listed", {})) | tenants.namespaces) | _common
 
-# Where a pattern of the tenant and a listed one meet, and neither is a part of the other.
+# The intersections of a tenant's pattern and a listed pattern of which neither contains the other.
 _common contains common if {
 	tenants.confined
 	some own in patterns.among(tenants.namespaces)

@@ -1,8 +1,8 @@
 # METADATA
-# title: Several questions in one query
+# title: Several requests in one query
 # description: >-
-#   The answer of `authorize` to each question, by the id that the server gave it. One query with eight questions costs much
-#   less than eight queries; a question that has no answer here is refused.
+#   The answers of `authorize` to several requests, by the ids that the server chose. One query with eight requests costs much
+#   less than eight queries. The server refuses a request that has no answer here.
 # schemas:
 #   - input: schema.batch.schema
 package mcp.batch
@@ -10,10 +10,10 @@ package mcp.batch
 import data.mcp.decision
 
 # METADATA
-# title: An answer for each question
+# title: An answer for each request
 # description: >-
-#   Taken from a comprehension: OPA forgets what it has worked out when it leaves a `with`, and without one it
-#   leaves at the first definition that holds and works out everything again to see whether another one disagrees.
+#   The answer is taken from a comprehension for speed. OPA discards its cached results at the end of a `with`. Without the
+#   comprehension, that happens at the first definition that holds, and OPA evaluates everything again to check for conflicts.
 # entrypoint: true
 answers[id] := answer if {
 	some id, question in input.questions

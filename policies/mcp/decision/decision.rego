@@ -1,6 +1,6 @@
 # METADATA
 # title: Decision protocol, version 2
-# description: The four documents that the server asks for. Nothing else of this policy is reachable from outside.
+# description: The documents that the server queries. OPA's authorization policy makes no other document reachable.
 package mcp.decision
 
 import data.mcp.access
@@ -16,12 +16,12 @@ import data.mcp.tenants
 _version := 2
 
 # METADATA
-# title: May this request be made
+# title: The decision about a request
 # description: >-
-#   `allow`: every package finds the request in order, no `deny` rule holds, and the counts in the input are those of exactly
-#   these charges and within their limits. `count`: allowed so far; charge these windows and ask again with their counts.
-#   `limited`: a window is full. `deny`: everything else, also broken policy data. A charge that is not part of an `allow`
-#   must be given back.
+#   `allow`: every package accepts the request, no `deny` rule holds, and the counts in the input belong to exactly these
+#   charges and are within their limits. `count`: allowed so far; add the charges to the counters and query again with the
+#   counts. `limited`: a limit is exceeded. `deny`: everything else, including invalid policy data. If the final effect is not
+#   `allow`, the server must refund the charges.
 # entrypoint: true
 authorize := {
 	"version": _version,
@@ -74,8 +74,8 @@ authorize := {
 }
 
 # METADATA
-# title: What the subject can see
-# description: Exactly the tools, resources and prompts for which some arguments could be allowed, sorted.
+# title: The tools, resources and prompts that the subject can see
+# description: Exactly those for which some arguments could be allowed, sorted by id.
 # entrypoint: true
 visible := {
 	"version": _version,
@@ -101,7 +101,8 @@ visible := {
 # title: The subject's entitlements
 # description: >-
 #   The tools, resources and prompts that the subject can see, the namespaces of each tool, and the rate limits that apply.
-#   `charges` lists the windows to count; `quota` is the rest of each window whose count is in the input. The query charges nothing.
+#   `charges` lists the windows to read; `quota` is the remainder of each window whose count is in the input. This query
+#   charges nothing.
 # entrypoint: true
 entitlements := {
 	"version": _version,
@@ -132,10 +133,11 @@ _windows_of_tools contains charge if {
 }
 
 # METADATA
-# title: The policy tells right from wrong
+# title: The policy passes its self-test
 # description: >-
-#   Asked without input, by readiness checks and before and after publishing. Somebody with every role may list the tools and
-#   call one of them; somebody without a role may not call a tool that does not exist. Its time is noon of a working day.
+#   The query has no input. Readiness checks use it, as does publishing, before and after. A subject with every role may list
+#   the tools and call one of them. A subject without roles may not call a tool that does not exist. The time is noon on a
+#   working day.
 # entrypoint: true
 canary := {
 	"version": _version,
@@ -146,12 +148,12 @@ canary := {
 
 # METADATA
 # title: The published revision
-# description: From the manifest of the signed bundle; `unversioned` when the policies were loaded without one.
+# description: The revision in the manifest of the signed bundle; `unversioned` if the policies were loaded without a bundle.
 revision := data.system.bundles.mcp.manifest.revision
 
 default revision := "unversioned"
 
-# The first line is a reference to base data: OPA caches it for all references below.
+# The first line refers to base data: OPA then caches the document for all references below.
 _allowed if {
 	data.config.methods[input.action.name]
 	_identified
@@ -160,7 +162,7 @@ _allowed if {
 	stores.ok
 }
 
-# The subject, whatever it asks for.
+# The subject's checks, which do not depend on the method or the resource.
 _identified if {
 	request.ok
 	subject.ok
@@ -169,7 +171,7 @@ _identified if {
 	not _denied
 }
 
-# A `deny` rule in any package below data.mcp denies. No package of the product has one: they are for policy authors.
+# A `deny` rule in any package below data.mcp denies. The product contains none: `deny` is for policy authors.
 _denied if {
 	some package_name
 	data.mcp[package_name].deny != set()
@@ -216,7 +218,7 @@ _canary_permitted(method, kind, id) if {
 	answer.effect == "allow"
 }
 
-# No argument says where the call works.
+# Tools whose arguments name no place.
 _anywhere(scope) if {
 	not scope.cluster_wide
 	every place in ["namespace", "cluster", "asset"] {
@@ -233,7 +235,7 @@ _canary_denies if {
 	reason.code == "not_available"
 }
 
-# A whole document, as the server sends it.
+# A complete input, as the server sends it.
 _canary_request(roles, method, kind, id) := {
 	"version": 2,
 	"subject": {
@@ -260,7 +262,7 @@ _canary_request(roles, method, kind, id) := {
 	},
 }
 
-# The canary speaks for the first tenant served and from the first network allowed, so that neither list trips it.
+# The canary uses the first served tenant and the first allowed network, so that both lists accept it.
 _canary_tenant := array.concat(
 	[tenant | some tenant in data.config.tenants.served; not tenant in data.config.tenants.suspended],
 	["canary"],

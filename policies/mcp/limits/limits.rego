@@ -1,8 +1,8 @@
 # METADATA
 # title: Rate limits
 # description: >-
-#   The windows that a call is charged to, and whether the counts after charging are within the limits. The counters
-#   only count; every comparison is here.
+#   The windows that a call is charged to, and whether the counts after charging are within the limits. Redis only counts; all
+#   comparisons are in this package.
 package mcp.limits
 
 import data.mcp.access
@@ -11,8 +11,8 @@ import data.mcp.reasons
 # METADATA
 # title: The windows this call is charged to
 # description: >-
-#   None while the counters are down, because nothing can be counted then. A method with a limit of its own is charged to
-#   nothing else: a completion uses up no calls. Undefined where the policy data is broken, which denies.
+#   Empty while the counters are down, because nothing can be counted then. A method with a limit of its own is charged only
+#   to that limit: completions do not use up the limits of calls. Undefined if the policy data is invalid, which denies.
 charges := array.concat(for_all, for_tool(input.resource.id, access.entry)) if {
 	_counting
 	input.resource.type == "tool"
@@ -28,8 +28,8 @@ charges := array.concat(for_all, for_tool(input.resource.id, access.entry)) if {
 }
 
 # METADATA
-# title: The windows every call of the subject is charged to
-# description: That of everyone of a tenant together only if config/limits has one.
+# title: The windows that every call of the subject is charged to
+# description: The window of the whole tenant is included only if config/limits has a limit for it.
 for_all := _of_everyone_and_user if not data.config.limits.tenant
 
 for_all := array.concat(_of_everyone_and_user, [{
@@ -43,8 +43,8 @@ for_all := array.concat(_of_everyone_and_user, [{
 }
 
 # METADATA
-# title: The windows that calls of one tool are charged to besides
-# description: Those of the tool's name and of its permission.
+# title: The additional windows that calls of one tool are charged to
+# description: The windows of the tool's name and of its permission.
 for_tool(id, entry) := [charge |
 	some name in {id, entry.permission}
 	limit := data.config.limits.tool[name]
@@ -87,27 +87,27 @@ _counting if {
 	input.context.counters == "up"
 }
 
-# Where `per` is missing or unknown, everyone shares the window: the strictest reading.
+# If `per` is missing or unknown, all users share the window, which is the strictest interpretation.
 _tool_key(name, limit) := concat(":", ["tool", name, "tenant", _tenant]) if {
 	limit.per == "tenant"
 } else := concat(":", ["tool", name, "user", _tenant, _user]) if {
 	limit.per == "user"
 } else := concat(":", ["tool", name])
 
-# Encoded, so that no tenant or user can be named such that it shares a counter with another.
+# Encoded, so that a tenant's or user's name cannot select the counter of another one.
 _tenant := urlquery.encode(input.subject.properties.tenant)
 
 _user := urlquery.encode(input.subject.id)
 
 # METADATA
-# title: The counts are those of exactly these charges
+# title: The counts belong to exactly these charges
 # description: >-
-#   In the same order. Counts of other charges, which a server made by an older answer, are no counts of this call.
+#   The order must match too. Counts of other charges, which a server took from an older answer, do not count for this call.
 counted if [row.charge | some row in _counts] == charges
 
 # METADATA
 # title: The counts are numbers within the limits
-# description: The count after adding this call may reach the limit, and not pass it. Nothing else than a number is in the range.
+# description: The count includes this call. It may reach the limit and must not exceed it. A value that is not a number fails.
 within if {
 	every row in _counts {
 		row.count >= 0
@@ -117,7 +117,7 @@ within if {
 
 # METADATA
 # title: A limit is used up
-# description: An author may add reasons of their own.
+# description: Policy authors can add reasons of their own.
 # custom:
 #   code: rate_limited
 #   message: the limit of %d calls in %d seconds is used up (%s)
@@ -128,15 +128,15 @@ limited contains reasons.because(rego.metadata.chain(), [row.charge.limit, row.c
 }
 
 # METADATA
-# title: Milliseconds until all limits that are used up have room again
-# description: 0 when none is.
+# title: Milliseconds until all used-up limits have room again
+# description: 0 if no limit is used up.
 retry_after_ms := max(array.concat([0], [row.reset_ms |
 	some row in _counts
 	row.count > row.charge.limit
 ]))
 
 # METADATA
-# title: What is left in each window that was counted
+# title: The remainder of each counted window
 quota := [{
 	"id": row.charge.id,
 	"limit": row.charge.limit,

@@ -1,13 +1,13 @@
 # METADATA
 # title: Methods
-# description: Each method of the protocol is decided by its row in config/methods; others are refused.
+# description: The row of a method in config/methods decides about it. Other methods are refused.
 package mcp.methods
 
 import data.mcp.reasons
 import data.mcp.subject
 
 # METADATA
-# title: What the policy data says of the method asked for
+# title: The row of the requested method
 method := data.config.methods[input.action.name]
 
 # METADATA
@@ -16,7 +16,7 @@ ok if permitted(input.action.name)
 
 # METADATA
 # title: The subject may use a method
-# description: A method whose permission is null is open to every identified subject.
+# description: A method whose permission is null is available to every identified subject.
 permitted(name) if data.config.methods[name].permission == null
 
 permitted(name) if {
@@ -27,7 +27,7 @@ permitted(name) if {
 
 # METADATA
 # title: The method is known
-# description: A method without a row in the policy data is refused, whoever asks.
+# description: A method without a row in the policy data is refused for every subject.
 # custom:
 #   code: method_unknown
 #   message: this method is not offered

@@ -1,6 +1,6 @@
 # METADATA
 # title: Network addresses
-# description: The allowlist by CIDR. An empty list means everyone.
+# description: The allowlist of CIDR blocks. An empty list allows every address.
 package mcp.network
 
 import data.mcp.reasons
@@ -24,7 +24,7 @@ ok if {
 #   solution: connect from a listed network, or ask an administrator to add yours to the policy data config/network
 why contains reasons.because(rego.metadata.chain(), []) if not ok
 
-# net.cidr_contains fails on anything that is not an address, and a failing builtin fails the whole query.
+# net.cidr_contains fails on a value that is not an address, and a failing builtin fails the whole query.
 _is_address(text) if {
 	is_string(text)
 	net.cidr_is_valid(concat("/", [text, "0"]))

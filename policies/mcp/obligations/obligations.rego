@@ -1,15 +1,15 @@
 # METADATA
 # title: Obligations
 # description: >-
-#   What the server has to do with an allowed call and with its result. The numbers of a tool's row stand for those of the
-#   default; the fields that it masks are masked besides.
+#   Obligations of the server for an allowed call and its result. The numbers in a tool's row replace those of the default. The
+#   masked fields in a tool's row are added to those of the default.
 package mcp.obligations
 
 import data.mcp.methods
 
 # METADATA
 # title: The obligations of the call
-# description: Only for methods that name a tool, a resource or a prompt, those that complete names of things too.
+# description: Only for methods that name a tool, a resource or a prompt, including completion of their arguments.
 obligations := [
 	{"type": "timeout", "seconds": data.config.obligations.default.timeout_s},
 	{"type": "max_items", "value": data.config.obligations.default.max_items},

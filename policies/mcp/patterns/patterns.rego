@@ -1,13 +1,13 @@
 # METADATA
 # title: Patterns of namespaces
 # description: >-
-#   A name with one `*`, which stands for any letters, digits and `-`, none included. The policy data may have patterns among
-#   the names of namespaces: the keys of `listed` in config/namespaces, and `namespaces` in config/tenants.
+#   A pattern is a name with one `*`, which matches any number of letters, digits and `-`, including none. The policy data may
+#   contain patterns in place of names in the keys of `listed` in config/namespaces and in `namespaces` in config/tenants.
 package mcp.patterns
 
 # METADATA
 # title: The text can be the name of a namespace
-# description: Letters, digits and `-` only. Nothing else is one, whatever a pattern would match.
+# description: It contains only letters, digits and `-`. Other texts are not names, even if a pattern matches them.
 is_label(text) if {
 	is_string(text)
 	text != ""
@@ -23,22 +23,22 @@ among(names) := {name |
 
 # METADATA
 # title: The pattern matches the name
-# description: Or another pattern as a whole, because a `*` is matched by a `*` only.
+# description: The name may be another pattern, because only a `*` matches a `*`.
 matches(pattern, name) if glob.match(pattern, [], name)
 
 # METADATA
 # title: The longest of the patterns that match a name
-# description: Undefined if none does. `lint` refuses two of the same length that can match the same name.
+# description: Undefined if none matches. `lint` refuses two patterns of the same length that can match the same name.
 longest(patterns, name) := max({[count(pattern), pattern] |
 	some pattern in patterns
 	matches(pattern, name)
 })[1]
 
 # METADATA
-# title: What two patterns have in common
+# title: The intersection of two patterns
 # description: >-
-#   A pattern, if one can begin and end as both ask for, and the names in which its beginning and its end overlap, such as
-#   `team-*-web` and `team-web` for `team-*` and `*-web`.
+#   A pattern with the longer beginning and the longer end, if they are compatible, and the names in which the beginning and
+#   the end overlap. For `team-*` and `*-web` these are `team-*-web` and `team-web`.
 common(a, b) := {text |
 	one := split(a, "*")
 	other := split(b, "*")

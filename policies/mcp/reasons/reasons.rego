@@ -1,13 +1,13 @@
 # METADATA
 # title: Reasons
-# description: A reason is written once, as the METADATA of the rule that refuses, and put in its public form here.
+# description: The METADATA of a refusing rule is the only source of its reason. This package converts it to the public form.
 package mcp.reasons
 
 # METADATA
 # title: The public form of a refusing rule's METADATA
 # description: >-
-#   `chain` is `rego.metadata.chain()` of the rule, `values` fill the placeholders of its message.
-#   Out come code, message, rule (package and code) and solution, all of them strings.
+#   `chain` is `rego.metadata.chain()` of the rule; `values` fill the placeholders of its message.
+#   The result has the strings code, message, rule (package and code) and solution.
 because(chain, values) := {
 	"code": custom.code,
 	"message": sprintf(custom.message, values),

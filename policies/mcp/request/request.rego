@@ -1,6 +1,6 @@
 # METADATA
 # title: The request
-# description: A request of this protocol version with every part that the rules look at. A missing part never passes a rule.
+# description: The input must have this protocol version and every part that the rules use. A missing part never passes a rule.
 package mcp.request
 
 import data.mcp.reasons
@@ -19,7 +19,7 @@ ok if {
 
 # METADATA
 # title: The request has the version of this policy
-# description: The same fields may mean something else in another version of the protocol.
+# description: The same field may have another meaning in another version of the protocol.
 # custom:
 #   code: unsupported_version
 #   message: this policy does not support the protocol version of the request

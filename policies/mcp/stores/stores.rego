@@ -1,13 +1,13 @@
 # METADATA
 # title: Stores
-# description: What happens while the counters or the audit store are down is a choice in config/stores.
+# description: config/stores chooses the behaviour while the counters or the audit store are down.
 package mcp.stores
 
 import data.mcp.methods
 import data.mcp.reasons
 
 # METADATA
-# title: The stores which this request needs are up
+# title: The stores that this request needs are up
 ok if {
 	_recordable
 	_countable
@@ -15,7 +15,7 @@ ok if {
 
 # METADATA
 # title: Calls can be counted
-# description: A call that would be charged cannot be counted while the counters are down.
+# description: A call that is charged cannot be counted while the counters are down.
 # custom:
 #   code: counters_unavailable
 #   message: calls cannot be counted at the moment
@@ -27,7 +27,7 @@ why contains reasons.because(rego.metadata.chain(), []) if {
 
 # METADATA
 # title: The request can be recorded
-# description: No request is answered without its audit record.
+# description: Every answered request has an audit record.
 # custom:
 #   code: audit_unavailable
 #   message: requests cannot be recorded at the moment

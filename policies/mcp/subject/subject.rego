@@ -1,6 +1,6 @@
 # METADATA
-# title: Who is asking
-# description: Roles and permissions of the subject. Roles which the policy data does not know give nothing.
+# title: Subject
+# description: Roles and permissions of the subject. Roles that the policy data does not define grant nothing.
 package mcp.subject
 
 import data.mcp.reasons
@@ -17,8 +17,8 @@ ok if {
 }
 
 # METADATA
-# title: Roles of the subject which the policy data knows
-# description: The roles of the policy data are few; a token may name thousands.
+# title: The subject's roles that the policy data defines
+# description: The policy data defines few roles, while a token may contain thousands.
 roles contains role if {
 	is_array(input.subject.properties.roles)
 	some role, _ in data.config.roles
@@ -27,7 +27,7 @@ roles contains role if {
 
 # METADATA
 # title: The subject holds a permission
-# description: One of its roles gives the permission, or `*`, which is all of them.
+# description: One of its roles grants the permission, or `*`, which grants all permissions.
 may(permission) if {
 	some role, settings in data.config.roles
 	permission in settings.permissions

@@ -1,6 +1,6 @@
 # METADATA
 # title: Tenants
-# description: Which tenants are served, and that a tenant stays among its own things.
+# description: Which tenants are served, and that subjects access only resources of their tenant.
 package mcp.tenants
 
 import data.mcp.patterns
@@ -8,7 +8,7 @@ import data.mcp.reasons
 
 # METADATA
 # title: The tenant is served
-# description: An empty list of served tenants means every tenant that an accepted token names.
+# description: An empty list of served tenants accepts every tenant in an accepted token.
 ok if {
 	_served
 	_active
@@ -16,26 +16,26 @@ ok if {
 
 # METADATA
 # title: The resource belongs to the tenant
-# description: A resource whose tenant is known is for the subjects of that tenant only.
+# description: If the tenant of a resource is known, only subjects of that tenant may access it.
 own if {
 	tenant := input.subject.properties.tenant
 	object.get(input.resource.properties, "tenant", tenant) == tenant
 }
 
 # METADATA
-# title: The tenant is confined to namespaces of its own
-# description: A tenant that config/tenants gives namespaces, even none; every other tenant shares all of them.
+# title: The tenant is confined to its own namespaces
+# description: config/tenants lists namespaces for the tenant, or an empty list. Other tenants share all namespaces.
 confined if data.config.tenants.namespaces[input.subject.properties.tenant]
 
 # METADATA
 # title: The namespaces of a confined tenant
-# description: Names and patterns.
+# description: Both names and patterns.
 default namespaces := set()
 
 namespaces := {namespace | some namespace in data.config.tenants.namespaces[input.subject.properties.tenant]} if confined
 
 # METADATA
-# title: A namespace is open to the tenant
+# title: The tenant may use a namespace
 open(_) if not confined
 
 open(namespace) if namespace in namespaces
@@ -47,7 +47,7 @@ open(namespace) if {
 
 # METADATA
 # title: The tenant is served
-# description: Tenants which are not served, or suspended, are refused whatever they ask for.
+# description: Every request of a tenant that is not served, or that is suspended, is refused.
 # custom:
 #   code: tenant_not_served
 #   message: this tenant is not served here
@@ -58,7 +58,7 @@ _served if data.config.tenants.served == []
 
 _served if input.subject.properties.tenant in data.config.tenants.served
 
-# Every comparison must hold, so a suspension list that is missing or is no list serves nobody.
+# All comparisons must hold: if the list of suspended tenants is missing or not a list, no tenant is served.
 _active if {
 	is_array(data.config.tenants.suspended)
 	every suspended in data.config.tenants.suspended {

@@ -1,8 +1,9 @@
 # METADATA
-# title: Who may ask OPA for what
+# title: Authorization of requests to OPA
 # description: >-
-#   OPA's own gate for its socket (`--authorization=basic`): the four documents of the decision protocol, alone or
-#   several in one query, strictly evaluated, and the health check. It is installed beside the configuration, not in the bundle, so that it holds from the first moment.
+#   OPA's own authorization of requests to its socket (`--authorization=basic`). It allows the documents of the decision
+#   protocol, alone or several in one query, with strict builtin errors, and the health check. It is installed with the
+#   configuration of OPA and not in the bundle, so that it applies from the start of OPA.
 package system.authz
 
 default allow := false
@@ -26,7 +27,7 @@ allow if {
 	input.path == ["health"]
 }
 
-# Other parameters would explain, instrument or relax the decision.
+# Other parameters would explain, instrument or weaken the decision.
 _strict if {
 	object.keys(input.params) == {"strict-builtin-errors"}
 	input.params["strict-builtin-errors"] == ["true"]
