@@ -73,7 +73,7 @@ class AuditStore:
         return self._up and not self._stopping
 
     async def start(self) -> None:
-        """Start the writer and wait for its first attempt to reach PostgreSQL; a failure is no error."""
+        """Start the writer and wait for its first attempt to reach PostgreSQL, which may fail."""
         if self._writer is None:
             self._stopping = False
             self._probed.clear()

@@ -34,7 +34,7 @@ class Rendered:
 
 
 class Prompts:
-    """The prompts of one server: those whose required tools are configured."""
+    """The prompts of one server, each with all its required tools configured."""
 
     def __init__(self, prompts: Iterable[Prompt], catalog: Catalog) -> None:
         self._catalog = catalog

@@ -215,7 +215,7 @@ class Tool(Generic[ArgumentsT, ResultT]):
 
     Attributes:
         name: name in the policy, `family:verb_noun`.
-        description: tells a model when to choose the tool; short.
+        description: short text from which a model decides when to use the tool.
         permission: permission that the policy requires, such as `metrics:query`.
         run: executes the call. Raises ToolError, or InvalidArguments if an argument turns out to be
             wrong during execution.
@@ -232,7 +232,7 @@ class Tool(Generic[ArgumentsT, ResultT]):
             as untrusted.
         read_only, destructive, idempotent: annotations of the MCP specification; they must be true.
         canonicalize: fills in names that the arguments leave out, such as the default cluster, so that
-            the policy judges what is executed.
+            the policy judges the executed call.
         verify_hint: for a tool that changes something: how a caller finds out whether a change without
             an answer was made, such as `look at the replicas`.
         dry_run: for a tool that changes something: the argument with which it changes nothing.

@@ -85,7 +85,7 @@ class Database:
         )
 
     async def stop(self) -> None:
-        """Close all connections; those still busy are cut after the deadline of a call."""
+        """Close all connections; a busy connection is aborted after the deadline of a call."""
         pool, self._pool = self._pool, None
         if pool is None:
             return

@@ -355,7 +355,7 @@ class Cluster:
         ]
 
     async def _raise_for(self, response: aiohttp.ClientResponse, what: str) -> NoReturn:
-        """Raise the error for a response that is no success.
+        """Raise the error for an unsuccessful response.
 
         The message of the API server is quoted only if it is about the request itself: messages about
         users, rules and other objects are not for the caller.

@@ -138,7 +138,7 @@ class _Kubeconfig(KubeConfigLoader):
             try:
                 async with asyncio.timeout(_RENEWAL_S):
                     await self.load_and_set(configuration)
-            except Exception as error:  # noqa: BLE001 - whatever it was, those before it stand
+            except Exception as error:  # noqa: BLE001 - the previous credentials stay in use
                 self._tell(error)
 
     async def load_from_exec_plugin(self) -> bool:

@@ -10,7 +10,7 @@ __all__ = ["NODES"]
 
 
 class Node(Result):
-    """One node; `conditions` are those of a node in trouble, and `taints` are as kubectl writes them."""
+    """One node; `conditions` has problems only, and `taints` are formatted as by kubectl."""
 
     name: str
     status: str

@@ -132,7 +132,7 @@ async def _wait(
     """Follow the rollout until it ends or `wait_s` is over, and return its last known progress.
 
     The restart is already made, so an error while waiting (a broken watch, an unavailable cluster, a
-    role without the verb watch) does not fail the call: the message says what is not known.
+    role without the verb watch) does not fail the call: the message names the unknown part.
 
     Raises:
         NotFound: the deployment was deleted meanwhile.

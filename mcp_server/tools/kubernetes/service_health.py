@@ -50,7 +50,7 @@ class _Check:
     """One check of a service.
 
     Attributes:
-        not_checked: what was not checked and why, in words.
+        not_checked: texts that name each skipped check and the reason.
         endpoints_checked: whether the endpoints were read.
     """
 

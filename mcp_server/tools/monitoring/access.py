@@ -22,7 +22,7 @@ def backend_of(
     *,
     classify_error: Callable[[int, Any], ToolError | None] = lambda _status, _body: None,
 ) -> HttpBackend:
-    """Return the client of one of them; see `HttpBackend` for `name` and `classify_error`."""
+    """Return a client with these settings; see `HttpBackend` for `name` and `classify_error`."""
     return HttpBackend(
         name,
         str(url),

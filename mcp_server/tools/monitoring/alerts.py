@@ -87,7 +87,7 @@ class Alerts:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """Alerts of Alertmanager: all of them, and those that match the matchers."""
+    """Alerts of Alertmanager: all alerts, and the alerts that match the matchers."""
 
     everything: list[KnownAlert]
     rows_that_fit: list[KnownAlert]

@@ -38,7 +38,7 @@ _COMPLETED = 5000
 _QUERIES_AT_ONCE = 8
 # The URL of a dashboard contains its uid and its title.
 _REVEALED_BY = {"uid": ("url",), "title": ("url",)}
-# Share of the deadline of 30 seconds; the rest is for requests to Grafana.
+# Maximum seconds for checking queries; the rest of the call's 30 seconds is for requests to Grafana.
 _CHECKED_WITHIN_S = 18.0
 # Grafana replaces these variables when it shows a panel; any duration shows whether the query is valid.
 _VARIABLES = re.compile(

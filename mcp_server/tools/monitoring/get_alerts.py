@@ -137,7 +137,7 @@ async def _run(
 def _selected(
     alerts: Iterable[Alert], arguments: GetAlertsArguments, after: _After | None
 ) -> tuple[list[Alert], list[Alert]]:
-    """Return the selected alerts, longest active first, and those of them after the cursor."""
+    """Return the selected alerts, longest active first, and the ones after the cursor."""
     found = sorted(
         (
             (_key(alert), alert)

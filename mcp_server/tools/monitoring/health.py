@@ -40,7 +40,7 @@ NAMING_LABELS = ("service", "job", "app", "deployment", "statefulset", "daemonse
 
 _SOURCES = "Prometheus and Alertmanager"
 _MOST_NAMED = 5
-# The message of a failed rollout has the reason at its end.
+# Maximum characters of a text in the table: the message of a failed rollout has its reason at the end.
 _LONGEST_SAYING = 500
 
 

@@ -1,6 +1,6 @@
 # METADATA
 # title: Decision protocol, version 2
-# description: The documents that the server queries. OPA's authorization policy makes no other document reachable.
+# description: The documents that the server queries. system.authz refuses queries of documents outside of this package and mcp.batch.
 package mcp.decision
 
 import data.mcp.access
