@@ -61,7 +61,7 @@ def publish(installation: Installation, *arguments: str) -> str:
     """Publish policies and return their revision, by which all nodes decide then."""
     run = installation.play(PUBLISH, *arguments).require()
     # Long lines are broken in results.
-    (revision,) = set(re.findall(r"nodes\s+decide\s+by\s+(\S+):", run.output))
+    (revision,) = set(re.findall(r"nodes\s+use\s+the\s+policies\s+(\S+):", run.output))
     wait_until_all_decide_by(installation, revision)
     return str(revision)
 
