@@ -37,7 +37,8 @@ from starlette.types import Scope
 from mcp_server.gate import NodeUnavailable, Refused
 from mcp_server.infrastructure.telemetry import tracing
 from mcp_server.transports.http_guard import RequestState
-from mcp_server.transports.mcp import McpTransport, refusal_error
+from mcp_server.transports.mcp import McpTransport
+from mcp_server.transports.mcp_errors import refusal_error
 
 __all__ = ["DirectCalls", "PlainCall"]
 

@@ -15,7 +15,7 @@ import jwt
 import pytest
 import yaml
 
-from mcp_server.transports.mcp import UNTRUSTED_SOURCE
+from mcp_server.transports.mcp_errors import UNTRUSTED_SOURCE
 from tests.integration.nodes import (
     AUDIENCE,
     ISSUER,

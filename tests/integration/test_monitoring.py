@@ -21,7 +21,7 @@ from mcp_server.tools.monitoring.alertmanager import MatchersRefused
 from mcp_server.tools.monitoring.family import Monitoring
 from mcp_server.tools.monitoring.health import HealthCheckResult
 from mcp_server.tools.monitoring.query_metrics import QueryMetricsArguments
-from mcp_server.transports.mcp import UNTRUSTED_SOURCE
+from mcp_server.transports.mcp_errors import UNTRUSTED_SOURCE
 from tests.integration.conditions import eventually
 from tests.integration.fake_monitoring import answering, guarded
 from tests.integration.fake_workloads import FakeWorkloads

@@ -27,7 +27,7 @@ from mcp_server.tools.catalog import (
     Tool,
     ToolContext,
 )
-from mcp_server.transports.mcp import instructions
+from mcp_server.transports.declarations import instructions
 
 TRIAGE = next(prompt for prompt in PROMPTS if prompt.name == "triage_alert")
 

@@ -14,7 +14,7 @@ from mcp_server.cli.generate.policy_catalog import every_tool
 from mcp_server.redaction import MASK
 from mcp_server.tools.catalog import Arguments, Result, Tool
 from mcp_server.tools.schemas import argument_schema, result_schema
-from mcp_server.transports.mcp import declaration
+from mcp_server.transports.declarations import tool_declaration
 from tests.integration.results import hold
 
 
@@ -227,7 +227,7 @@ def test_the_argument_fields_lists_the_fields_of_a_row() -> None:
 def test_no_tool_declares_an_output_schema() -> None:
     """A client refuses a result that does not conform; policy may mask any field of a result."""
     for tool in every_tool():
-        assert declaration(tool).output_schema is None, tool.name
+        assert tool_declaration(tool).output_schema is None, tool.name
 
 
 def _arguments_of(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

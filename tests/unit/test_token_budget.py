@@ -12,7 +12,7 @@ from rs_bpe.bpe import openai
 
 from mcp_server import __version__
 from mcp_server.cli.generate.policy_catalog import every_tool
-from mcp_server.transports.mcp import declaration
+from mcp_server.transports.declarations import tool_declaration
 
 BUDGET = 3_500
 """Issue 4: the whole list of an administrator, to whom every tool is visible, stays below this."""
@@ -41,7 +41,7 @@ def test_the_whole_list_of_tools_fits_the_budget(
     capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
 ) -> None:
     tools = [
-        declaration(tool).model_dump(mode="json", by_alias=True, exclude_none=True)
+        tool_declaration(tool).model_dump(mode="json", by_alias=True, exclude_none=True)
         for tool in every_tool()
     ]
     total = tokens(answer(tools))
