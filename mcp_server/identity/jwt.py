@@ -106,7 +106,7 @@ class JwtVerifier:
             )
             kind = decoded["header"].get("typ", "JWT")
             if not isinstance(kind, str) or kind.lower() not in _TYPES:
-                raise AuthenticationError("the token's typ is not that of an access token")
+                raise AuthenticationError("the token's typ must be JWT or at+jwt, or absent")
             claims: dict[str, Any] = decoded["payload"]
             return claims
         except jwt.MissingRequiredClaimError as error:
