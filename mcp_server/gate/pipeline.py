@@ -63,9 +63,9 @@ __all__ = ["Gate"]
 
 _T = TypeVar("_T")
 
-# With a right prediction one question is enough, without one two; one more where the policies change
-# meanwhile.
-_MAX_QUESTIONS = 3
+# A call with a right prediction needs one query, a call without one two. Policies that change meanwhile
+# cost another.
+_MAX_QUERIES = 3
 
 
 class Gate:
@@ -147,11 +147,11 @@ class Gate:
         """Count the call in the windows of its rate limits, and get the permission.
 
         The windows that the policy is likely to name are charged before it is asked, so that most calls
-        need one question. The prediction is a hint and gives no right: the policy works out the charges
+        need one query. The prediction is a hint and gives no right: the policy works out the charges
         itself, and a charge that it does not confirm is given back.
         """
         charges = self._predictions.of(request.policy_input, self._policy.revision)
-        for _ in range(_MAX_QUESTIONS):
+        for _ in range(_MAX_QUERIES):
             try:
                 answer = await self._ask(request, charges)
             except CountersUnavailable as error:
