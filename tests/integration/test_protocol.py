@@ -351,7 +351,7 @@ class TestCompletion:
     @pytest.mark.parametrize(
         ("value", "given", "roles", "code", "effect", "outcome"),
         [
-            ("token:1 " * 60_000, {}, ["mcp:viewer"], INVALID_PARAMS, "allow", "invalid_arguments"),
+            ("token:1 " * 16_000, {}, ["mcp:viewer"], INVALID_PARAMS, "allow", "invalid_arguments"),
             (
                 "",
                 {"id": "x" * 90_000},
@@ -360,7 +360,7 @@ class TestCompletion:
                 "allow",
                 "invalid_arguments",
             ),
-            ("token:1 " * 60_000, {}, [], None, "deny", "denied"),
+            ("token:1 " * 16_000, {}, [], None, "deny", "denied"),
         ],
         ids=["value", "other value", "no role"],
     )
