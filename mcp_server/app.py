@@ -31,7 +31,7 @@ from mcp_server.gate.entitlements import EntitlementsReader, policy_me
 from mcp_server.gate.resource_reads import Resources
 from mcp_server.health.readiness import Monitor
 from mcp_server.health.routes import health_routes, telemetry_routes
-from mcp_server.identity import JwtVerifier, Subject, TokenVerifier
+from mcp_server.identity import SharedSecret, Subject, TokenVerifier, Verifier
 from mcp_server.infrastructure import telemetry
 from mcp_server.infrastructure.database import Database
 from mcp_server.infrastructure.telemetry.tracing import exported
@@ -76,9 +76,9 @@ class Node:
         self.settings = settings
         self.draining = False
         self._stack = AsyncExitStack()
-        verifier = JwtVerifier(settings.identity.jwt)
-        self.verifier: TokenVerifier = verifier
-        cipher = CursorCipher(verifier.key_for("cursors", KEY_BYTES))
+        shared_secret = SharedSecret(settings.identity.jwt)
+        self.verifier: TokenVerifier = Verifier([shared_secret])
+        cipher = CursorCipher(shared_secret.key_for("cursors", KEY_BYTES))
         self.policy = PolicyEngine(settings.policy)
         self.counters = Counters(settings.counters)
         self.database = Database(settings.database)
@@ -321,14 +321,17 @@ def _reload(*listeners: Listener) -> None:
         telemetry.log.info("certificates_reloaded")
 
 
-async def serve_stdio(settings: Settings, subject: Subject) -> None:
-    """Serve MCP on standard input and output for one subject, until the input ends.
+async def serve_stdio(settings: Settings, token: str) -> None:
+    """Serve MCP on standard input and output for the subject of a token, until the input ends.
 
-    Once the subject's token has expired, every request is refused.
+    Once the token has expired, every request is refused.
+
+    Raises:
+        AuthenticationError, IdentityUnavailable: as `TokenVerifier.verify`.
     """
 
-    def caller(_: object) -> Caller:
-        if subject.expired(settings.identity.jwt.leeway_s):
+    def caller(subject: Subject) -> Caller:
+        if subject.expired():
             raise MCPError(
                 UNAUTHORIZED.number, _EXPIRED, {"code": "invalid_token", "retryable": False}
             )
@@ -341,6 +344,7 @@ async def serve_stdio(settings: Settings, subject: Subject) -> None:
         )
 
     async with Node(settings) as node:
-        server = node.mcp_transport(caller).server
+        subject = await node.verifier.verify(token)
+        server = node.mcp_transport(lambda _: caller(subject)).server
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())

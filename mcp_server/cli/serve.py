@@ -39,14 +39,13 @@ def serve(config: Path) -> None:
 def stdio(config: Path, token_file: Path) -> None:
     """Serve MCP on standard input and output for one user."""
     from mcp_server.app import serve_stdio  # noqa: PLC0415
-    from mcp_server.identity import AuthenticationError, JwtVerifier  # noqa: PLC0415
+    from mcp_server.identity import AuthenticationError, IdentityUnavailable  # noqa: PLC0415
     from mcp_server.infrastructure.telemetry import configure_logs  # noqa: PLC0415
 
     settings = load_settings(config)
     configure_logs(settings.log.level)
     try:
         token = token_file.read_text(encoding="utf-8").strip()
-        subject = JwtVerifier(settings.identity.jwt).verify(token)
-    except (AuthenticationError, OSError, UnicodeDecodeError) as error:
+        asyncio.run(serve_stdio(settings, token))
+    except (AuthenticationError, IdentityUnavailable, OSError, UnicodeDecodeError) as error:
         fail(f"the token in {token_file} is not usable: {error}")
-    asyncio.run(serve_stdio(settings, subject))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import click
@@ -73,7 +74,8 @@ def token(
     """Print a signed token, and nothing else; one that a server would refuse is an error."""
     from mcp_server.identity import (  # noqa: PLC0415
         AuthenticationError,
-        JwtVerifier,
+        SharedSecret,
+        Verifier,
         mint_token,
     )
     from mcp_server.settings import JwtSettings, Secret  # noqa: PLC0415
@@ -89,7 +91,7 @@ def token(
         secret=source, issuer=issuer, audience=audience, max_lifetime_s=max_lifetime_s
     )
     # Raises for a short secret before anything is signed with it.
-    verifier = JwtVerifier(settings, secret)
+    verifier = Verifier([SharedSecret(settings, secret)])
     minted = mint_token(
         secret=secret,
         issuer=issuer,
@@ -100,7 +102,7 @@ def token(
         ttl_s=ttl,
     )
     try:
-        verifier.verify(minted)
+        asyncio.run(verifier.verify(minted))
     except AuthenticationError as error:
         fail(error)
     click.echo(minted)

@@ -20,7 +20,8 @@ _Shape: TypeAlias = tuple[object, ...]
 class Predictions:
     """The charges of the last allowed call of each shape, the most recently used ones.
 
-    A shape is the policy revision, the subject with its roles and groups, the method and the resource.
+    A shape is the policy revision, the subject with its roles, groups, scopes and client, the method and
+    the resource.
     """
 
     def __init__(self) -> None:
@@ -54,7 +55,11 @@ def _shape(policy_input: DecisionInput, revision: str) -> _Shape:
         revision,
         subject.id,
         subject.tenant,
+        subject.issuer,
+        subject.client_id,
+        subject.actor,
         subject.roles,
+        subject.scopes,
         subject.groups,
         policy_input.action.name,
         resource.type,

@@ -18,7 +18,7 @@ from mcp_server.gate.errors import audit_unavailable, outcome_not_recorded
 from mcp_server.gate.request import InFlight
 from mcp_server.infrastructure import telemetry
 from mcp_server.infrastructure.telemetry import tracing
-from mcp_server.policy import DecisionInput
+from mcp_server.policy import DecisionInput, SubjectInput
 from mcp_server.redaction import RedactedArguments, redact_arguments
 
 __all__ = ["Recorder", "shielded"]
@@ -180,7 +180,7 @@ def _count_unrecorded(request: InFlight, error: AuditUnavailable) -> None:
 def _rest_of_policy_input(policy_input: DecisionInput) -> RedactedArguments:
     """Return the parts of the policy's input that have no column of their own in the row."""
     subject, resource, context = policy_input.subject, policy_input.resource, policy_input.context
-    who = _subject_json(subject.roles, subject.scopes, subject.token_id, subject.groups)
+    who = _subject_json(subject)
     what = redact_arguments(
         {
             "resource": {
@@ -199,11 +199,17 @@ def _rest_of_policy_input(policy_input: DecisionInput) -> RedactedArguments:
 
 
 @lru_cache(maxsize=1024)
-def _subject_json(
-    roles: tuple[str, ...], scopes: tuple[str, ...], token_id: str, groups: tuple[str, ...]
-) -> RedactedArguments:
+def _subject_json(subject: SubjectInput) -> RedactedArguments:
     # The end of a long object is cut; the groups come last because some companies have very many.
     return redact_arguments(
-        {"roles": roles, "scopes": scopes, "jti": token_id, "groups": groups},
+        {
+            "issuer": subject.issuer,
+            "client_id": subject.client_id,
+            "actor": subject.actor,
+            "jti": subject.token_id,
+            "scopes": subject.scopes,
+            "roles": subject.roles,
+            "groups": subject.groups,
+        },
         limit=_POLICY_INPUT_LIMIT,
     )

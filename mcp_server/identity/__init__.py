@@ -1,6 +1,21 @@
 """Authentication: turns a bearer token into a Subject; without one, the response is 401."""
 
-from mcp_server.identity.jwt import JwtVerifier, mint_token
-from mcp_server.identity.subject import AuthenticationError, Subject, TokenVerifier
+from mcp_server.identity.jwt import mint_token
+from mcp_server.identity.shared_secret import SharedSecret
+from mcp_server.identity.subject import (
+    AuthenticationError,
+    IdentityUnavailable,
+    Subject,
+    TokenVerifier,
+)
+from mcp_server.identity.verifier import Verifier
 
-__all__ = ["AuthenticationError", "JwtVerifier", "Subject", "TokenVerifier", "mint_token"]
+__all__ = [
+    "AuthenticationError",
+    "IdentityUnavailable",
+    "SharedSecret",
+    "Subject",
+    "TokenVerifier",
+    "Verifier",
+    "mint_token",
+]

@@ -1,29 +1,24 @@
-"""JSON Web Tokens (RFC 7519) signed with a shared secret."""
+"""JSON Web Tokens (RFC 7519): the checks that are the same for every issuer."""
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import uuid
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jwt
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from jwt.types import Options
 
+from mcp_server.identity.claims import ClaimPaths, numeric_date, subject_of
 from mcp_server.identity.subject import AuthenticationError, Subject
-from mcp_server.settings import JwtSettings, SettingsError
 
-__all__ = ["JwtVerifier", "derived_key", "mint_token"]
+__all__ = ["JwtRules", "UnverifiedJwt", "mint_token", "read_unverified", "verified_subject"]
 
-_MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of at least the hash's size
-_CACHE_SIZE = 4096
 _MAX_TOKEN_BYTES = 8192
-_MAX_ID_LENGTH = 256
-_LATEST = 253_402_300_799  # the last second of the year 9999
-_REQUIRED_CLAIMS = ("exp", "iat", "iss", "aud", "sub", "roles", "tenant")
 
 # Base64url without padding (RFC 7515 section 2). The library accepts padding, and so several texts for
 # one token.
@@ -46,139 +41,118 @@ _REASONS: tuple[tuple[type[jwt.PyJWTError], str], ...] = (
 )
 
 
-class JwtVerifier:
-    """Verifies tokens against one issuer, audience and secret.
+@dataclass(frozen=True, slots=True)
+class JwtRules:
+    """What the tokens of one issuer must be like.
 
-    A verified token is cached until it expires, so that a busy client costs one signature check, not one
-    for each call. The cache is bounded, and its key is the whole token.
-
-    Args:
-        secret: the secret, if its file was already read (a pipe can be read only once).
+    Attributes:
+        name: configured name of the issuer.
+        issuer: required `iss`.
+        audience: required member of `aud`.
+        algorithms: accepted signature algorithms.
+        leeway_s: tolerated clock skew in seconds.
+        max_lifetime_s: maximum seconds from `iat` to `exp`.
+        require: names of further claims that must be there.
+        paths: where the attributes of the subject are.
+        tenant: the tenant of all subjects; None: the token has it.
     """
 
-    def __init__(self, settings: JwtSettings, secret: str | None = None) -> None:
-        self._secret = settings.secret.reveal() if secret is None else secret
-        if len(self._secret.encode()) < _MIN_SECRET_BYTES:
-            raise SettingsError(
-                f"the JWT secret in {settings.secret.file} is shorter than {_MIN_SECRET_BYTES} bytes "
-                "(RFC 7518 section 3.2)"
-            )
-        self._settings = settings
-        self._verified: OrderedDict[str, Subject] = OrderedDict()
-
-    def key_for(self, purpose: str, length: int) -> bytes:
-        """Return a key for another purpose, which all nodes share; see `derived_key`."""
-        return derived_key(self._secret, purpose, length)
-
-    def verify(self, token: str) -> Subject:
-        """Return the subject of `token`; see `TokenVerifier.verify`."""
-        if (known := self._verified.get(token)) is not None:
-            if not known.expired(self._settings.leeway_s):
-                return known
-            del self._verified[token]
-        if len(token) > _MAX_TOKEN_BYTES:
-            raise AuthenticationError(f"the token is longer than {_MAX_TOKEN_BYTES} bytes")
-        claims = self._claims(token)
-        lifetime_s = _numeric_date(claims, "exp") - _numeric_date(claims, "iat")
-        if lifetime_s > self._settings.max_lifetime_s:
-            raise AuthenticationError(
-                f"the token is made for {lifetime_s:.0f} seconds (from iat to exp); "
-                f"accepted are up to {self._settings.max_lifetime_s}"
-            )
-        subject = _subject(claims)
-        self._verified[token] = subject
-        if len(self._verified) > _CACHE_SIZE:
-            self._verified.popitem(last=False)
-        return subject
-
-    def _claims(self, token: str) -> dict[str, Any]:
-        if not _COMPACT.fullmatch(token):
-            raise AuthenticationError(_MALFORMED)
-        try:
-            decoded = jwt.decode_complete(
-                token,
-                self._secret,
-                algorithms=list(self._settings.algorithms),
-                audience=self._settings.audience,
-                issuer=self._settings.issuer,
-                leeway=self._settings.leeway_s,
-                options={"require": list(_REQUIRED_CLAIMS)},
-            )
-            kind = decoded["header"].get("typ", "JWT")
-            if not isinstance(kind, str) or kind.lower() not in _TYPES:
-                raise AuthenticationError("the token's typ must be JWT or at+jwt, or absent")
-            claims: dict[str, Any] = decoded["payload"]
-            return claims
-        except jwt.MissingRequiredClaimError as error:
-            raise AuthenticationError(f"the token lacks the claim {error.claim}") from None
-        except jwt.PyJWTError as error:
-            for kind, reason in _REASONS:
-                if isinstance(error, kind):
-                    raise AuthenticationError(reason) from None
-            raise AuthenticationError(_MALFORMED) from None
+    name: str
+    issuer: str
+    audience: str
+    algorithms: tuple[str, ...]
+    leeway_s: float
+    max_lifetime_s: int
+    require: tuple[str, ...] = ()
+    paths: ClaimPaths = field(default_factory=ClaimPaths)
+    tenant: str | None = None
 
 
-def _subject(claims: dict[str, Any]) -> Subject:
-    return Subject(
-        id=_text(claims, "sub"),
-        tenant=_text(claims, "tenant"),
-        roles=_texts(claims, "roles"),
-        scopes=_scopes(claims),
-        token_id=_text(claims, "jti") if "jti" in claims else "",
-        expires_at=_numeric_date(claims, "exp"),
+@dataclass(frozen=True, slots=True)
+class UnverifiedJwt:
+    """A token whose signature was not verified: only for finding its issuer and its key."""
+
+    token: str
+    header: Mapping[str, Any]
+    issuer: str
+
+
+def read_unverified(token: str) -> UnverifiedJwt | None:
+    """Return the header and the issuer that a token claims; None: it has not the form of a JWT.
+
+    Raises:
+        AuthenticationError: the token is too long, is no well-formed JWT, or names no issuer.
+    """
+    if len(token) > _MAX_TOKEN_BYTES:
+        raise AuthenticationError(f"the token is longer than {_MAX_TOKEN_BYTES} bytes")
+    if not _COMPACT.fullmatch(token):
+        return None
+    try:
+        decoded = jwt.PyJWS().decode_complete(token, options={"verify_signature": False})
+        claims = json.loads(decoded["payload"])
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        raise AuthenticationError(_MALFORMED) from None
+    if not isinstance(claims, dict):
+        raise AuthenticationError(_MALFORMED)
+    if "iss" not in claims:
+        raise AuthenticationError("the token lacks the claim iss")
+    # A value of another type is no configured issuer.
+    issuer = claims["iss"] if isinstance(claims["iss"], str) else ""
+    return UnverifiedJwt(token, decoded["header"], issuer)
+
+
+def verified_subject(token: str, key: Any, rules: JwtRules) -> Subject:
+    """Return the subject of a token after all checks: signature, type, times, audience, claims.
+
+    Args:
+        key: the secret, or a public key whose type fits every one of `rules.algorithms`.
+
+    Raises:
+        AuthenticationError: a check fails.
+    """
+    claims = _verified_claims(token, key, rules)
+    expires_at = numeric_date(claims, "exp")
+    issued_at = numeric_date(claims, "iat")
+    if (lifetime_s := expires_at - issued_at) > rules.max_lifetime_s:
+        raise AuthenticationError(
+            f"the token is made for {lifetime_s:.0f} seconds (from iat to exp); "
+            f"accepted are up to {rules.max_lifetime_s}"
+        )
+    return subject_of(
+        claims,
+        rules.paths,
+        issuer=rules.name,
+        tenant=rules.tenant,
+        method="jwt",
+        expires_at=expires_at + rules.leeway_s,
+        issued_at=issued_at,
     )
 
 
-def _numeric_date(claims: dict[str, Any], name: str) -> float:
-    """Return the value of a NumericDate claim, in seconds since 1970 (RFC 7519 section 2)."""
-    value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
-        raise AuthenticationError(f"the claim {name} must be a NumericDate: {_NUMERIC_DATE}")
-    return float(value)
-
-
-def _scopes(claims: dict[str, Any]) -> tuple[str, ...]:
-    """Return the scopes of a token (RFC 8693 section 4.2); some issuers write "" for no scopes."""
-    value = claims.get("scope", "")
-    if not isinstance(value, str):
-        raise AuthenticationError("the claim scope must be a string of scopes with spaces between")
-    _require_printable("scope", value)
-    return tuple(value.split())
-
-
-def _text(claims: dict[str, Any], name: str) -> str:
-    value = claims[name]
-    if not isinstance(value, str) or not value or len(value) > _MAX_ID_LENGTH:
-        raise AuthenticationError(
-            f"the claim {name} must be a string of 1 to {_MAX_ID_LENGTH} characters"
+def _verified_claims(token: str, key: Any, rules: JwtRules) -> dict[str, Any]:
+    options: Options = {"require": ["exp", "iat", "iss", "aud", *rules.require]}
+    try:
+        decoded = jwt.decode_complete(
+            token,
+            key,
+            algorithms=list(rules.algorithms),
+            audience=rules.audience,
+            issuer=rules.issuer,
+            leeway=rules.leeway_s,
+            options=options,
         )
-    _require_printable(name, value)
-    return value
-
-
-def _texts(claims: dict[str, Any], name: str) -> tuple[str, ...]:
-    value = claims[name]
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise AuthenticationError(f"the claim {name} must be a list of strings")
-    for item in value:
-        _require_printable(name, item)
-    return tuple(sorted(set(value)))
-
-
-def _require_printable(name: str, text: str) -> None:
-    if not text.isprintable():
-        raise AuthenticationError(f"the claim {name} holds characters that cannot be printed")
-
-
-def derived_key(secret: str, purpose: str, length: int) -> bytes:
-    """Return a key derived from a secret (HKDF, RFC 5869); the key does not reveal the secret.
-
-    Args:
-        purpose: purpose of the key; keys of different purposes are independent.
-        length: length of the key in bytes.
-    """
-    derivation = HKDF(algorithm=SHA256(), length=length, salt=None, info=purpose.encode())
-    return derivation.derive(secret.encode())
+    except jwt.MissingRequiredClaimError as error:
+        raise AuthenticationError(f"the token lacks the claim {error.claim}") from None
+    except jwt.PyJWTError as error:
+        for kind, reason in _REASONS:
+            if isinstance(error, kind):
+                raise AuthenticationError(reason) from None
+        raise AuthenticationError(_MALFORMED) from None
+    type_ = decoded["header"].get("typ", "JWT")
+    if not isinstance(type_, str) or type_.lower() not in _TYPES:
+        raise AuthenticationError("the token's typ must be JWT or at+jwt, or absent")
+    claims: dict[str, Any] = decoded["payload"]
+    return claims
 
 
 def mint_token(

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["AuthenticationError", "Subject", "TokenVerifier"]
+__all__ = ["AuthenticationError", "IdentityUnavailable", "Subject", "TokenVerifier"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +14,18 @@ class Subject:
     """An authenticated caller. The policy decides by its attributes; Python code compares none of them.
 
     Attributes:
-        id: stable identifier of the user (`sub`).
+        id: stable identifier of the user (`sub`), unique within its issuer and tenant.
         tenant: the tenant whose data the caller works on.
         roles: role names from the token.
         scopes: OAuth scopes of the token, if any.
+        groups: group names from the token or the directory.
         token_id: `jti`, or the empty string.
         expires_at: Unix time in seconds after which the token is not accepted.
+        issued_at: Unix time in seconds at which the token was issued; revocations compare it.
+        issuer: configured name of the issuer; the policy data say which tenants and roles it may assert.
+        client_id: the OAuth client that the token was issued to, or the empty string.
+        actor: who acts on behalf of the user (`act.sub`, RFC 8693 section 4.1), or the empty string.
+        method: how the caller was authenticated, such as `jwt`.
     """
 
     id: str
@@ -29,14 +35,15 @@ class Subject:
     groups: tuple[str, ...] = ()
     token_id: str = ""
     expires_at: float = 0.0
+    issued_at: float = 0.0
+    issuer: str = ""
+    client_id: str = ""
+    actor: str = ""
+    method: str = ""
 
-    def expired(self, leeway_s: float) -> bool:
-        """Return whether the subject's token has expired.
-
-        Args:
-            leeway_s: tolerated clock skew in seconds.
-        """
-        return time.time() >= self.expires_at + leeway_s
+    def expired(self) -> bool:
+        """Return whether the subject's token is no longer accepted."""
+        return time.time() >= self.expires_at
 
 
 class AuthenticationError(Exception):
@@ -51,13 +58,21 @@ class AuthenticationError(Exception):
         self.code = code
 
 
+class IdentityUnavailable(Exception):
+    """Whether a token is valid cannot be found out at the moment: the request may be sent again.
+
+    The message says what does not answer.
+    """
+
+
 class TokenVerifier(Protocol):
     """Turns a bearer token into a Subject."""
 
-    def verify(self, token: str) -> Subject:
+    async def verify(self, token: str) -> Subject:
         """Return the caller.
 
         Raises:
             AuthenticationError: the token is not accepted; the message contains the reason.
+            IdentityUnavailable: an issuer or a store that is needed does not answer.
         """
         ...

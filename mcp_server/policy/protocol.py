@@ -38,7 +38,7 @@ __all__ = [
 
 PROTOCOL_VERSION = 2
 
-# A user and a tenant have up to 256 characters each (identity/jwt.py). The policy encodes them, and a
+# A user and a tenant have up to 256 characters each (identity/claims.py). The policy encodes them, and a
 # character of 4 bytes becomes %xx%xx%xx%xx: 2 * 256 * 12 = 6144. The rest is for the separators and the
 # name of a tool or permission. Redis accepts keys of up to 512 MiB.
 _MAX_KEY_LENGTH = 8192
@@ -56,6 +56,9 @@ class SubjectInput:
     groups: tuple[str, ...]
     scopes: tuple[str, ...]
     token_id: str
+    issuer: str
+    client_id: str
+    actor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,9 @@ class DecisionInput:
                     "groups": list(subject.groups),
                     "scopes": list(subject.scopes),
                     "token_id": subject.token_id,
+                    "issuer": subject.issuer,
+                    "client_id": subject.client_id,
+                    "actor": subject.actor,
                 },
             },
             "action": {

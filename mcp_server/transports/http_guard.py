@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_server.gate import Caller, InternalError
-from mcp_server.identity import AuthenticationError, TokenVerifier
+from mcp_server.identity import AuthenticationError, IdentityUnavailable, TokenVerifier
 from mcp_server.infrastructure import telemetry
 from mcp_server.transports import errors, strict_json
 from mcp_server.transports.errors import Rejection, Transport, transport_of
@@ -131,10 +131,15 @@ class HttpGuard:
             if headers.get("origin", "") not in ("", self._public_origin):
                 raise _foreign_origin()
             try:
-                state = RequestState(self._caller(scope, headers, request_id))
+                state = RequestState(await self._caller(scope, headers, request_id))
             except AuthenticationError as error:
                 telemetry.AUTHENTICATION_FAILURES.labels(error.code or "no_token").inc()
                 raise _challenge(error, self._public_origin) from error
+            except IdentityUnavailable as error:
+                telemetry.AUTHENTICATION_FAILURES.labels("unavailable").inc()
+                raise Rejection(
+                    errors.UNAVAILABLE, str(error), retry_after_s=RETRY_AFTER_S
+                ) from error
             if scope["method"] == "POST":
                 body = await self._body(headers, receive)
                 state.body = _parsed(body)
@@ -145,7 +150,7 @@ class HttpGuard:
         scope[_STATE_KEY] = state
         await self._app(scope, receive, _status_503_when_unavailable(state, send))
 
-    def _caller(self, scope: Scope, headers: Headers, request_id: str) -> Caller:
+    async def _caller(self, scope: Scope, headers: Headers, request_id: str) -> Caller:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if not scheme:
             raise AuthenticationError("a bearer token is required", code="")
@@ -154,7 +159,7 @@ class HttpGuard:
                 "the Authorization header must be: Bearer <token>", code="invalid_request"
             )
         return Caller(
-            subject=self._verifier.verify(token.strip()),
+            subject=await self._verifier.verify(token.strip()),
             ip=_canonical_ip(scope),
             user_agent=headers.get("user-agent", "")[:_MAX_USER_AGENT],
             request_id=request_id,

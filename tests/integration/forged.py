@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from mcp_server.identity.jwt import derived_key
+from mcp_server.identity.shared_secret import derived_key
 from mcp_server.tools.catalog import ListArguments
 from mcp_server.tools.cursor import KEY_BYTES, CursorCipher, fingerprint_of
 from tests.integration.nodes import JWT_SECRET

@@ -150,7 +150,7 @@ class _Counters:
 
 
 class _Verifier:
-    def verify(self, _: str) -> Subject:
+    async def verify(self, _: str) -> Subject:
         return Subject(id="alice", tenant="default", roles=("mcp:viewer",))
 
 

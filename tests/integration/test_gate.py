@@ -40,7 +40,7 @@ from mcp_server.gate import (
     Refused,
     call_tool,
 )
-from mcp_server.identity import JwtVerifier, Subject
+from mcp_server.identity import SharedSecret, Subject, Verifier
 from mcp_server.infrastructure.database import Database
 from mcp_server.policy import Counters, PolicyEngine
 from mcp_server.policy.protocol import (
@@ -417,7 +417,7 @@ async def test_what_is_visible_is_asked_again_for_another_transport_and_minute(
 ) -> None:
     def question(time: str, transport: Literal["mcp", "rest"]) -> DecisionInput:
         return DecisionInput(
-            subject=SubjectInput("olga", "default", ("mcp:operator",), (), (), ""),
+            subject=SubjectInput("olga", "default", ("mcp:operator",), (), (), "", "", "", ""),
             action=Action("tools/list"),
             resource=Resource("server", "test"),
             context=Context(
@@ -802,7 +802,8 @@ async def test_the_longest_user_and_tenant_of_any_script_are_counted(
     token = jwt.PyJWS().encode(
         json.dumps(claims, ensure_ascii=False).encode(), secret, algorithm="HS256"
     )
-    who = dataclasses.replace(caller(), subject=JwtVerifier(settings, secret).verify(token))
+    subject = await Verifier([SharedSecret(settings, secret)]).verify(token)
+    who = dataclasses.replace(caller(), subject=subject)
 
     await scale(bench.gate(scale_tool(three)), who)
 

@@ -79,7 +79,7 @@ async def test_what_lives_as_long_as_the_node_is_not_searched_for_garbage(
 class _BrokenVerifier:
     """Fails as nobody foresaw."""
 
-    def verify(self, token: str) -> Subject:
+    async def verify(self, token: str) -> Subject:
         raise KeyError(token)
 
 

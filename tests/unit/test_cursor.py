@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from mcp_server.cli.generate.policy_catalog import every_tool
-from mcp_server.identity.jwt import derived_key
+from mcp_server.identity.shared_secret import derived_key
 from mcp_server.tools.catalog import LONGEST_CURSOR, InvalidArguments, ListArguments, ToolError
 from mcp_server.tools.cursor import (
     KEY_BYTES,

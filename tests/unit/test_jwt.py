@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -13,22 +14,31 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings, strategies
 
 from mcp_server.cli import main
-from mcp_server.identity import AuthenticationError, JwtVerifier, mint_token
+from mcp_server.identity import (
+    AuthenticationError,
+    SharedSecret,
+    Subject,
+    Verifier,
+    mint_token,
+)
 from mcp_server.settings import JwtSettings, Secret, SettingsError
 
 SECONDS = "a number of seconds since 1970, no later than the year 9999"
 SECRET = "unit-tests-only-0123456789-0123456789"
 
 
-def make_verifier(folder: Path) -> JwtVerifier:
+def make_verifier(folder: Path, **different: Any) -> Verifier:
     (folder / "secret").write_text(SECRET)
-    return JwtVerifier(
-        JwtSettings(secret=Secret(file=folder / "secret"), issuer="iss", audience="aud", leeway_s=0)
-    )
+    values = {"issuer": "iss", "audience": "aud", "leeway_s": 0, **different}
+    return Verifier([SharedSecret(JwtSettings(secret=Secret(file=folder / "secret"), **values))])
+
+
+def verify(verifier: Verifier, token: str) -> Subject:
+    return asyncio.run(verifier.verify(token))
 
 
 @pytest.fixture
-def verifier(tmp_path: Path) -> JwtVerifier:
+def verifier(tmp_path: Path) -> Verifier:
     return make_verifier(tmp_path)
 
 
@@ -64,21 +74,60 @@ def run_token(folder: Path, *options: str) -> Result:
     return CliRunner().invoke(main, ["token", *named, secret, *options])
 
 
-def test_a_good_token_is_a_subject(verifier: JwtVerifier) -> None:
-    subject = verifier.verify(mint())
+def test_a_good_token_is_a_subject(verifier: Verifier) -> None:
+    subject = verify(verifier, mint())
 
     assert (subject.id, subject.tenant, subject.roles) == ("alice", "t", ("r1", "r2"))
+    assert (subject.issuer, subject.method) == ("shared-secret", "jwt")
     assert subject.token_id
 
 
-def test_a_remembered_token_ends_with_its_time(verifier: JwtVerifier) -> None:
+def test_a_token_may_hold_groups_a_client_and_who_acts_for_its_user(verifier: Verifier) -> None:
+    token = mint_with(groups=["g2", "g1"], azp="agent", act={"sub": "bot", "act": {"sub": "x"}})
+
+    subject = verify(verifier, token)
+
+    assert (subject.groups, subject.client_id, subject.actor) == (("g1", "g2"), "agent", "bot")
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({"client_id": "b"}, ("b", ())),
+        ({"azp": "a", "client_id": "b"}, ("a", ())),
+        ({"scp": "x y"}, ("", ("x", "y"))),
+        ({"scp": ["y", "x"]}, ("", ("x", "y"))),
+        ({"scope": "z", "scp": "x"}, ("", ("z",))),
+    ],
+    ids=str,
+)
+def test_clients_and_scopes_have_other_names_too(
+    verifier: Verifier, claims: dict[str, Any], expected: tuple[str, tuple[str, ...]]
+) -> None:
+    subject = verify(verifier, mint_with(**claims))
+
+    assert (subject.client_id, subject.scopes) == expected
+
+
+def test_a_cached_token_is_verified_without_a_wait(verifier: Verifier) -> None:
+    token = mint()
+    subject = verify(verifier, token)
+    again = verifier.verify(token)
+
+    with pytest.raises(StopIteration) as ended:
+        again.send(None)
+
+    assert ended.value.value is subject
+
+
+def test_a_remembered_token_ends_with_its_time(verifier: Verifier) -> None:
     token = mint(ttl_s=1)
-    verifier.verify(token)
+    verify(verifier, token)
 
     time.sleep(1.1)
 
     with pytest.raises(AuthenticationError, match="expired"):
-        verifier.verify(token)
+        verify(verifier, token)
 
 
 @pytest.mark.parametrize(
@@ -103,25 +152,44 @@ def test_a_remembered_token_ends_with_its_time(verifier: JwtVerifier) -> None:
         ("iat", -(10**400), f"iat must be a NumericDate: {SECONDS}"),
         ("exp", float("inf"), f"exp, iat and nbf are {SECONDS}"),
         ("nbf", [], f"exp, iat and nbf are {SECONDS}"),
+        ("iss", ["iss"], "an issuer that is not accepted"),
+        ("iss", "other", "an issuer that is not accepted"),
+        ("roles", ["a" * 1025], "at most 2000 items of 1024 characters"),
+        ("roles", ["a"] * 2001, "at most 2000 items of 1024 characters|longer than 8192"),
+        ("groups", "a", "groups must be a list of strings"),
+        ("scp", 5, "scp must be a string of scopes"),
+        ("azp", 5, "azp must be a string of 1 to 256"),
+        ("act", "bot", "act must be an object with the claim sub"),
+        ("act", {}, "lacks the claim act.sub"),
+        ("act", {"sub": ["bot"]}, "act.sub must be a string"),
+        ("_claim_names", {"groups": "src1"}, "the user is in too many groups"),
     ],
     ids=lambda value: repr(value)[:24],
 )
 def test_a_claim_of_the_wrong_form_is_named(
-    verifier: JwtVerifier, claim: str, value: object, said: str
+    verifier: Verifier, claim: str, value: object, said: str
 ) -> None:
     with pytest.raises(AuthenticationError, match=said):
-        verifier.verify(mint_with(**{claim: value}))
+        verify(verifier, mint_with(**{claim: value}))
 
 
-def test_a_token_of_many_brackets_is_refused(verifier: JwtVerifier) -> None:
+@pytest.mark.parametrize("claim", ["exp", "iat", "iss", "aud", "sub", "roles", "tenant"])
+def test_a_claim_that_is_missing_is_named(verifier: Verifier, claim: str) -> None:
+    claims = {name: value for name, value in _good().items() if name != claim}
+
+    with pytest.raises(AuthenticationError, match=f"the token lacks the claim {claim}"):
+        verify(verifier, signed(json.dumps(claims)))
+
+
+def test_a_token_of_many_brackets_is_refused(verifier: Verifier) -> None:
     with pytest.raises(AuthenticationError, match="not a well-formed JWT"):
-        verifier.verify(signed("[" * 2500 + "]" * 2500))
+        verify(verifier, signed("[" * 2500 + "]" * 2500))
 
 
 @pytest.mark.parametrize("audience", [["aud"], ["other", "aud"]])
-def test_a_token_may_be_for_several_audiences(verifier: JwtVerifier, audience: list[str]) -> None:
+def test_a_token_may_be_for_several_audiences(verifier: Verifier, audience: list[str]) -> None:
     """RFC 7519, section 4.1.3."""
-    assert verifier.verify(mint_with(aud=audience)).id == "alice"
+    assert verify(verifier, mint_with(aud=audience)).id == "alice"
 
 
 @pytest.mark.parametrize(
@@ -134,9 +202,9 @@ def test_a_token_may_be_for_several_audiences(verifier: JwtVerifier, audience: l
     ids=["none", "one", "many"],
 )
 def test_a_scope_has_any_number_of_words(
-    verifier: JwtVerifier, scope: str, scopes: tuple[str, ...]
+    verifier: Verifier, scope: str, scopes: tuple[str, ...]
 ) -> None:
-    assert verifier.verify(mint_with(scope=scope)).scopes == scopes
+    assert verify(verifier, mint_with(scope=scope)).scopes == scopes
 
 
 JSON_VALUES = strategies.recursive(
@@ -158,7 +226,10 @@ JSON_VALUES = strategies.recursive(
 @given(
     changed=strategies.dictionaries(
         strategies.sampled_from(
-            ("exp", "iat", "nbf", "iss", "aud", "sub", "roles", "tenant", "scope", "jti")
+            (
+                *("exp", "iat", "nbf", "iss", "aud", "sub", "roles", "tenant", "scope", "jti"),
+                *("groups", "azp", "act", "scp", "_claim_names"),
+            )
         ),
         JSON_VALUES,
         max_size=3,
@@ -170,7 +241,7 @@ def test_whatever_a_claim_is_the_token_is_believed_or_refused(
     verifier = make_verifier(tmp_path_factory.mktemp("secret"))
 
     try:
-        subject = verifier.verify(mint_with(**changed))
+        subject = verify(verifier, mint_with(**changed))
     except AuthenticationError:
         return
 
@@ -178,42 +249,34 @@ def test_whatever_a_claim_is_the_token_is_believed_or_refused(
 
 
 @pytest.mark.parametrize("ttl_s", [1, 3600])
-def test_a_token_is_accepted_up_to_the_longest_lifetime(verifier: JwtVerifier, ttl_s: int) -> None:
-    assert verifier.verify(mint(ttl_s=ttl_s)).id == "alice"
+def test_a_token_is_accepted_up_to_the_longest_lifetime(verifier: Verifier, ttl_s: int) -> None:
+    assert verify(verifier, mint(ttl_s=ttl_s)).id == "alice"
 
 
 @pytest.mark.parametrize("issued_before_s", [0, 7000])
 def test_a_token_that_was_made_for_longer_is_refused_however_little_is_left(
-    verifier: JwtVerifier, issued_before_s: int
+    verifier: Verifier, issued_before_s: int
 ) -> None:
     token = mint(ttl_s=7200, now=time.time() - issued_before_s)
 
     with pytest.raises(AuthenticationError, match=r"made for 7200 seconds .* up to 3600"):
-        verifier.verify(token)
+        verify(verifier, token)
 
 
 def test_the_longest_lifetime_is_a_setting(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text(SECRET)
-    settings = JwtSettings(
-        secret=Secret(file=tmp_path / "secret"), issuer="iss", audience="aud", max_lifetime_s=600
-    )
-    verifier = JwtVerifier(settings)
+    verifier = make_verifier(tmp_path, max_lifetime_s=600)
 
-    assert verifier.verify(mint(ttl_s=600)).id == "alice"
+    assert verify(verifier, mint(ttl_s=600)).id == "alice"
     with pytest.raises(AuthenticationError, match="up to 600"):
-        verifier.verify(mint(ttl_s=601))
+        verify(verifier, mint(ttl_s=601))
 
 
 def test_a_token_from_the_future_is_refused_beyond_the_leeway(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text(SECRET)
-    settings = JwtSettings(
-        secret=Secret(file=tmp_path / "secret"), issuer="iss", audience="aud", leeway_s=30
-    )
-    verifier = JwtVerifier(settings)
+    verifier = make_verifier(tmp_path, leeway_s=30)
 
-    assert verifier.verify(mint(now=time.time() + 10)).id == "alice"
+    assert verify(verifier, mint(now=time.time() + 10)).id == "alice"
     with pytest.raises(AuthenticationError, match="not valid yet; check the clocks"):
-        verifier.verify(mint(now=time.time() + 60))
+        verify(verifier, mint(now=time.time() + 60))
 
 
 @pytest.mark.parametrize(
@@ -245,20 +308,20 @@ def test_the_command_makes_longer_tokens_for_a_server_that_accepts_them(tmp_path
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "eyJ.eyJ.x", "a" * 9000])
-def test_what_is_not_a_token_is_refused(verifier: JwtVerifier, token: str) -> None:
+def test_what_is_not_a_token_is_refused(verifier: Verifier, token: str) -> None:
     with pytest.raises(AuthenticationError):
-        verifier.verify(token)
+        verify(verifier, token)
 
 
 @pytest.mark.parametrize("kind", ["JWT", "jwt", "at+jwt", "application/at+jwt"])
-def test_an_access_token_may_name_its_type(verifier: JwtVerifier, kind: str) -> None:
-    assert verifier.verify(signed(json.dumps(_good()), typ=kind)).id == "alice"
+def test_an_access_token_may_name_its_type(verifier: Verifier, kind: str) -> None:
+    assert verify(verifier, signed(json.dumps(_good()), typ=kind)).id == "alice"
 
 
 @pytest.mark.parametrize("kind", ["id+jwt", "logout+jwt", "dpop+jwt", "JOSE", 7])
-def test_a_token_of_another_type_is_refused(verifier: JwtVerifier, kind: Any) -> None:
+def test_a_token_of_another_type_is_refused(verifier: Verifier, kind: Any) -> None:
     with pytest.raises(AuthenticationError, match=r"typ must be JWT or at\+jwt|well-formed"):
-        verifier.verify(signed(json.dumps(_good()), typ=kind))
+        verify(verifier, signed(json.dumps(_good()), typ=kind))
 
 
 @pytest.mark.parametrize(
@@ -272,33 +335,33 @@ def test_a_token_of_another_type_is_refused(verifier: JwtVerifier, kind: Any) ->
     ],
     ids=["padding at the end", "padding of the header", "a line", "base64", "a fourth part"],
 )
-def test_a_token_has_one_text(verifier: JwtVerifier, change: Any) -> None:
+def test_a_token_has_one_text(verifier: Verifier, change: Any) -> None:
     with pytest.raises(AuthenticationError):
-        verifier.verify(change(mint()))
+        verify(verifier, change(mint()))
 
 
-def test_another_algorithm_is_refused(verifier: JwtVerifier) -> None:
+def test_another_algorithm_is_refused(verifier: Verifier) -> None:
     claims = jwt.decode(mint(), SECRET, algorithms=["HS256"], audience="aud")
     secret = SECRET * 2
 
     with pytest.raises(AuthenticationError, match="algorithm"):
-        verifier.verify(jwt.encode(claims, secret, algorithm="HS512"))
+        verify(verifier, jwt.encode(claims, secret, algorithm="HS512"))
 
 
-def test_a_refusal_does_not_repeat_the_token(verifier: JwtVerifier) -> None:
+def test_a_refusal_does_not_repeat_the_token(verifier: Verifier) -> None:
     token = mint(audience="elsewhere")
 
     with pytest.raises(AuthenticationError) as caught:
-        verifier.verify(token)
+        verify(verifier, token)
 
     assert token not in str(caught.value)
 
 
-def test_the_memory_is_bounded(verifier: JwtVerifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_server.identity.jwt._CACHE_SIZE", 2)
+def test_the_memory_is_bounded(verifier: Verifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_server.identity.verifier._CACHE_SIZE", 2)
 
     for number in range(4):
-        verifier.verify(mint(user=f"u{number}"))
+        verify(verifier, mint(user=f"u{number}"))
 
     assert len(verifier._verified) == 2
 
@@ -307,4 +370,4 @@ def test_a_short_secret_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("short")
 
     with pytest.raises(SettingsError, match="shorter than 32 bytes"):
-        JwtVerifier(JwtSettings(secret=Secret(file=tmp_path / "secret"), issuer="i", audience="a"))
+        SharedSecret(JwtSettings(secret=Secret(file=tmp_path / "secret"), issuer="i", audience="a"))

@@ -6,6 +6,7 @@ fake_ansible_playbook stands for the runs that make and remove hosts: that those
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mcp_server.identity import JwtVerifier
+from mcp_server.identity import SharedSecret, Verifier
 from mcp_server.settings import JwtSettings, Secret
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,14 +82,13 @@ class TestToken:
     ) -> None:
         done = run(lab, "scripts/token", "alice", "mcp:viewer,mcp:operator", "acme")
 
-        verifier = JwtVerifier(
-            JwtSettings(
-                secret=Secret(file=lab / STATE / "secrets/jwt_secret"),
-                issuer=ORIGIN,
-                audience=f"{ORIGIN}/mcp",
-            )
+        settings = JwtSettings(
+            secret=Secret(file=lab / STATE / "secrets/jwt_secret"),
+            issuer=ORIGIN,
+            audience=f"{ORIGIN}/mcp",
         )
-        subject = verifier.verify(done.stdout.removesuffix("\n"))
+        verifier = Verifier([SharedSecret(settings)])
+        subject = asyncio.run(verifier.verify(done.stdout.removesuffix("\n")))
         assert done.stderr == ""
         assert (subject.id, subject.tenant) == ("alice", "acme")
         assert subject.roles == ("mcp:operator", "mcp:viewer")

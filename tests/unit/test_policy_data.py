@@ -110,7 +110,7 @@ class TestDocuments:
     """What the policies are tried with is what the server sends (mcp_server/policy/protocol.py)."""
 
     SENT = DecisionInput(
-        SubjectInput("a", "t", ("r",), ("g",), ("s",), "j"),
+        SubjectInput("a", "t", ("r",), ("g",), ("s",), "j", "i", "c", "b"),
         Action("tools/call"),
         Resource("tool", "x"),
         Context("192.0.2.1", "2026-01-07T12:00:00Z", "n", "r", "mcp", "up", "up"),

@@ -13,11 +13,12 @@ from mcp_server.policy import Action, Authorization, Context, DecisionInput, Res
 
 _CHARGE = {"id": "user", "key": "user:t:a", "limit": 5, "window_s": 60, "cost": 1}
 
+_SUBJECT = SubjectInput("a", "t", ("r",), ("g",), (), "token-1", "i", "c", "")
+
 
 def _input(**changes: Any) -> DecisionInput:
-    subject = SubjectInput("a", "t", ("r",), ("g",), (), "token-1")
     context = Context("192.0.2.1", "2026-01-07T12:00:00Z", "n", "r-1", "mcp", "up", "up")
-    asked = DecisionInput(subject, Action("tools/call"), Resource("tool", "x"), context)
+    asked = DecisionInput(_SUBJECT, Action("tools/call"), Resource("tool", "x"), context)
     return dataclasses.replace(asked, **changes)
 
 
@@ -56,10 +57,14 @@ def test_an_allowed_call_predicts_the_next_one_of_its_shape() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"subject": SubjectInput("b", "t", ("r",), ("g",), (), "")},
-        {"subject": SubjectInput("a", "u", ("r",), ("g",), (), "")},
-        {"subject": SubjectInput("a", "t", (), ("g",), (), "")},
-        {"subject": SubjectInput("a", "t", ("r",), (), (), "")},
+        {"subject": dataclasses.replace(_SUBJECT, id="b")},
+        {"subject": dataclasses.replace(_SUBJECT, tenant="u")},
+        {"subject": dataclasses.replace(_SUBJECT, roles=())},
+        {"subject": dataclasses.replace(_SUBJECT, groups=())},
+        {"subject": dataclasses.replace(_SUBJECT, scopes=("s",))},
+        {"subject": dataclasses.replace(_SUBJECT, issuer="j")},
+        {"subject": dataclasses.replace(_SUBJECT, client_id="d")},
+        {"subject": dataclasses.replace(_SUBJECT, actor="bot")},
         {"action": Action("resources/read")},
         {"resource": Resource("tool", "y")},
         {"resource": Resource("prompt", "x")},

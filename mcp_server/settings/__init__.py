@@ -15,18 +15,27 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    HttpUrl,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import BaseModel, Field, HttpUrl, ValidationError, field_validator, model_validator
+
+from mcp_server.settings.identity import (
+    MAX_LIFETIME_S,
+    SHARED_SECRET,
+    IdentitySettings,
+    JwtSettings,
+)
+from mcp_server.settings.model import (
+    Model,
+    Port,
+    Seconds,
+    Secret,
+    SettingsError,
+    TlsSettings,
+    is_loopback,
 )
 
 __all__ = [
     "MAX_LIFETIME_S",
+    "SHARED_SECRET",
     "ClusterSettings",
     "CmdbSettings",
     "CountersSettings",
@@ -48,62 +57,8 @@ __all__ = [
     "load_settings",
 ]
 
-# The maximum of identity.jwt.max_lifetime_s: one day.
-MAX_LIFETIME_S = 86_400
 
-Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=300)]
-
-
-class SettingsError(Exception):
-    """The configuration cannot be used; the message lists every fault on a line of its own."""
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class Secret(_Model):
-    """A secret that stands in a file of its own (the value is never part of the configuration)."""
-
-    file: Path
-
-    def reveal(self) -> str:
-        """Return the secret without the trailing newline.
-
-        Raises:
-            SettingsError: the file is missing, unreadable, empty or not text.
-        """
-        try:
-            value = self.file.read_text(encoding="utf-8").rstrip("\r\n")
-        except OSError as error:
-            raise SettingsError(
-                f"cannot read the secret file {self.file}: {error.strerror}"
-            ) from None
-        except UnicodeDecodeError:
-            raise SettingsError(
-                f"the secret file {self.file} is not text (UTF-8): write random bytes as text, "
-                "such as the output of `openssl rand -base64 48`"
-            ) from None
-        if not value:
-            raise SettingsError(f"the secret file {self.file} is empty")
-        if value.startswith("$ANSIBLE_VAULT;"):
-            raise SettingsError(
-                f"the secret file {self.file} is encrypted: pipe `ansible-vault view {self.file}` "
-                "into the command and name /dev/stdin as the file"
-            )
-        return value
-
-
-class TlsSettings(_Model):
-    """Our certificate and key (PEM) and the CA that the peer's certificate must come from."""
-
-    cert: Path
-    key: Path
-    ca: Path
-
-
-class _ListenerSettings(_Model):
+class _ListenerSettings(Model):
     host: str = "127.0.0.1"
     port: Port
     tls: TlsSettings | None = None
@@ -151,33 +106,14 @@ class TelemetrySettings(_ListenerSettings):
     """CA certificate of the collector; None: the system's authorities."""
 
 
-class JwtSettings(_Model):
-    """Tokens signed with a shared secret (RFC 7519, HS256)."""
-
-    secret: Secret
-    issuer: str
-    audience: str
-    algorithms: tuple[Literal["HS256"], ...] = ("HS256",)
-    leeway_s: Annotated[float, Field(ge=0, le=300)] = 30
-    max_lifetime_s: Annotated[int, Field(ge=60, le=MAX_LIFETIME_S)] = 3600
-    """Maximum seconds from iat to exp; a token with a longer lifetime is refused, whoever signed it. A
-    token cannot be revoked: a stolen token is valid until it expires."""
-
-
-class IdentitySettings(_Model):
-    """Who may be believed about who is calling."""
-
-    jwt: JwtSettings
-
-
-class PolicySettings(_Model):
+class PolicySettings(Model):
     """The OPA sidecar of this node."""
 
     socket: Path = Path("/run/opa/opa.sock")
     timeout_s: Seconds = 1.0
 
 
-class CountersSettings(_Model):
+class CountersSettings(Model):
     """Redis, which holds the rate-limit windows."""
 
     url: str
@@ -218,7 +154,7 @@ class CountersSettings(_Model):
         return self
 
 
-class DatabaseSettings(_Model):
+class DatabaseSettings(Model):
     """PostgreSQL: audit and CMDB."""
 
     host: str
@@ -233,7 +169,7 @@ class DatabaseSettings(_Model):
     timeout_s: Seconds = 5.0
 
 
-class GrafanaSettings(_Model):
+class GrafanaSettings(Model):
     """Grafana, where dashboards are created, as the service account that the token belongs to."""
 
     url: HttpUrl
@@ -255,7 +191,7 @@ class GrafanaSettings(_Model):
         return value
 
 
-class AccessSettings(_Model):
+class AccessSettings(Model):
     """How a Prometheus or an Alertmanager is reached that is not of this installation."""
 
     token: Secret | None = None
@@ -271,7 +207,7 @@ class AccessSettings(_Model):
         return self.token is not None or self.ca is not None
 
 
-class MonitoringSettings(_Model):
+class MonitoringSettings(Model):
     """Prometheus and Alertmanager, which the monitoring tools ask, and Grafana, if there is one."""
 
     prometheus_url: HttpUrl
@@ -289,21 +225,14 @@ class MonitoringSettings(_Model):
             ("prometheus", self.prometheus_url, self.prometheus),
             ("alertmanager", self.alertmanager_url, self.alertmanager),
         ):
-            if access.token and url.scheme != "https" and not _is_loopback(url.host or ""):
+            if access.token and url.scheme != "https" and not is_loopback(url.host or ""):
                 raise ValueError(
                     f"{name}_url must begin with https://: the token would be readable on its way"
                 )
         return self
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-class CmdbSettings(_Model):
+class CmdbSettings(Model):
     """Where the CMDB tools find assets."""
 
     backend: Literal["postgres", "rest"] = "postgres"
@@ -324,12 +253,12 @@ class CmdbSettings(_Model):
                 raise ValueError("api_url, key and ca are for backend: rest")
         elif self.api_url is None or self.key is None:
             raise ValueError("backend: rest needs api_url and key")
-        elif self.api_url.scheme != "https" and not _is_loopback(self.api_url.host or ""):
+        elif self.api_url.scheme != "https" and not is_loopback(self.api_url.host or ""):
             raise ValueError("api_url must be https: the key would cross the network in the clear")
         return self
 
 
-class ClusterSettings(_Model):
+class ClusterSettings(Model):
     """How one Kubernetes cluster is reached: by `url`, `kubeconfig`, or from inside (`in_cluster`)."""
 
     url: HttpUrl | None = None
@@ -366,7 +295,7 @@ class ClusterSettings(_Model):
 ClusterName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
 
 
-class KubernetesSettings(_Model):
+class KubernetesSettings(Model):
     """The Kubernetes clusters that the tools work on."""
 
     clusters: Annotated[dict[ClusterName, ClusterSettings], Field(min_length=1)]
@@ -393,7 +322,7 @@ class KubernetesSettings(_Model):
         return self.default or next(iter(self.clusters))
 
 
-class ToolsSettings(_Model):
+class ToolsSettings(Model):
     """The backends; a backend that is not configured hides its tools."""
 
     kubernetes: KubernetesSettings | None = None
@@ -401,13 +330,13 @@ class ToolsSettings(_Model):
     cmdb: CmdbSettings | None = None
 
 
-class LogSettings(_Model):
+class LogSettings(Model):
     """Structured logs on standard error, one JSON object a line."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
-class Settings(_Model):
+class Settings(Model):
     """Everything one server node needs to know."""
 
     node: str
