@@ -255,6 +255,8 @@ class CmdbSettings(Model):
             raise ValueError("backend: rest needs api_url and key")
         elif self.api_url.scheme != "https" and not is_loopback(self.api_url.host or ""):
             raise ValueError("api_url must be https: the key would cross the network in the clear")
+        elif (self.api_url.path or "").rstrip("/").endswith("/api/v1"):
+            raise ValueError("api_url must not contain /api/v1: the server appends it")
         return self
 
 

@@ -173,7 +173,7 @@ class TestSettings:
         nodes = calm.members("mcp_servers")
         disposable(*nodes)
         before = {node.name: node.main_pid("mcp-server.service") for node in nodes}
-        change = ("-e", json.dumps({"mcp_server_log_level": "WARNING"}))
+        change = ("-e", json.dumps({"mcp_server_settings": {"log": {"level": "WARNING"}}}))
 
         async with Traffic(calm, per_second=5) as traffic:
             await to_thread.run_sync(

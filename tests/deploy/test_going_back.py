@@ -24,7 +24,7 @@ async def test_a_node_that_does_not_become_ready_goes_back_and_the_others_are_le
     # A setting that the configuration's check accepts, and with which nothing can be decided in time;
     # and one that changes the unit.
     change = {
-        "mcp_server_policy_timeout_s": 0.0001,
+        "mcp_server_settings": {"policy": {"timeout_s": 0.0001}},
         "mcp_server_ready_timeout_s": 10,
         "mcp_server_open_files_max": 12345,
     }

@@ -37,11 +37,11 @@ def test_a_group_without_hosts_is_named(installation: Installation, without_serv
 
 
 def test_an_unknown_variable_is_named_with_the_nearest_one(installation: Installation) -> None:
-    run = installation.play(PREFLIGHT, "-e", "mcp_server_log_levle=DEBUG")
+    run = installation.play(PREFLIGHT, "-e", "mcp_server_memory_mxa=1G")
 
     assert run.rc != 0
-    assert "mcp_server_log_levle" in run.output
-    assert "mcp_server_log_level" in run.output.replace("mcp_server_log_levle", "")
+    assert "mcp_server_memory_mxa" in run.output
+    assert "mcp_server_memory_max" in run.output.replace("mcp_server_memory_mxa", "")
     assert run.plays == ["Inventory"]
 
 

@@ -28,8 +28,7 @@ def verify(node: McpNode, authority: Authority, tmp_path: Path) -> Verify:
     settings: dict[str, object] = {
         **LOCAL,
         "mcp_server_public_url": node.url,
-        "mcp_server_jwt_issuer": ISSUER,
-        "mcp_server_jwt_audience": AUDIENCE,
+        "mcp_server_settings": {"identity": {"jwt": {"issuer": ISSUER, "audience": AUDIENCE}}},
         "mcp_server_jwt_secret": JWT_SECRET,
         "mcp_server_ready_timeout_s": 20,
         "pki_ca_certificate_file": str(authority.ca),

@@ -73,7 +73,7 @@ class Node:
             "mcp_server_jwt_secret": "a" * 32,
             "mcp_server_redis_password": password,
             "mcp_server_database_password": "c" * 32,
-            "mcp_server_log_level": "INFO" if config == "good" else "ERROR",
+            "mcp_server_settings": {"log": {"level": "INFO" if config == "good" else "ERROR"}},
             "mcp_server_ready_timeout_s": 1,
             "pki_ca_certificate_file": str(self._folder / "ca.pem"),
             "__mcp_server_complete": {"stat": {"exists": True}},

@@ -111,13 +111,13 @@ def test_of_the_names_that_begin_with_a_mistyped_one_the_shortest_is_the_nearest
 
 def test_variables_with_the_name_of_their_role_misspelt_are_refused(run: Run) -> None:
     meant = {
-        "mcp_servers_log_level": "mcp_server_log_level",
-        "mcpserver_log_level": "mcp_server_log_level",
-        "mcp-server_log_level": "mcp_server_log_level",
-        "mcp__server_log_level": "mcp_server_log_level",
-        "mpc_server_log_level": "mcp_server_log_level",
-        "mcp_servers_log_levle": "mcp_server_log_level",
-        "mcp_serverlog_level": "mcp_server_log_level",
+        "mcp_servers_memory_max": "mcp_server_memory_max",
+        "mcpserver_memory_max": "mcp_server_memory_max",
+        "mcp-server_memory_max": "mcp_server_memory_max",
+        "mcp__server_memory_max": "mcp_server_memory_max",
+        "mpc_server_memory_max": "mcp_server_memory_max",
+        "mcp_servers_memory_mxa": "mcp_server_memory_max",
+        "mcp_serverport": "mcp_server_port",
         "postgresql_port": "postgres_port",
         "prometheous_port": "prometheus_port",
         "ngnix_tls_key": "nginx_tls_key",
@@ -136,9 +136,9 @@ def test_variables_with_the_name_of_their_role_misspelt_are_refused(run: Run) ->
 
 def test_names_that_are_only_like_those_of_roles_pass(run: Run) -> None:
     own = [
-        *("company_mcp_server_notes", "my_mcp_server_port", "vault_mcp_server_prometheus_token"),
-        *("our_mcp_server_kubernetes_clusters", "x_redis_port", "vault_redis_password"),
-        *("mcp_servers", "mcp_servers_extra", "mcp_server", "mcp_log_level", "mcp_port"),
+        *("company_mcp_server_notes", "my_mcp_server_port", "vault_mcp_server_jwt_secret"),
+        *("our_mcp_server_settings", "x_redis_port", "vault_redis_password"),
+        *("mcp_servers", "mcp_servers_extra", "mcp_server", "mcp_memory_max", "mcp_port"),
         *("lb_state", "database_domain", "data_port", "prom_port", "ansible_port"),
     ]
 

@@ -93,6 +93,7 @@ class TestServicesThatExist:
         "redis": {"mcp_server_redis": "mcp-server@redis.example.com:6379/0"},
         "monitoring": {
             "mcp_server_prometheus_url": "https://prometheus.example.com",
+            "mcp_server_alertmanager_url": "https://alertmanager.example.com",
             "mcp_server_telemetry_allowed_peers": ["prometheus.lab.internal"],
         },
     }
@@ -200,7 +201,7 @@ def test_variables_in_group_vars_with_the_name_of_their_role_misspelt_are_all_na
 ) -> None:
     inventory = write(tmp_path, several())
     (tmp_path / "group_vars").mkdir()
-    text = "mcp_servers_log_level: debug\nmcpserver_log_level: debug\nnginx_tls_cert: x\n"
+    text = "mcp_servers_memory_max: 1G\nmcpserver_memory_max: 1G\nnginx_tls_cert: x\n"
     (tmp_path / "group_vars/mcp_servers.yml").write_text(text)
 
     result = run(inventory, "playbooks/inventory.yml")
@@ -208,8 +209,8 @@ def test_variables_in_group_vars_with_the_name_of_their_role_misspelt_are_all_na
     said = " ".join(result.stdout.split())
     assert result.returncode != 0
     for name, nearest in (
-        ("mcp_servers_log_level", "mcp_server_log_level"),
-        ("mcpserver_log_level", "mcp_server_log_level"),
+        ("mcp_servers_memory_max", "mcp_server_memory_max"),
+        ("mcpserver_memory_max", "mcp_server_memory_max"),
         ("nginx_tls_cert", "nginx_tls_certificate"),
     ):
         on = "on mcp1, mcp2, mcp3"
@@ -270,10 +271,10 @@ def test_every_playbook_begins_with_the_inventory(playbook: Path) -> None:
     ids=" ".join,
 )
 def test_no_playbook_gets_past_an_unknown_variable(tmp_path: Path, command: list[str]) -> None:
-    result = run(write(tmp_path, several()), *command, "-e", "mcp_server_log_levle=DEBUG")
+    result = run(write(tmp_path, several()), *command, "-e", "mcp_server_memory_mxa=1G")
 
     assert result.returncode != 0
-    assert "did you mean mcp_server_log_level?" in result.stdout
+    assert "did you mean mcp_server_memory_max?" in result.stdout
     assert plays(result) == ["Inventory"]
 
 

@@ -19,9 +19,10 @@ _TOLD = "case={{ case }} fingerprint={{ __mcp_server_fingerprint }} stale={{ __m
 # What differs from what the server was started with.
 _CHANGES: dict[str, dict[str, Any]] = {
     "release": {"__mcp_server_release": "0.1.0-def"},
-    "setting": {"mcp_server_log_level": "DEBUG"},
+    "setting": {"mcp_server_settings": {"log": {"level": "DEBUG"}}},
     "unit": {"mcp_server_memory_max": "1G"},
     "credential": {"mcp_server_jwt_secret": "d" * 32},
+    "new_credential": {"mcp_server_credentials": {"grafana_token": "glsa"}},
     "authority": {"pki_ca_certificate_file": "tomorrow.pem"},
 }
 

@@ -25,7 +25,7 @@ def test_systemd_does_not_kill_a_server_that_waits_for_its_calls(tmp_path: Path)
         [{"ansible.builtin.include_vars": file} for file in files]
         + [{"ansible.builtin.template": {"src": str(ROOT / unit), "dest": str(tmp_path / "unit")}}],
         inventory={"all": {"hosts": {"mcp1": LOCAL}}},
-        variables={"mcp_server_drain_s": _DRAIN_S},
+        variables={"mcp_server_settings": {"listen": {"drain_s": _DRAIN_S}}},
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

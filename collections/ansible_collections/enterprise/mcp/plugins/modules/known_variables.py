@@ -11,8 +11,8 @@ description:
     begins with the name of a role and C(_), and fails for each that is not described in that or another role's
     C(meta/argument_specs.yml), naming the nearest known variable.
   - It fails as well for a name that begins with nearly the name of a role, when its rest is that of a variable of the role, or the
-    whole is nearly the name of one. C(mcp_servers_log_level) is meant for C(mcp_server_log_level); C(mcp_servers_extra) and
-    C(my_mcp_server_log_level) are taken for names of your own.
+    whole is nearly the name of one. C(mcp_servers_memory_max) is meant for C(mcp_server_memory_max); C(mcp_servers_extra) and
+    C(my_mcp_server_memory_max) are taken for names of your own.
   - It fails for a variable that is no list, or no dictionary, where the role's specification takes one. The check of arguments that
     Ansible makes lets a string pass, and the role then reads it letter by letter.
   - Names that begin with C(__) are internal to roles and not looked at.
