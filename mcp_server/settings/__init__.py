@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, Field, HttpUrl, ValidationError, field_validator, model_validator
 
+from mcp_server.settings.directory import DirectorySettings
 from mcp_server.settings.identity import (
     MAX_LIFETIME_S,
     SHARED_SECRET,
@@ -40,6 +41,7 @@ __all__ = [
     "CmdbSettings",
     "CountersSettings",
     "DatabaseSettings",
+    "DirectorySettings",
     "GrafanaSettings",
     "IdentitySettings",
     "JwtSettings",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mcp_server.settings.directory import DirectorySettings
 from mcp_server.settings.model import Model, Secret
 
 __all__ = ["MAX_LIFETIME_S", "SHARED_SECRET", "IdentitySettings", "JwtSettings"]
@@ -37,3 +38,5 @@ class IdentitySettings(Model):
     """Who may say who is calling."""
 
     jwt: JwtSettings
+    directory: DirectorySettings | None = None
+    """None: nobody signs in with a password, and `POST /auth/token` responds with 404."""

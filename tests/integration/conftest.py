@@ -19,6 +19,7 @@ from mcp_server.infrastructure.database.migrate import upgrade
 from mcp_server.settings import DatabaseSettings
 from tests.integration.clusters import Cluster
 from tests.integration.cmdb_imports import import_rows
+from tests.integration.directories import Slapd
 from tests.integration.nodes import McpNode
 from tests.integration.servers import (
     Alertmanager,
@@ -91,6 +92,15 @@ def postgres(workspace: Path, authority: Authority) -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def redis_server(workspace: Path, authority: Authority) -> Iterator[RedisServer]:
     server = RedisServer(workspace / "redis", authority)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def slapd(workspace: Path, authority: Authority) -> Iterator[Slapd]:
+    """OpenLDAP with the users and groups of a small company."""
+    server = Slapd(workspace / "slapd", authority)
     server.start()
     yield server
     server.stop()
