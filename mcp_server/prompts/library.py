@@ -11,7 +11,7 @@ from pydantic import Field
 from mcp_server.prompts.declaration import FromTemplate, FromTool, Prompt, PromptArguments, Step
 from mcp_server.tools.cmdb.arguments import AssetId, ServiceName, TimeRange
 from mcp_server.tools.kubernetes.arguments import ClusterName, DeploymentName, Namespace
-from mcp_server.tools.monitoring.health import NAMING_LABELS
+from mcp_server.tools.monitoring.health_check import NAMING_LABELS
 
 __all__ = ["PROMPTS"]
 

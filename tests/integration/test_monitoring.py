@@ -19,7 +19,7 @@ from mcp_server.tools.monitoring import alertmanager as alertmanager_client
 from mcp_server.tools.monitoring import prometheus as prometheus_client
 from mcp_server.tools.monitoring.alertmanager import MatchersRefused
 from mcp_server.tools.monitoring.family import Monitoring
-from mcp_server.tools.monitoring.health import HealthCheckResult
+from mcp_server.tools.monitoring.health_check import HealthCheckResult
 from mcp_server.tools.monitoring.query_metrics import QueryMetricsArguments
 from mcp_server.transports.mcp_errors import UNTRUSTED_SOURCE
 from tests.integration.conditions import eventually

@@ -28,7 +28,7 @@ from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.alertmanager import Alertmanager
 from mcp_server.tools.monitoring.alerts import Alerts
 from mcp_server.tools.monitoring.get_alerts import get_alerts
-from mcp_server.tools.monitoring.health import Health
+from mcp_server.tools.monitoring.health_check import health_check
 from mcp_server.tools.monitoring.names import NearNames
 from mcp_server.tools.monitoring.prometheus import Prometheus
 from mcp_server.tools.monitoring.query_metrics import query_metrics
@@ -210,11 +210,11 @@ async def test_of_alerts_of_one_rule(
 
 async def test_of_chosen_alerts_and_of_a_health_check(loop_held: Loop) -> None:
     alerts = _alerts({"cluster": "prod"}, "")
-    health = Health(alerts._prometheus, alerts)
+    health = health_check(alerts._prometheus, alerts)
 
     for tool, arguments in (
         (get_alerts(alerts, CursorCipher()), {"matchers": ["severity=warning"], "limit": 500}),
-        (_tool(health, "health_check"), {"service": "web"}),
+        (health, {"service": "web"}),
     ):
         held_s, _ = await held(loop_held, tool, **arguments)
         assert held_s < MOST_S

@@ -8,14 +8,14 @@ import pytest
 
 from mcp_server.tools.catalog import ToolContext
 from mcp_server.tools.monitoring.alerts import Alert
-from mcp_server.tools.monitoring.health import (
+from mcp_server.tools.monitoring.health_check import (
     Evidence,
     HealthCheckArguments,
     Verdict,
     _is_about,
-    _judged,
     _judged_alerts,
     _judged_targets,
+    _judged_workloads,
     worst,
 )
 from mcp_server.tools.monitoring.prometheus import TimeSeries
@@ -78,7 +78,7 @@ def test_workloads_and_endpoints_are_judged(
         endpoints_not_ready=endpoints[1],
     )
 
-    evidence = list(_judged(found, "w", CONTEXT))
+    evidence = list(_judged_workloads(found, "w", CONTEXT))
 
     assert [each.verdict for each in evidence] == expected
     assert f"{ready} of {desired} ready" in evidence[0].says
@@ -90,7 +90,7 @@ def test_a_service_that_the_cluster_does_not_have_is_unknown() -> None:
         cluster="c", namespace="n", workloads=[], endpoints_ready=None, endpoints_not_ready=None
     )
 
-    (evidence,) = _judged(found, "w", CONTEXT)
+    (evidence,) = _judged_workloads(found, "w", CONTEXT)
 
     assert evidence.verdict == "unknown"
     assert "no workload and no Service called w in the namespace n" in evidence.says
@@ -108,11 +108,11 @@ def test_what_was_not_seen_is_evidence_and_no_verdict_of_its_own() -> None:
     )
     nothing = found.model_copy(update={"workloads": []})
 
-    assert [(each.verdict, each.says) for each in _judged(found, "w", CONTEXT)] == [
+    assert [(each.verdict, each.says) for each in _judged_workloads(found, "w", CONTEXT)] == [
         ("unknown", "not checked: its endpoints: not allowed"),
         ("healthy", "Deployment w: 2 of 2 ready"),
     ]
-    assert [each.says for each in _judged(nothing, "w", CONTEXT)] == [
+    assert [each.says for each in _judged_workloads(nothing, "w", CONTEXT)] == [
         "not checked: its endpoints: not allowed"
     ]
 

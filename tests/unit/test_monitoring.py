@@ -23,7 +23,7 @@ from mcp_server.tools.catalog import InvalidArguments, ToolError
 from mcp_server.tools.deadline import deadline
 from mcp_server.tools.monitoring.alertmanager import KnownAlert
 from mcp_server.tools.monitoring.alerts import Alerts, _joined, _Known
-from mcp_server.tools.monitoring.dashboards import Dashboards
+from mcp_server.tools.monitoring.create_dashboard import create_dashboard
 from mcp_server.tools.monitoring.get_alerts import GetAlertsArguments
 from mcp_server.tools.monitoring.matchers import MOST_MATCHERS, matchers_of
 from mcp_server.tools.monitoring.names import NearNames, names_in, near_names
@@ -494,7 +494,7 @@ async def test_a_dashboard_whose_queries_take_too_long_is_not_said_to_be_saved_p
     settings = GrafanaSettings(
         url="http://127.0.0.1", token=Secret(file=Path("unread")), datasource_uid="p"
     )
-    (tool,) = Dashboards(settings, grafana, prometheus).tools()
+    tool = create_dashboard(settings, grafana, prometheus)
     arguments = tool.parse({"title": "T", "panels": [{"title": "P", "query": "up"}] * 40})
 
     with pytest.raises(ToolError, match="Nothing was saved: ") as late:
@@ -532,7 +532,7 @@ async def test_nothing_is_asked_for_a_dashboard_after_the_answer() -> None:
     settings = GrafanaSettings(
         url="http://127.0.0.1", token=Secret(file=Path("unread")), datasource_uid="p"
     )
-    (tool,) = Dashboards(settings, Mock(spec=[]), cast("Prometheus", prometheus)).tools()
+    tool = create_dashboard(settings, Mock(spec=[]), cast("Prometheus", prometheus))
     arguments = tool.parse({"title": "T", "panels": ["up"] * 40})
 
     with pytest.raises(BackendUnavailable, match="HTTP 503"):

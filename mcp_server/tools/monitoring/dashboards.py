@@ -1,293 +1,83 @@
-"""Dashboards of Grafana: the tool that creates them, and the resources that return them."""
+"""The resources with the dashboards of Grafana."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Self
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
 
-from pydantic import AfterValidator, Field, model_validator
-
-from mcp_server.settings import GrafanaSettings
 from mcp_server.tools.backend import parsing
-from mcp_server.tools.catalog import Arguments, Result, Tool, ToolContext, ToolError
-from mcp_server.tools.deadline import remaining
-from mcp_server.tools.gather import gather_or_cancel
-from mcp_server.tools.monitoring.grafana import (
-    VERIFY_HINT,
-    Folder,
-    FoundDashboard,
-    Grafana,
-    StoredDashboard,
-)
-from mcp_server.tools.monitoring.panels import Panel, dashboard_model
-from mcp_server.tools.monitoring.prometheus import Prometheus, QueryRefused
+from mcp_server.tools.catalog import ToolContext, ToolError
+from mcp_server.tools.monitoring.grafana import REVEALED_BY, FoundDashboard, Grafana
 from mcp_server.tools.resources import Resource, rows_that_fit
-from mcp_server.tools.validation import not_blank
 
-__all__ = ["Dashboards"]
+__all__ = ["dashboard_resources"]
 
-_MAX_TITLE = 200
-_MOST_PANELS = 40
 _LISTED = 200
-# Users can find the dashboards of this server by this tag.
-_TAG = "enterprise-mcp"
 _COMPLETED = 5000
-_QUERIES_AT_ONCE = 8
-# The URL of a dashboard contains its uid and its title.
-_REVEALED_BY = {"uid": ("url",), "title": ("url",)}
-# Maximum seconds for checking queries; the rest of the call's 30 seconds is for requests to Grafana.
-_CHECKED_WITHIN_S = 18.0
-# Grafana replaces these variables when it shows a panel; any duration shows whether the query is valid.
-_VARIABLES = re.compile(
-    r"\$(?:__(rate_interval|interval|range)\b|\{__(rate_interval|interval|range)\})"
-)
 
 
-class CreateDashboardArguments(Arguments):
-    """Arguments of `create_dashboard`."""
-
-    title: Annotated[
-        str,
-        Field(description="Unique in its folder", max_length=_MAX_TITLE),
-        AfterValidator(not_blank),
-    ]
-    panels: Annotated[
-        list[Panel],
-        Field(
-            description="A string is a panel with only a query",
-            min_length=1,
-            max_length=_MOST_PANELS,
+def dashboard_resources(grafana: Grafana) -> list[Resource]:
+    """Return the declarations of the resources with the list of dashboards and with one dashboard."""
+    return [
+        Resource(
+            uri="enterprise://monitoring/dashboards",
+            name="monitoring-dashboards",
+            title="Grafana dashboards",
+            description=f"The first {_LISTED} dashboards of Grafana by title.",
+            permission="tools:read",
+            read=partial(_read_list, grafana),
+            source="Grafana",
+            revealed_by=REVEALED_BY,
+        ),
+        Resource(
+            uri="enterprise://monitoring/dashboards/{uid}",
+            name="monitoring-dashboard",
+            title="A Grafana dashboard",
+            description="A dashboard's version, and the queries of its panels.",
+            permission="tools:read",
+            read=partial(_read_one, grafana),
+            source="Grafana",
+            revealed_by=REVEALED_BY,
+            complete=partial(_complete, grafana),
         ),
     ]
-    folder: Annotated[
-        str | None, Field(max_length=_MAX_TITLE, description="uid or title of the folder")
-    ] = None
-    replace_uid: Annotated[str | None, Field(max_length=40, description="Dashboard to replace")] = (
-        None
+
+
+async def _read_list(grafana: Grafana, context: ToolContext, _: Mapping[str, str]) -> str:
+    most = context.at_most(_LISTED)
+    found = await grafana.dashboards(most + 1)
+    rows = rows_that_fit(_row(each) for each in found[:most])
+    return json.dumps({"dashboards": rows, "truncated": len(rows) < len(found)})
+
+
+async def _read_one(grafana: Grafana, context: ToolContext, parameters: Mapping[str, str]) -> str:
+    stored = await grafana.dashboard(parameters["uid"])
+    if stored is None:
+        raise ToolError("Grafana has no such dashboard")
+    with parsing("Grafana"):
+        panels = list(_panels(stored.model))
+    shown = rows_that_fit(panels[: context.at_most(len(panels))])
+    return json.dumps(
+        {
+            "uid": stored.uid,
+            "title": stored.title,
+            "folder": stored.folder.title if stored.folder else None,
+            "url": stored.url,
+            "tags": list(stored.tags),
+            "version": stored.version,
+            "panels": shown,
+            "truncated": len(shown) < len(panels),
+        }
     )
-    expected_version: Annotated[
-        int | None, Field(ge=0, description="Current version of replace_uid")
-    ] = None
-
-    @model_validator(mode="after")
-    def _replaces_or_not(self) -> Self:
-        if self.replace_uid is None:
-            if self.expected_version is not None:
-                raise ValueError("expected_version belongs to replace_uid; give both or neither")
-        elif self.expected_version is None:
-            reading = f"read enterprise://monitoring/dashboards/{self.replace_uid}"
-            raise ValueError(f"replace_uid needs expected_version: {reading} and give its version")
-        elif self.folder is not None:
-            raise ValueError(
-                "folder: a dashboard that is replaced stays in its folder; leave it out"
-            )
-        return self
 
 
-class CreateDashboardResult(Result):
-    """The saved dashboard."""
-
-    uid: str
-    url: str
-    version: int
-    warnings: tuple[str, ...] = ()
-
-
-class Dashboards:
-    """Dashboards of Grafana; the Prometheus of the other tools checks their queries."""
-
-    def __init__(self, settings: GrafanaSettings, grafana: Grafana, prometheus: Prometheus) -> None:
-        self._settings = settings
-        self._grafana = grafana
-        self._prometheus = prometheus
-
-    def tools(self) -> list[Tool[Any, Any]]:
-        """Return the declarations of the tools."""
-        return [
-            Tool(
-                name="monitoring:create_dashboard",
-                title="Create dashboard",
-                description="Create a Grafana dashboard, or replace one (replace_uid).",
-                permission="tools:execute",
-                arguments=CreateDashboardArguments,
-                result=CreateDashboardResult,
-                run=self._create_dashboard,
-                render=_render_saved,
-                read_only=False,
-                destructive=True,
-                idempotent=False,
-                verify_hint=VERIFY_HINT,
-                source="Grafana",
-                revealed_by=_REVEALED_BY,
-                timeout_s=30.0,
-            )
-        ]
-
-    def resources(self) -> list[Resource]:
-        """Return the declarations of the resources."""
-        return [
-            Resource(
-                uri="enterprise://monitoring/dashboards",
-                name="monitoring-dashboards",
-                title="Grafana dashboards",
-                description=f"The first {_LISTED} dashboards of Grafana by title.",
-                permission="tools:read",
-                read=self._read_list,
-                source="Grafana",
-                revealed_by=_REVEALED_BY,
-            ),
-            Resource(
-                uri="enterprise://monitoring/dashboards/{uid}",
-                name="monitoring-dashboard",
-                title="A Grafana dashboard",
-                description="A dashboard's version, and the queries of its panels.",
-                permission="tools:read",
-                read=self._read_one,
-                source="Grafana",
-                revealed_by=_REVEALED_BY,
-                complete=self._complete,
-            ),
-        ]
-
-    async def _create_dashboard(
-        self, arguments: CreateDashboardArguments, context: ToolContext
-    ) -> CreateDashboardResult:
-        title = arguments.title.strip()
-        given_s = remaining(_CHECKED_WITHIN_S)
-        try:
-            async with asyncio.timeout(given_s):
-                warnings = await self._check(arguments.panels)
-        except TimeoutError:
-            raise ToolError(
-                "Nothing was saved: Prometheus did not answer all queries within "
-                f"{round(given_s, 1):g} s. Give fewer panels, or queries that are cheaper",
-                retryable=True,
-            ) from None
-        replaced = await self._replaced(arguments, context)
-        folder = await self._folder(arguments, context) if replaced is None else replaced.folder
-        await self._title_is_free(title, folder, replaced, context)
-        saved = await self._grafana.save(
-            dashboard_model(
-                title,
-                arguments.panels,
-                tags=_tags(replaced),
-                datasource_uid=self._settings.datasource_uid,
-                replaces=None if replaced is None else (replaced.uid, replaced.version),
-            ),
-            folder=folder,
-            message=f"by {context.user} through the MCP server",
-        )
-        return CreateDashboardResult(
-            uid=saved.uid, url=saved.url, version=saved.version, warnings=tuple(warnings)
-        )
-
-    async def _check(self, panels: Sequence[Panel]) -> list[str]:
-        """Return warnings about valid queries.
-
-        Raises:
-            ToolError: the message names every panel with an invalid query.
-        """
-        turns = asyncio.Semaphore(_QUERIES_AT_ONCE)
-
-        async def fault_or_warning(number: int, panel: Panel) -> tuple[str | None, str | None]:
-            which = f"panel {number} ({panel.heading[:60]!r})"
-            async with turns:
-                try:
-                    answer = await self._prometheus.query(_VARIABLES.sub("5m", panel.query))
-                except QueryRefused as refusal:
-                    return f"{which}: {refusal.reason}", None
-            if answer.kind not in ("vector", "scalar"):
-                return f"{which}: its result is a {answer.kind}; a panel shows vectors", None
-            return None, None if answer.series else f"{which} has no data now"
-
-        checked = await gather_or_cancel(
-            *(fault_or_warning(number, panel) for number, panel in enumerate(panels, start=1))
-        )
-        faults = [fault for fault, _ in checked if fault]
-        if faults:
-            raise ToolError("Nothing was saved. Prometheus refused: " + "; ".join(faults))
-        return [warning for _, warning in checked if warning]
-
-    async def _replaced(
-        self, arguments: CreateDashboardArguments, context: ToolContext
-    ) -> StoredDashboard | None:
-        if arguments.replace_uid is None:
-            return None
-        stored = await self._grafana.dashboard(arguments.replace_uid)
-        if stored is None:
-            raise ToolError(f"replace_uid: Grafana has no dashboard {arguments.replace_uid!r}")
-        if stored.version != arguments.expected_version:
-            version = context.masked_value(stored.version, "version")
-            raise ToolError(
-                f"expected_version: the dashboard has version {version} and not "
-                f"{arguments.expected_version}; someone changed it: read "
-                f"enterprise://monitoring/dashboards/{arguments.replace_uid} and decide again"
-            )
-        return stored
-
-    async def _folder(
-        self, arguments: CreateDashboardArguments, context: ToolContext
-    ) -> Folder | None:
-        name = arguments.folder or self._settings.folder
-        return None if name is None else await self._grafana.folder(name, context)
-
-    async def _title_is_free(
-        self,
-        title: str,
-        folder: Folder | None,
-        replaced: StoredDashboard | None,
-        context: ToolContext,
-    ) -> None:
-        """Refuse a title that the folder already contains: newer Grafana accepts duplicates."""
-        for taken in await self._grafana.find(title, folder):
-            if replaced is None or taken.uid != replaced.uid:
-                where = "at the root"
-                if folder is not None:
-                    where = f"in the folder {context.masked_value(folder.title, 'folder')!r}"
-                found = context.masked_value(f"uid {taken.uid}, {taken.url}", "uid", "url")
-                raise ToolError(
-                    f"title: a dashboard {title!r} exists {where} ({found}); "
-                    "choose another title, or replace it with replace_uid and expected_version"
-                )
-
-    async def _read_list(self, context: ToolContext, _: Mapping[str, str]) -> str:
-        most = context.at_most(_LISTED)
-        found = await self._grafana.dashboards(most + 1)
-        rows = rows_that_fit(_row(each) for each in found[:most])
-        return json.dumps({"dashboards": rows, "truncated": len(rows) < len(found)})
-
-    async def _read_one(self, context: ToolContext, parameters: Mapping[str, str]) -> str:
-        stored = await self._grafana.dashboard(parameters["uid"])
-        if stored is None:
-            raise ToolError("Grafana has no such dashboard")
-        with parsing("Grafana"):
-            panels = list(_panels(stored.model))
-        shown = rows_that_fit(panels[: context.at_most(len(panels))])
-        return json.dumps(
-            {
-                "uid": stored.uid,
-                "title": stored.title,
-                "folder": stored.folder.title if stored.folder else None,
-                "url": stored.url,
-                "tags": list(stored.tags),
-                "version": stored.version,
-                "panels": shown,
-                "truncated": len(shown) < len(panels),
-            }
-        )
-
-    async def _complete(
-        self, _name: str, text: str, _given: Mapping[str, str], _context: ToolContext
-    ) -> list[str]:
-        found = await self._grafana.dashboards(_COMPLETED)
-        return sorted(each.uid for each in found if each.uid.startswith(text))
-
-
-def _tags(replaced: StoredDashboard | None) -> list[str]:
-    return list(dict.fromkeys([*(replaced.tags if replaced else ()), _TAG]))
+async def _complete(
+    grafana: Grafana, _name: str, text: str, _given: Mapping[str, str], _context: ToolContext
+) -> list[str]:
+    found = await grafana.dashboards(_COMPLETED)
+    return sorted(each.uid for each in found if each.uid.startswith(text))
 
 
 def _row(found: FoundDashboard) -> dict[str, Any]:
@@ -315,11 +105,3 @@ def _panels(model: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
                 target["expr"] for target in panel.get("targets") or () if target.get("expr")
             ],
         }
-
-
-def _render_saved(result: Mapping[str, Any]) -> str:
-    saved = f"Saved as {result['uid']}, version {result['version']}: {result['url']}"
-    warnings = result["warnings"]
-    if not isinstance(warnings, list):
-        warnings = [warnings]
-    return "\n".join([saved, *(f"warning: {each}" for each in warnings)])

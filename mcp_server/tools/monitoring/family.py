@@ -9,10 +9,11 @@ from mcp_server.tools.catalog import Tool
 from mcp_server.tools.cursor import CursorCipher
 from mcp_server.tools.monitoring.alertmanager import Alertmanager
 from mcp_server.tools.monitoring.alerts import Alerts
-from mcp_server.tools.monitoring.dashboards import Dashboards
+from mcp_server.tools.monitoring.create_dashboard import create_dashboard
+from mcp_server.tools.monitoring.dashboards import dashboard_resources
 from mcp_server.tools.monitoring.get_alerts import get_alerts
 from mcp_server.tools.monitoring.grafana import Grafana
-from mcp_server.tools.monitoring.health import Health
+from mcp_server.tools.monitoring.health_check import health_check
 from mcp_server.tools.monitoring.list_metrics import list_metrics
 from mcp_server.tools.monitoring.names import NearNames
 from mcp_server.tools.monitoring.prometheus import Prometheus
@@ -52,14 +53,14 @@ class Monitoring:
             query_metrics(prometheus, cipher, near),
             list_metrics(prometheus, cipher, near),
             get_alerts(alerts, cipher),
-            *Health(prometheus, alerts, workloads).tools(),
+            health_check(prometheus, alerts, workloads),
         ]
-        self._dashboards: Dashboards | None = None
+        self._resources: list[Resource] = []
         if settings.grafana is not None:
             grafana = Grafana(settings.grafana)
-            self._dashboards = Dashboards(settings.grafana, grafana, prometheus)
             self._backends.append(grafana)
-            self._tools += self._dashboards.tools()
+            self._tools.append(create_dashboard(settings.grafana, grafana, prometheus))
+            self._resources = dashboard_resources(grafana)
 
     async def start(self) -> None:
         """Open the backends' connection pools."""
@@ -77,4 +78,4 @@ class Monitoring:
 
     def resources(self) -> list[Resource]:
         """Return the declarations of the resources: none without Grafana."""
-        return [] if self._dashboards is None else self._dashboards.resources()
+        return self._resources

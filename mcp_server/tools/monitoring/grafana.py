@@ -17,6 +17,7 @@ from mcp_server.tools.backend import BackendUnavailable, HttpBackend, OutcomeUnk
 from mcp_server.tools.catalog import ToolContext, ToolError
 
 __all__ = [
+    "REVEALED_BY",
     "VERIFY_HINT",
     "Folder",
     "FoundDashboard",
@@ -25,6 +26,8 @@ __all__ = [
     "StoredDashboard",
 ]
 
+# The URL of a dashboard contains its uid and its title.
+REVEALED_BY = {"uid": ("url",), "title": ("url",)}
 VERIFY_HINT = (
     "look for its title in enterprise://monitoring/dashboards; where that is truncated, call with the "
     "same title and folder: that is refused, with the uid, if it was saved"

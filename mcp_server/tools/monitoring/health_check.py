@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -30,7 +31,14 @@ from mcp_server.tools.text import table
 from mcp_server.tools.validation import TextFormat
 from mcp_server.tools.workloads import NAMESPACE, ServiceHealth, Workload, Workloads
 
-__all__ = ["NAMING_LABELS", "Evidence", "Health", "worst"]
+__all__ = [
+    "NAMING_LABELS",
+    "Evidence",
+    "HealthCheckArguments",
+    "HealthCheckResult",
+    "health_check",
+    "worst",
+]
 
 Verdict = Literal["healthy", "unknown", "degraded", "unhealthy"]
 _FROM_THE_BEST: tuple[Verdict, ...] = ("healthy", "unknown", "degraded", "unhealthy")
@@ -86,115 +94,124 @@ def worst(evidence: Sequence[Evidence]) -> Verdict:
     return max(verdicts, key=_FROM_THE_BEST.index, default="unknown")
 
 
-class Health:
-    """The tool `health_check`.
+def health_check(
+    prometheus: Prometheus, alerts: Alerts, workloads: Workloads | None = None
+) -> Tool[HealthCheckArguments, HealthCheckResult]:
+    """Return the declaration of `monitoring:health_check`.
 
     Args:
         workloads: provides deployments and endpoints; None: no orchestrator is configured.
     """
+    return Tool(
+        name="monitoring:health_check",
+        title="Check health",
+        description="Judge a service by workloads, endpoints, scrape targets and alerts.",
+        permission="tools:read",
+        arguments=HealthCheckArguments,
+        result=HealthCheckResult,
+        run=partial(_run, prometheus, alerts, workloads),
+        render=_render,
+        read_only=True,
+        source=_SOURCES if workloads is None else f"Kubernetes, {_SOURCES}",
+        scope=Scope(namespace="namespace", cluster="cluster"),
+        canonicalize=partial(_with_cluster, workloads),
+    )
 
-    def __init__(
-        self, prometheus: Prometheus, alerts: Alerts, workloads: Workloads | None = None
-    ) -> None:
-        self._prometheus = prometheus
-        self._alerts = alerts
-        self._workloads = workloads
 
-    def tools(self) -> list[Tool[Any, Any]]:
-        """Return the declarations of the tools."""
-        return [
-            Tool(
-                name="monitoring:health_check",
-                title="Check health",
-                description="Judge a service by workloads, endpoints, scrape targets and alerts.",
-                permission="tools:read",
-                arguments=HealthCheckArguments,
-                result=HealthCheckResult,
-                run=self._health_check,
-                render=_render_health,
-                read_only=True,
-                source=_SOURCES if self._workloads is None else f"Kubernetes, {_SOURCES}",
-                scope=Scope(namespace="namespace", cluster="cluster"),
-                canonicalize=self._named,
-            )
-        ]
+def _with_cluster(
+    workloads: Workloads | None, arguments: HealthCheckArguments
+) -> HealthCheckArguments:
+    if arguments.cluster is not None or workloads is None:
+        return arguments
+    return arguments.model_copy(update={"cluster": workloads.default_cluster})
 
-    def _named(self, arguments: HealthCheckArguments) -> HealthCheckArguments:
-        if arguments.cluster is not None or self._workloads is None:
-            return arguments
-        return arguments.model_copy(update={"cluster": self._workloads.default_cluster})
 
-    async def _health_check(
-        self, arguments: HealthCheckArguments, context: ToolContext
-    ) -> HealthCheckResult:
-        cluster = self._label_of(arguments.cluster, context)
-        parts = await gather_or_cancel(
-            self._of_workloads(arguments, context),
-            self._of_targets(arguments, cluster, context),
-            self._of_alerts(arguments, cluster, context),
+async def _run(
+    prometheus: Prometheus,
+    alerts: Alerts,
+    workloads: Workloads | None,
+    arguments: HealthCheckArguments,
+    context: ToolContext,
+) -> HealthCheckResult:
+    cluster = _cluster_label(workloads, arguments.cluster, context)
+    parts = await gather_or_cancel(
+        _workload_evidence(workloads, arguments, context),
+        _target_evidence(prometheus, arguments, cluster, context),
+        _alert_evidence(alerts, arguments, cluster, context),
+    )
+    evidence = sorted(
+        (each for part in parts for each in part),
+        key=lambda each: -_FROM_THE_BEST.index(each.verdict),
+    )
+    return HealthCheckResult(verdict=worst(evidence), evidence=evidence)
+
+
+def _cluster_label(
+    workloads: Workloads | None, cluster: str | None, context: ToolContext
+) -> str | None:
+    """Return the value of the label `cluster` for a cluster; None: queries do not use the label.
+
+    Raises:
+        InvalidArguments: there is no such cluster.
+    """
+    if workloads is not None:
+        return workloads.metrics_cluster(cluster, context)
+    if cluster is not None:
+        raise InvalidArguments("cluster: no Kubernetes cluster is connected; leave it out")
+    return None
+
+
+async def _workload_evidence(
+    workloads: Workloads | None, arguments: HealthCheckArguments, context: ToolContext
+) -> list[Evidence]:
+    if workloads is None:
+        return [_unknown("workloads", "no Kubernetes cluster is connected")]
+    try:
+        found = await workloads.service_health(
+            context,
+            cluster=arguments.cluster,
+            namespace=arguments.namespace,
+            service=arguments.service,
         )
-        evidence = sorted(
-            (each for part in parts for each in part),
-            key=lambda each: -_FROM_THE_BEST.index(each.verdict),
-        )
-        return HealthCheckResult(verdict=worst(evidence), evidence=evidence)
+    except ToolError as error:
+        return [_unknown("workloads", str(error))]
+    return list(_judged_workloads(found, arguments.service, context))
 
-    def _label_of(self, cluster: str | None, context: ToolContext) -> str | None:
-        """Return the value of the label `cluster` for a cluster; None: queries do not use the label.
 
-        Raises:
-            InvalidArguments: there is no such cluster.
-        """
-        if self._workloads is not None:
-            return self._workloads.metrics_cluster(cluster, context)
-        if cluster is not None:
-            raise InvalidArguments("cluster: no Kubernetes cluster is connected; leave it out")
-        return None
+async def _target_evidence(
+    prometheus: Prometheus,
+    arguments: HealthCheckArguments,
+    cluster: str | None,
+    context: ToolContext,
+) -> list[Evidence]:
+    try:
+        answer = await prometheus.query(_up_of(arguments, cluster))
+    except ToolError as error:
+        return [_unknown("targets", str(error))]
+    return [_judged_targets(answer.series, context)]
 
-    async def _of_workloads(
-        self, arguments: HealthCheckArguments, context: ToolContext
-    ) -> list[Evidence]:
-        if self._workloads is None:
-            return [_unknown("workloads", "no Kubernetes cluster is connected")]
-        try:
-            found = await self._workloads.service_health(
-                context,
-                cluster=arguments.cluster,
-                namespace=arguments.namespace,
-                service=arguments.service,
-            )
-        except ToolError as error:
-            return [_unknown("workloads", str(error))]
-        return list(_judged(found, arguments.service, context))
 
-    async def _of_targets(
-        self, arguments: HealthCheckArguments, cluster: str | None, context: ToolContext
-    ) -> list[Evidence]:
-        try:
-            answer = await self._prometheus.query(_up_of(arguments, cluster))
-        except ToolError as error:
-            return [_unknown("targets", str(error))]
-        return [_judged_targets(answer.series, context)]
-
-    async def _of_alerts(
-        self, arguments: HealthCheckArguments, cluster: str | None, context: ToolContext
-    ) -> list[Evidence]:
-        try:
-            alerts, silence = await self._alerts.current([])
-        except ToolError as error:
-            return [_unknown("alerts", str(error))]
-        about = [each for each in alerts if _is_about(each, arguments, cluster)]
-        evidence = [_judged_alerts(about, context)]
-        if silence is not None:
-            evidence.append(_unknown("silences", str(silence)))
-        return evidence
+async def _alert_evidence(
+    alerts: Alerts, arguments: HealthCheckArguments, cluster: str | None, context: ToolContext
+) -> list[Evidence]:
+    try:
+        current, unavailable = await alerts.current([])
+    except ToolError as error:
+        return [_unknown("alerts", str(error))]
+    about = [each for each in current if _is_about(each, arguments, cluster)]
+    evidence = [_judged_alerts(about, context)]
+    if unavailable is not None:
+        evidence.append(_unknown("silences", str(unavailable)))
+    return evidence
 
 
 def _unknown(source: str, says: str) -> Evidence:
     return Evidence(source=source, verdict="unknown", says=says)
 
 
-def _judged(found: ServiceHealth, service: str, context: ToolContext) -> Iterator[Evidence]:
+def _judged_workloads(
+    found: ServiceHealth, service: str, context: ToolContext
+) -> Iterator[Evidence]:
     shown = context.masked_value
     for reason in found.not_checked:
         yield _unknown("workloads", f"not checked: {reason}")
@@ -307,7 +324,7 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _render_health(result: Mapping[str, Any]) -> str:
+def _render(result: Mapping[str, Any]) -> str:
     evidence = result["evidence"]
     if isinstance(evidence, list):
         evidence = table(evidence, ["source", "verdict", "says"], {"says": _LONGEST_SAYING})
