@@ -86,8 +86,14 @@ def _commit(host: Host) -> Snapshot:
         for left in podman("images", "--quiet", f"--filter=reference={image}").split():
             podman("rmi", left)
     podman("commit", "--quiet", "--pause", container["Name"], image)
-    command = [image if word == made_of else word for word in container["Config"]["CreateCommand"]]
-    return Snapshot(container["Name"], image, command[1:])
+    _, *command = container["Config"]["CreateCommand"]
+    command = [image if word == made_of else word for word in command]
+    # Neighbours keep the MAC address of a host for up to a minute; with another one, they would not
+    # reach the new container in that time.
+    (network,) = container["NetworkSettings"]["Networks"].values()
+    if (mac := f"--mac-address={network['MacAddress']}") not in command:
+        command.insert(command.index(image), mac)
+    return Snapshot(container["Name"], image, command)
 
 
 def _restore(host: Host, snapshot: Snapshot) -> None:
