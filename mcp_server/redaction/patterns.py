@@ -162,10 +162,11 @@ PATTERNS = (
     _pattern(
         "PEM private key; without its end, everything after its beginning",
         ("-----begin",),
-        r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [^-]{0,60}-----|\Z)",
+        r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [^-]{0,60}-----|\Z)",
         re.DOTALL,
         "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----",
         "-----BEGIN RSA PRIVATE KEY-----\nhunter2",
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----\nhunter2",
     ),
     _pattern(
         "JSON Web Token, also one whose signature was cut off",
@@ -214,6 +215,15 @@ PATTERNS = (
         re.ASCII,
         "Basic aHVudGVyMg==",
         "sent basic aHVudGVyMg== to it",
+    ),
+    _pattern(
+        # ~/.docker/config.json has user and password as basic credentials under the key auth.
+        "credentials of a container registry",
+        ("auth",),
+        rf"(?P<kept>[Aa](?<![\w-].)uth{_QUOTE}\s{{0,40}}:\s{{0,40}}{_QUOTE})"
+        r"(?=[A-Za-z0-9+/]*(?:[0-9=]|[a-z][A-Z]))[A-Za-z0-9+/]{8,}={0,2}",
+        re.ASCII,
+        '{"auths": {"registry.example.com": {"auth": "aHVudGVyMg=="}}}',
     ),
     _pattern(
         # Up to the last @ of the host's part, as clients read it; a password that should have been
@@ -348,7 +358,7 @@ PATTERNS = (
         "machine host login bob password hunter2",
     ),
     _pattern(
-        "key that announces itself: AWS, GitHub, Slack, OpenAI, Google, Stripe and the like",
+        "key that announces itself: AWS, GitHub, Slack, Google, Vault, PyPI, Hugging Face and the like",
         (
             *(
                 "akia",
@@ -362,15 +372,22 @@ PATTERNS = (
                 "xox",
                 "glpat-",
             ),
-            *("hvs.", "sk-", "aiza", "k_live_", "k_test_", "npm_", "dckr_pat_"),
+            *("hvs.", "hvb.", "sk-", "aiza", "ya29.", "k_live_", "k_test_", "npm_", "dckr_pat_"),
+            *("hf_", "pypi-", "sg."),
         ),
         r"(?<![\w-])(?:A[KS]IA[A-Z0-9]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}"
-        r"|xox[a-z]-[\w-]{10,}|glpat-[\w-]{16,}|hvs\.[\w-]{16,}|sk-[\w-]{16,}"
-        r"|AIza[\w-]{30,}|[rs]k_(?:live|test)_\w{10,}|npm_[A-Za-z0-9]{30,}|dckr_pat_[\w-]{20,})",
+        r"|xox[a-z]-[\w-]{10,}|glpat-[\w-]{16,}|hv[bs]\.[\w-]{16,}|sk-[\w-]{16,}"
+        r"|AIza[\w-]{30,}|ya29\.[\w-]{16,}|hf_[A-Za-z0-9]{30,}|pypi-[\w-]{32,}"
+        r"|SG\.[\w-]{16,}\.[\w-]{16,}|[rs]k_(?:live|test)_\w{10,}|npm_[A-Za-z0-9]{30,}|dckr_pat_[\w-]{20,})",
         re.ASCII,
         "ghp_hunter2hunter2hunter2",
         "glpat-hunter2hunter2hunter2",
         "hvs.hunter2hunter2hunter2",
+        "hvb.hunter2hunter2hunter2",
+        "ya29.hunter2hunter2hunter2",
+        "hf_hunter2hunter2hunter2hunter2hunter2",
+        "pypi-hunter2hunter2hunter2hunter2hunter2hunter2",
+        "SG.hunter2hunter2hunter2.hunter2hunter2hunter2",
     ),
 )
 

@@ -30,8 +30,8 @@ _ERROR_PHRASE = re.compile(
 
 # A private key whose lines are seen one after the other. They end with base64, and the longest keys
 # have some hundred. Digests, which end lines too, are hexadecimal.
-_KEY_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
-_KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----")
+_KEY_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _KEY_PART = re.compile(r"(?<![A-Za-z0-9+/=])[A-Za-z0-9+/]{1,76}={0,2}[\"',]{0,2}\s{0,4}$", re.ASCII)
 _WHOLE_KEY_PART = re.compile(
     r"(?<![A-Za-z0-9+/=])(?=[A-Za-z0-9+/]{0,76}[G-Zg-z+/])[A-Za-z0-9+/]{40,76}={0,2}[\"',]{0,2}\s{0,4}$",
