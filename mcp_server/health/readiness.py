@@ -29,11 +29,16 @@ class Readiness:
         """Whether a call can be decided, counted and recorded."""
         return self.policy and self.counters and self.audit
 
+    @property
+    def status(self) -> str:
+        """`ready` or `not_ready`."""
+        return "ready" if self.ready else "not_ready"
+
     def to_json(self) -> dict[str, object]:
-        """Return the body of the health endpoints: the state of each part, and nothing else."""
+        """Return the state of each part and the policy revision, for operators."""
         parts = {"policy": self.policy, "counters": self.counters, "audit": self.audit}
         return {
-            "status": "ready" if self.ready else "not_ready",
+            "status": self.status,
             "checks": {name: "up" if up else "down" for name, up in parts.items()},
             "policy_revision": self.revision,
         }

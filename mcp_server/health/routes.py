@@ -27,6 +27,9 @@ def health_routes(
 ) -> list[BaseRoute]:
     """Return `/health/live`, `/health/ready`, `/health` and the metadata document of RFC 9728.
 
+    Everyone can read them, so the health routes tell the state of the node only. The state of its parts,
+    the version and the policy revision are on the telemetry listener (`telemetry_routes`).
+
     The metadata is at the path of RFC 9728 section 3.1 for the resource `/mcp`, and at the root, which
     MCP clients try next (authorization, "Protected Resource Metadata Discovery Requirements").
 
@@ -42,15 +45,15 @@ def health_routes(
     async def ready(_: Request) -> Response:
         state = readiness()
         if draining():
-            return _not_ready("draining", "this node is stopping", {"status": "draining"})
+            return _not_ready("draining", "this node is stopping")
         if not state.ready:
-            text = "this node cannot decide, count or record calls at the moment; see checks"
-            return _not_ready("not_ready", text, state.to_json())
-        return JSONResponse(state.to_json(), headers=_NO_STORE)
+            text = "this node cannot decide, count or record calls at the moment; use another node"
+            return _not_ready("not_ready", text)
+        return JSONResponse({"status": state.status}, headers=_NO_STORE)
 
     async def health(_: Request) -> Response:
         status = "healthy" if readiness().ready and not draining() else "degraded"
-        return JSONResponse({"status": status, "version": __version__}, headers=_NO_STORE)
+        return JSONResponse({"status": status}, headers=_NO_STORE)
 
     async def metadata(_: Request) -> Response:
         return JSONResponse(
@@ -73,9 +76,9 @@ def health_routes(
     ]
 
 
-def _not_ready(code: str, message: str, state: dict[str, object]) -> Response:
+def _not_ready(code: str, message: str) -> Response:
     error = {"code": code, "message": message}
-    return JSONResponse({**state, "error": error}, status_code=503, headers=_NO_STORE)
+    return JSONResponse({"status": code, "error": error}, status_code=503, headers=_NO_STORE)
 
 
 def telemetry_routes(

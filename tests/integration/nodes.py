@@ -133,6 +133,13 @@ class McpNode(Server):
         with urllib.request.urlopen(url, timeout=2, context=context) as answer:
             return bool(answer.status == 200)
 
+    async def status(self) -> dict[str, Any]:
+        """Return the state of the node's parts, as its telemetry listener tells operators."""
+        async with httpx2.AsyncClient() as http:
+            answer = await http.get(f"http://127.0.0.1:{self.telemetry_port}/status")
+        found: dict[str, Any] = answer.json()
+        return found
+
     def token(self, user: str = "", roles: Sequence[str] = ("mcp:viewer",), **claims: Any) -> str:
         """Return a token; without a user, of one that nobody used yet (limits are per user)."""
         return mint_token(

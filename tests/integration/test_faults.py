@@ -74,6 +74,7 @@ class TestOpa:
                 )
                 rest = await http.get("/tools")
                 ready = await readiness(http, 503)
+                status = await faulty.status()
                 live = await http.get("/health/live")
             await ready_again(http)
             again = await _post(http, "tools/list")
@@ -83,7 +84,8 @@ class TestOpa:
             assert response.headers["retry-after"] == "2"
         assert called.json()["error"]["data"]["reasons"][0]["code"] == "policy_unavailable"
         assert ready.status_code == 503
-        assert ready.json()["checks"]["policy"] == "down"
+        assert ready.json()["status"] == "not_ready"
+        assert status["checks"]["policy"] == "down"
         assert live.status_code == 200
         assert again.status_code == 200
 
@@ -191,11 +193,13 @@ class TestPostgres:
             node = make_node("node-early")
             async with node.http() as http:
                 early = await http.get("/health/ready")
+            status = await node.status()
         async with node.http() as http:
             await ready_again(http)
         node.stop()
 
-        assert early.json()["checks"] == {"policy": "up", "counters": "down", "audit": "down"}
+        assert early.status_code == 503
+        assert status["checks"] == {"policy": "up", "counters": "down", "audit": "down"}
 
 
 class TestPrometheus:

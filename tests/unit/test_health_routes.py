@@ -8,8 +8,9 @@ import httpx2
 import pytest
 from starlette.applications import Starlette
 
+from mcp_server import __version__
 from mcp_server.health.readiness import Readiness
-from mcp_server.health.routes import health_routes
+from mcp_server.health.routes import health_routes, telemetry_routes
 
 pytestmark = pytest.mark.anyio
 
@@ -51,19 +52,48 @@ async def test_a_node_that_is_not_ready_says_so_as_an_error(
     assert answer.json()["status"] == error.get("code", "ready")
 
 
-async def test_the_parts_that_are_down_are_named() -> None:
-    answer = await _ask(Readiness(policy=True, audit=True), draining=False)
+@pytest.mark.parametrize("path", ["/health", "/health/ready"])
+@pytest.mark.parametrize("counters", [True, False])
+async def test_everyone_learns_the_state_of_the_node_only(path: str, counters: bool) -> None:
+    readiness = Readiness(policy=True, counters=counters, audit=True, revision="r")
 
-    assert answer.json()["checks"] == {"policy": "up", "counters": "down", "audit": "up"}
+    answer = await _ask(readiness, draining=False, path=path)
+
+    assert answer.json().keys() - {"error"} == {"status"}
 
 
-async def _ask(readiness: Readiness, *, draining: bool) -> httpx2.Response:
+async def test_operators_learn_the_state_of_each_part() -> None:
+    readiness = Readiness(policy=True, audit=True, revision="r")
+    routes = telemetry_routes(
+        readiness=lambda: readiness, inflight=lambda: 3, draining=lambda: False
+    )
+
+    answer = await _get(Starlette(routes=routes), "/status")
+
+    assert answer.json() == {
+        "status": "not_ready",
+        "ready": False,
+        "draining": False,
+        "inflight": 3,
+        "checks": {"policy": "up", "counters": "down", "audit": "up"},
+        "policy_revision": "r",
+        "version": __version__,
+    }
+
+
+async def _ask(
+    readiness: Readiness, *, draining: bool, path: str = "/health/ready"
+) -> httpx2.Response:
     routes = health_routes(
         readiness=lambda: readiness,
         draining=lambda: draining,
         public_origin="https://mcp.test",
         issuer="https://issuer.test",
     )
-    transport = httpx2.ASGITransport(app=Starlette(routes=routes))
+    return await _get(Starlette(routes=routes), path)
+
+
+async def _get(app: Starlette, path: str) -> httpx2.Response:
+    transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="https://mcp.test") as http:
-        return await http.get("/health/ready")
+        return await http.get(path)
