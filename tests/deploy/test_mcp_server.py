@@ -75,7 +75,8 @@ def test_credentials_are_readable_by_the_unit_alone(host: Shell) -> None:
         for name in CREDENTIALS:
             file = host.file(f"{directory}/{name}")
             assert (file.user, file.mode, file.size > 0) == ("root", 0o400, True), name
-    assert not host.file("/etc/mcp_server/credentials.previous").exists
+    snapshots = host.file("/var/lib/enterprise-mcp/snapshots/mcp-server")
+    assert (snapshots.user, snapshots.mode) == ("root", 0o700)
     pid = host.check_output("systemctl show -P MainPID mcp-server.service")
     assert "password" not in host.check_output(f"tr '\\0' '\\n' < /proc/{pid}/environ").lower()
 

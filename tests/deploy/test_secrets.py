@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import PurePosixPath
 
@@ -12,21 +13,25 @@ from tests.deploy.installation import JOURNAL, SECRETS, Host, Installation
 
 testinfra_hosts = ["ansible://all"]
 
+SNAPSHOT = "/var/lib/enterprise-mcp/snapshots/mcp-server/current"
 # The files of a host that may hold a secret, by group and by the secret's name on the controller.
 ALLOWED = {
     "mcp_servers": {
-        # Those that the unit reads, and those that it would get with its next restart.
+        # Those that the unit reads, those of its next start, and the snapshot of its last start.
         "jwt_secret": {
             "/etc/mcp_server/credentials/jwt_secret",
             "/etc/mcp_server/credentials.next/jwt_secret",
+            f"{SNAPSHOT}/etc/mcp_server/credentials/jwt_secret",
         },
         "postgres_server_password": {
             "/etc/mcp_server/credentials/database_password",
             "/etc/mcp_server/credentials.next/database_password",
+            f"{SNAPSHOT}/etc/mcp_server/credentials/database_password",
         },
         "redis_password": {
             "/etc/mcp_server/credentials/redis_password",
             "/etc/mcp_server/credentials.next/redis_password",
+            f"{SNAPSHOT}/etc/mcp_server/credentials/redis_password",
         },
     },
 }
@@ -60,6 +65,10 @@ def test_no_file_holds_a_secret_but_the_ones_that_must(
     for match in me.run(grep, stdin="\n".join(names).encode()).splitlines():
         path, _, line = match.partition("\0")
         if not path.startswith(CREDENTIALS):
+            # The directory that the link `current` names.
+            path = re.sub(
+                r"^(/var/lib/enterprise-mcp/snapshots/[^/]+)/[^/]+/", r"\1/current/", path
+            )
             on_disk[names[line]].add(path)
 
     allowed: dict[str, set[str]] = {name: set() for name in names.values()}

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.plays import LOCAL, ROOT, role_of, run_play
 
@@ -31,13 +30,14 @@ esac
 # While the file `cut` exists, the run is killed in the middle of the wait. ansible-playbook is the child
 # of a child of the test process (tests/ansible_fork_server.py).
 MCPCTL = """\
+case "$*" in *check*) exit ;; esac
 if [ -e {node}/cut ]; then
   parent_of() {{ awk '/^PPid/ {{print $2}}' "/proc/$1/status"; }}
   run=$$
   while [ "$(parent_of "$(parent_of "$run")")" != {test} ]; do run=$(parent_of "$run"); done
   kill -9 "$run"
 fi
-[ "$(cat {node}/loaded/redis_password)" = {right} ] && grep -q good {node}/etc/config.yaml && exit
+[ "$(cat {node}/loaded/redis_password)" = {right} ] && grep -q INFO {node}/etc/config.yaml && exit
 echo '{{"ready": false, "checks": {{"counters": "WRONGPASS"}}}}'
 exit 1
 """
@@ -48,12 +48,11 @@ class Node:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.config, self.opt = folder / "etc", folder / "opt"
+        self.config, self.opt, self.state = folder / "etc", folder / "opt", folder / "state"
         for path in (self.config / "credentials", self.config / "credentials.next"):
             path.mkdir(parents=True, mode=0o700, exist_ok=True)
         (folder / "bin").mkdir(exist_ok=True)
         self._program(folder / "bin/systemctl", SYSTEMCTL)
-        (folder / "unit").write_text("[Service]\n")
         (folder / "ca.pem").write_text("the authority")
 
     def _program(self, path: Path, text: str) -> None:
@@ -67,7 +66,7 @@ class Node:
         """Bring a release with a configuration and a password to the node."""
         (self.opt / "releases" / release / "bin").mkdir(parents=True, exist_ok=True)
         self._program(self.opt / "releases" / release / "bin/mcpctl", MCPCTL)
-        (self.config / "config.next.yaml").write_text(config)
+        (self.opt / "releases" / release / ".complete").write_text(release)
         variables: dict[str, Any] = {
             **LOCAL,
             "mcp_server_jwt_secret": "a" * 32,
@@ -83,11 +82,12 @@ class Node:
             "mcp_server_gateway_return_s": 0,
             "__mcp_server_root": str(self.opt),
             "__mcp_server_unit_file": str(self._folder / "unit"),
+            "__mcp_server_state_dir": str(self.state),
             "__mcp_server_user": "root",
         }
         return run_play(
             self._folder,
-            [role_of("mcp_server", "decide"), credentials(), role_of("mcp_server", "service")],
+            [role_of("mcp_server", name) for name in ("write", "decide", "service")],
             inventory=ROOT / "inventories/lab",
             hosts="mcp1",
             variables=variables,
@@ -103,21 +103,12 @@ class Node:
             "config": (self.config / "config.yaml").read_text(),
             "credentials": contents(self.config / "credentials"),
             "loaded": contents(self._folder / "loaded"),
-            "applied": (self.config / "applied").read_text(),
+            "unit": (self._folder / "unit").read_text(),
         }
 
     def cut(self, *, on: bool) -> None:
         """Let runs end while they wait until the server is ready."""
         (self._folder / "cut").touch() if on else (self._folder / "cut").unlink()
-
-
-def credentials() -> dict[str, Any]:
-    """Return the task of the role that writes the credentials."""
-    tasks = yaml.safe_load((ROOT / "roles/mcp_server/tasks/write.yml").read_text())
-    (task,) = (
-        each for each in tasks if each["name"].startswith("write | Write the next credentials")
-    )
-    return dict(task)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -162,7 +153,7 @@ def test_an_interrupted_change_is_no_state_to_go_back_to(node: Node) -> None:
     cut = node.roll_out("r2", password=WRONG, config="bad")
     assert cut.returncode == -9
     assert (node.opt / "current").readlink().name == "r2"
-    kept = node.config / "credentials.previous"
+    kept = node.state / f"snapshots/mcp-server/current/{node.config}/credentials"
     assert contents(kept)["redis_password"] == RIGHT
     assert stat.S_IMODE(kept.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in kept.iterdir()} == {0o400}
@@ -187,15 +178,39 @@ def test_a_mended_change_comes_through_and_leaves_no_other_secrets_than_those_in
     assert done.returncode == 0, done.stdout
     assert node.runs()["release"] == "r2"
     assert "changed=0" in again.stdout
-    secret = [path for path in node.config.rglob("*") if RIGHT in read(path) or WRONG in read(path)]
-    assert sorted(path.parent.name for path in secret) == ["credentials", "credentials.next"]
+    folders = (node.config, node.state)
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    secret = [path for path in files if RIGHT in path.read_text()]
+    names = ["credentials", "credentials", "credentials.next"]  # one of them in the snapshot
+    assert sorted(path.parent.name for path in secret) == names
+    assert [path for path in files if WRONG in path.read_text()] == []
     for path in secret:
         assert stat.S_IMODE(path.stat().st_mode) == 0o400
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def read(path: Path) -> str:
-    return path.read_text() if path.is_file() else ""
+def test_after_going_back_the_next_run_with_the_previous_values_is_the_last_to_restart(
+    node: Node,
+) -> None:
+    before = node.runs()
+    node.roll_out("r2", password=WRONG)
+
+    done = node.roll_out("r1")
+    again = node.roll_out("r1")
+
+    assert done.returncode == 0, done.stdout
+    assert node.runs() == before
+    assert "changed=0" in again.stdout
+
+
+def test_a_file_that_another_changed_is_installed_again(node: Node) -> None:
+    before = node.runs()
+    (node.config / "config.yaml").write_text("changed by hand")
+
+    done = node.roll_out("r1")
+
+    assert done.returncode == 0, done.stdout
+    assert node.runs() == before
 
 
 def test_a_first_start_that_fails_has_nothing_to_go_back_to(tmp_path: Path) -> None:

@@ -121,9 +121,9 @@ def test_a_variable_that_nothing_sets_would_be_found() -> None:
 def test_a_server_is_restarted_only_with_what_the_inventory_says(run: str, skip: str) -> None:
     """What it was restarted with is remembered by the inventory's values, so they are written."""
     written = {
-        "prepare | Write the next configuration",
+        "write | Write the next configuration",
         "write | Write the next credentials",
-        "write | Write the unit",
+        "write | Write the next unit",
     }
     tasks = list(tasks_of("mcp_server", "main.yml"))
     there = {

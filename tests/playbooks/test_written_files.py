@@ -73,6 +73,7 @@ OTHERS = {
     "community.postgresql.postgresql_query",
     "community.postgresql.postgresql_user",
     "enterprise.mcp.generated_secrets",
+    "enterprise.mcp.file_snapshot",  # restores files, with which the role restarts the service
     "enterprise.mcp.loaded_files",
     "enterprise.mcp.wait_for_answer",
 }
@@ -101,18 +102,13 @@ NOT_LOADED = {
         "/etc/apt/apt.conf.d/20auto-upgrades",  # read by each run of apt
     },
     "mcp_server": {
-        # The role compares all that the server reads at its start with a fingerprint of what it was
-        # started with (tasks/decide.yml, tests/playbooks/test_restart_decision.py). Until `applied` is
-        # written, last, each run puts these in place and restarts the server.
-        "/etc/mcp_server/applied",
-        "/etc/mcp_server/applied.previous",
-        "/etc/mcp_server/applied.service",
+        # The role compares these with a note of the last start and restarts the server itself
+        # (tasks/decide.yml, tests/playbooks/test_restart_decision.py).
         "/etc/mcp_server/config.next.yaml",
-        "/etc/mcp_server/config.previous.yaml",
         "/etc/mcp_server/config.yaml",
         "/etc/mcp_server/credentials.next/NAME",
-        "/etc/mcp_server/credentials.previous/",
         "/etc/mcp_server/credentials/",
+        "/etc/mcp_server/next.service",
         "/etc/systemd/system/mcp-server.service",
         # A release is used only when .complete is there, which is written last.
         "/opt/mcp_server/releases/RELEASE/.complete",
@@ -133,12 +129,6 @@ NOT_LOADED = {
         "/var/lib/opa/bundle.tar.gz",
         # What to go back to.
         "/var/lib/opa/bundle.previous.tar.gz",
-        "/var/lib/enterprise-mcp/opa/authz.rego",
-        "/var/lib/enterprise-mcp/opa/config.yaml",
-        "/var/lib/enterprise-mcp/opa/opa",
-        "/var/lib/enterprise-mcp/opa/opa-bundle.service",
-        "/var/lib/enterprise-mcp/opa/opa-bundle.socket",
-        "/var/lib/enterprise-mcp/opa/opa.service",
     },
     "pki": {f"{TLS}/ca.pem"},  # the role of each service that reads it has it in its table
     "postgres": {
@@ -161,8 +151,6 @@ NOT_LOADED = {
 }
 # Handlers after which nothing is left to do although no table names them.
 NOT_IN_A_TABLE = {
-    # The restart that the fingerprint asks for rereads the units.
-    ("mcp_server", "Reread the units"),
     # The timer does the same soon after.
     ("node_exporter", "Write the certificate metrics"),
 }
@@ -173,7 +161,7 @@ NOT_NEEDED = {
         "mcp_server",
         "Reload the certificate of the server",
         f"{TLS}/ca.pem",
-    ),  # part of the fingerprint: a restart
+    ),  # its hash is in the unit: a restart
     (
         "opa",
         "Restart the bundle server",
@@ -185,8 +173,6 @@ NOT_NEEDED = {
         f"{TLS}/ca.pem",
     ),  # the server asks for no certificate of clients
 }
-# Tasks that restore the previous files of a service and start it with them themselves.
-RESTORES = {("opa", "restart | Restore the previous files")}
 # Files that the operator brings to the host.
 OPERATORS = {"nginx": {"/own/cert.pem", "/own/key.pem"}}
 
@@ -352,8 +338,6 @@ def faults(role: str, written: Iterable[Write], in_table: Iterable[tuple[str, st
     said = []
     for write in written:
         where = f"roles/{role}: the task '{write.task}' writes {write.path}"
-        if (role, write.task) in RESTORES:
-            continue
         if not write.handlers and write.path not in NOT_LOADED.get(role, ()):
             said.append(
                 f"{where} and notifies no handler: notify one, or add it to NOT_LOADED and say why"
@@ -444,7 +428,6 @@ def test_the_exceptions_are_of_files_and_handlers_that_there_are() -> None:
     ] == []
     assert notified >= NOT_NEEDED
     assert {(role, handler) for role, handler, _ in notified} >= NOT_IN_A_TABLE
-    assert {(write.role, write.task) for write in all_of_them} >= RESTORES
 
 
 def pairs_of(paths: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
