@@ -29,9 +29,11 @@ from mcp_server.audit.store import AuditStore
 from mcp_server.gate import Caller, Gate
 from mcp_server.gate.entitlements import EntitlementsReader, policy_me
 from mcp_server.gate.resource_reads import Resources
+from mcp_server.gate.sign_ins import SignIns
 from mcp_server.health.readiness import Monitor
 from mcp_server.health.routes import health_routes, telemetry_routes
 from mcp_server.identity import SharedSecret, Subject, TokenVerifier, Verifier
+from mcp_server.identity.directory import Directory, DirectoryTokens
 from mcp_server.infrastructure import telemetry
 from mcp_server.infrastructure.database import Database
 from mcp_server.infrastructure.telemetry.tracing import exported
@@ -51,6 +53,7 @@ from mcp_server.transports.http_guard import HttpGuard, RequestState, TrustedHos
 from mcp_server.transports.listener import Listener
 from mcp_server.transports.mcp import McpTransport
 from mcp_server.transports.rest import RestApi, wrong_path
+from mcp_server.transports.sign_in import TokenEndpoint
 from mcp_server.transports.streamable_http import StreamableHttp
 
 __all__ = ["Node", "serve", "serve_stdio"]
@@ -77,7 +80,13 @@ class Node:
         self.draining = False
         self._stack = AsyncExitStack()
         shared_secret = SharedSecret(settings.identity.jwt)
-        self.verifier: TokenVerifier = Verifier([shared_secret])
+        self.directory = (
+            Directory(settings.identity.directory) if settings.identity.directory else None
+        )
+        self._directory_tokens = DirectoryTokens(settings.identity.jwt, shared_secret)
+        self.verifier: TokenVerifier = Verifier(
+            [shared_secret, *((self._directory_tokens,) if self.directory else ())]
+        )
         cipher = CursorCipher(shared_secret.key_for("cursors", KEY_BYTES))
         self.policy = PolicyEngine(settings.policy)
         self.counters = Counters(settings.counters)
@@ -108,6 +117,9 @@ class Node:
             audit=self.audit,
             catalog=Catalog(tool for family in families for tool in family.tools()),
         )
+        self.sign_ins = SignIns(
+            node=settings.node, policy=self.policy, counters=self.counters, audit=self.audit
+        )
         self.prompts = Prompts(PROMPTS, self.gate.catalog)
         self.resources = Resources(
             [
@@ -129,10 +141,13 @@ class Node:
         async with AsyncExitStack() as started:
             started.enter_context(self._traces())
             started.push_async_callback(self.counters.stop)
+            if self.directory is not None:
+                started.push_async_callback(self.directory.stop)
             for part in (
                 self.policy,
                 self.database,
                 self.audit,
+                self.sign_ins,
                 self.kubernetes,
                 self.monitoring,
                 self.cmdb,
@@ -223,6 +238,17 @@ class Node:
                     draining=lambda: self.draining,
                     public_origin=settings.public_origin,
                     issuer=settings.identity.jwt.issuer,
+                ),
+                Route(
+                    "/auth/token",
+                    TokenEndpoint(
+                        directory=self.directory,
+                        tokens=self._directory_tokens,
+                        sign_ins=self.sign_ins,
+                        public_origin=settings.public_origin,
+                        draining=lambda: self.draining,
+                    ),
+                    methods=None,
                 ),
                 Route("/mcp", guarded(endpoint.handle_request, "mcp"), methods=None),
                 Mount("/", guarded(rest.app, "rest")),

@@ -14,6 +14,7 @@ from mcp_server.policy.protocol import (
     Quota,
     Reason,
     Resource,
+    SignInInput,
     SubjectInput,
     Visible,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Quota",
     "Reason",
     "Resource",
+    "SignInInput",
     "SubjectInput",
     "Visible",
 ]

@@ -23,6 +23,7 @@ from mcp_server.policy.protocol import (
     Count,
     DecisionInput,
     Entitlements,
+    SignInInput,
     Visible,
 )
 from mcp_server.settings import PolicySettings
@@ -30,6 +31,8 @@ from mcp_server.settings import PolicySettings
 __all__ = ["PolicyEngine", "PolicyUnavailable", "PolicyUndecided"]
 
 _PACKAGE = "mcp.decision"
+# Entry points outside of that package, by the names that they have in metrics: package and rule.
+_ELSEWHERE = {"sign_in": ("mcp.sign_in", "authorize")}
 # Without this a built-in that fails (a CIDR check on a malformed address) is undefined and passes on.
 _STRICT = {"strict-builtin-errors": "true"}
 _VISIBLE_CACHE_SIZE = 1024
@@ -103,7 +106,7 @@ class PolicyEngine:
         self._visible: OrderedDict[tuple[str, str], Visible] = OrderedDict()
         self.revision = ""
         # From the start: no rate shows the first fault of a series that begins with it.
-        for entry in ("authorize", "visible", "entitlements", "canary"):
+        for entry in ("authorize", "sign_in", "visible", "entitlements", "canary"):
             for effect in ("unavailable", "undecided"):
                 telemetry.DECISIONS.labels(entry, effect)
 
@@ -126,6 +129,18 @@ class PolicyEngine:
         """
         answer = await self._ask("authorize", policy_input.to_json(counts), Authorization)
         telemetry.DECISIONS.labels("authorize", answer.effect).inc()
+        return answer
+
+    async def sign_in(
+        self, policy_input: SignInInput, counts: Sequence[Count] = ()
+    ) -> Authorization:
+        """Return whether an attempt to sign in may be made, given the counts of Redis.
+
+        Raises:
+            PolicyUnavailable: as `authorize`.
+        """
+        answer = await self._ask("sign_in", policy_input.to_json(counts), Authorization)
+        telemetry.DECISIONS.labels("sign_in", answer.effect).inc()
         return answer
 
     async def visible(self, policy_input: DecisionInput) -> Visible:
@@ -186,8 +201,9 @@ class PolicyEngine:
         return await self._query("authorize", policy_input)
 
     async def _query(self, entry: str, policy_input: dict[str, Any]) -> Any:
+        package, rule = _ELSEWHERE.get(entry, (_PACKAGE, entry))
         return await self._client.query_rule(
-            input_data=policy_input, package_path=_PACKAGE, rule_name=entry, query_params=_STRICT
+            input_data=policy_input, package_path=package, rule_name=rule, query_params=_STRICT
         )
 
     async def _query_batch(self, inputs: Sequence[dict[str, Any]]) -> list[Any]:
@@ -205,7 +221,7 @@ class PolicyEngine:
         try:
             with tracing.span(f"policy.{entry}"):
                 async with asyncio.timeout(self._timeout_s):
-                    if kind is Authorization:
+                    if entry == "authorize":
                         body = await self._batches.ask(document)
                     else:
                         body = await self._query(entry, document)

@@ -29,6 +29,7 @@ __all__ = [
     "Reason",
     "Redact",
     "Resource",
+    "SignInInput",
     "StoreState",
     "SubjectInput",
     "Timeout",
@@ -137,32 +138,63 @@ class DecisionInput:
                 "id": resource.id,
                 "properties": dict(resource.properties),
             },
-            "context": {
-                "ip": context.ip,
-                "time": context.time,
-                "node": context.node,
-                "request_id": context.request_id,
-                "transport": context.transport,
-                "counters": context.counters,
-                "audit": context.audit,
-            },
+            "context": _context_json(context),
         }
-        if counts:
-            policy_input["counts"] = [
-                {
-                    "charge": {
-                        "id": each.charge.id,
-                        "key": each.charge.key,
-                        "limit": each.charge.limit,
-                        "window_s": each.charge.window_s,
-                        "cost": each.charge.cost,
-                    },
-                    "count": each.count,
-                    "reset_ms": each.reset_ms,
-                }
-                for each in counts
-            ]
-        return policy_input
+        return _with_counts(policy_input, counts)
+
+
+@dataclass(frozen=True, slots=True)
+class SignInInput:
+    """The input about an attempt to sign in.
+
+    Attributes:
+        method: `password` of a directory, or `token`: a request with a token or an API key.
+        user: the claimed name of the user in one canonical text; empty: none is claimed.
+    """
+
+    method: Literal["password", "token"]
+    user: str
+    context: Context
+
+    def to_json(self, counts: Sequence[Count] = ()) -> dict[str, Any]:
+        """Return the JSON object that OPA gets as `input`, with the counts after charging, if any."""
+        policy_input: dict[str, Any] = {
+            "version": PROTOCOL_VERSION,
+            "attempt": {"method": self.method, "user": self.user},
+            "context": _context_json(self.context),
+        }
+        return _with_counts(policy_input, counts)
+
+
+def _context_json(context: Context) -> dict[str, Any]:
+    return {
+        "ip": context.ip,
+        "time": context.time,
+        "node": context.node,
+        "request_id": context.request_id,
+        "transport": context.transport,
+        "counters": context.counters,
+        "audit": context.audit,
+    }
+
+
+def _with_counts(policy_input: dict[str, Any], counts: Sequence[Count]) -> dict[str, Any]:
+    if counts:
+        policy_input["counts"] = [
+            {
+                "charge": {
+                    "id": each.charge.id,
+                    "key": each.charge.key,
+                    "limit": each.charge.limit,
+                    "window_s": each.charge.window_s,
+                    "cost": each.charge.cost,
+                },
+                "count": each.count,
+                "reset_ms": each.reset_ms,
+            }
+            for each in counts
+        ]
+    return policy_input
 
 
 class _Answer(BaseModel):

@@ -25,8 +25,13 @@ __all__ = [
     "HttpGuard",
     "RequestState",
     "TrustedHosts",
+    "canonical_ip",
     "internal_error",
+    "parsed",
+    "read_json",
     "request_id_of",
+    "require_service",
+    "user_agent_of",
 ]
 
 METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
@@ -126,10 +131,7 @@ class HttpGuard:
         headers = Headers(scope=scope)
         request_id = request_id_of(headers)
         try:
-            if self._draining():
-                raise _draining()
-            if headers.get("origin", "") not in ("", self._public_origin):
-                raise _foreign_origin()
+            require_service(headers, draining=self._draining(), public_origin=self._public_origin)
             try:
                 state = RequestState(await self._caller(scope, headers, request_id))
             except AuthenticationError as error:
@@ -141,8 +143,8 @@ class HttpGuard:
                     errors.UNAVAILABLE, str(error), retry_after_s=RETRY_AFTER_S
                 ) from error
             if scope["method"] == "POST":
-                body = await self._body(headers, receive)
-                state.body = _parsed(body)
+                body = await read_json(headers, receive, self._max_body_bytes)
+                state.body = parsed(body)
                 receive = _replay(body, receive)
         except Rejection as rejection:
             await rejection.response(self._transport, request_id)(scope, receive, send)
@@ -160,47 +162,58 @@ class HttpGuard:
             )
         return Caller(
             subject=await self._verifier.verify(token.strip()),
-            ip=_canonical_ip(scope),
-            user_agent=headers.get("user-agent", "")[:_MAX_USER_AGENT],
+            ip=canonical_ip(scope),
+            user_agent=user_agent_of(headers),
             request_id=request_id,
             transport=self._transport,
         )
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        """Return the whole body of JSON.
 
-        Raises:
-            Rejection: it is not JSON by its type, is compressed, or is too large; as early as possible.
-        """
-        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise Rejection(
-                errors.UNSUPPORTED_MEDIA_TYPE,
-                "the Content-Type header must be: application/json",
-            )
-        coding = ", ".join(headers.getlist("content-encoding")).strip().lower()
-        if coding not in ("", "identity"):
-            raise Rejection(
-                errors.UNSUPPORTED_MEDIA_TYPE,
-                f"the Content-Encoding {coding[:_MAX_CODING]!r} is not accepted; send the JSON as it is",
-                headers={"Accept-Encoding": "identity"},  # RFC 9110 section 15.5.16
-            )
-        too_large = Rejection(
-            errors.BODY_TOO_LARGE, f"the body is larger than {self._max_body_bytes} bytes"
+def require_service(headers: Headers, *, draining: bool, public_origin: str) -> None:
+    """Refuse a request that is not to be served: this node is stopping, or a foreign page sent it.
+
+    Raises:
+        Rejection: with the reason.
+    """
+    if draining:
+        raise _draining()
+    if headers.get("origin", "") not in ("", public_origin):
+        raise _foreign_origin()
+
+
+async def read_json(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
+    """Return the whole body of JSON.
+
+    Raises:
+        Rejection: it is not JSON by its type, is compressed, or is too large; as early as possible.
+    """
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Rejection(
+            errors.UNSUPPORTED_MEDIA_TYPE,
+            "the Content-Type header must be: application/json",
         )
-        declared = headers.get("content-length", "")
-        if declared.isascii() and declared.isdigit() and int(declared) > self._max_body_bytes:
+    coding = ", ".join(headers.getlist("content-encoding")).strip().lower()
+    if coding not in ("", "identity"):
+        raise Rejection(
+            errors.UNSUPPORTED_MEDIA_TYPE,
+            f"the Content-Encoding {coding[:_MAX_CODING]!r} is not accepted; send the JSON as it is",
+            headers={"Accept-Encoding": "identity"},  # RFC 9110 section 15.5.16
+        )
+    too_large = Rejection(errors.BODY_TOO_LARGE, f"the body is larger than {max_bytes} bytes")
+    declared = headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
+        raise too_large
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            break
+        body += message.get("body", b"")
+        if len(body) > max_bytes:
             raise too_large
-        body = bytearray()
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                break
-            body += message.get("body", b"")
-            if len(body) > self._max_body_bytes:
-                raise too_large
-            more = message.get("more_body", False)
-        return bytes(body)
+        more = message.get("more_body", False)
+    return bytes(body)
 
 
 async def internal_error(request: Request, error: Exception) -> Response:
@@ -220,6 +233,11 @@ async def internal_error(request: Request, error: Exception) -> Response:
 def request_id_of(headers: Headers) -> str:
     """Return the request id from the load balancer, or a new one."""
     return headers.get("x-request-id", "")[:64] or uuid.uuid4().hex
+
+
+def user_agent_of(headers: Headers) -> str:
+    """Return the client's User-Agent, or its beginning."""
+    return headers.get("user-agent", "")[:_MAX_USER_AGENT]
 
 
 def _draining() -> Rejection:
@@ -248,14 +266,15 @@ def _challenge(error: AuthenticationError, public_origin: str) -> Rejection:
     )
 
 
-def _parsed(body: bytes) -> Any:
+def parsed(body: bytes) -> Any:
+    """Return the document in a body; raise Rejection for one that is not strict JSON."""
     try:
         return strict_json.parse(body)
     except strict_json.StrictJsonError as error:
         raise Rejection(errors.PARSE_ERROR, str(error)) from error
 
 
-def _canonical_ip(scope: Scope) -> str:
+def canonical_ip(scope: Scope) -> str:
     """Return the client's address in the canonical form of the policy (RFC 5952; no mapped IPv4)."""
     client = scope.get("client")
     try:

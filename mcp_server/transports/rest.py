@@ -35,7 +35,10 @@ from mcp_server.transports.http_guard import RETRY_AFTER_S, RequestState
 __all__ = ["RestApi", "wrong_path"]
 
 _NAMES_SHOWN = 5
-_PATHS = "POST /mcp, GET /tools, POST /tools/{name}/execute, GET /resources and GET /health"
+_PATHS = (
+    "POST /mcp, GET /tools, POST /tools/{name}/execute, GET /resources, POST /auth/token "
+    "and GET /health"
+)
 
 
 class RestApi:

@@ -126,7 +126,7 @@ findings contains _finding("obligations", ["tool", name], message) if {
 	message := sprintf("obliges nothing: there is no such tool or resource; accepted are %s", [_list(obliged)])
 }
 
-_areas := object.keys(data.schemas) - {"input", "batch"}
+_areas := object.keys(data.schemas) - {"input", "batch", "sign_in_input"}
 
 _permissions := object.keys(data.config.permissions)
 

@@ -53,6 +53,7 @@ class McpNode(Server):
         host: the address for clients.
         overrides: top-level sections of the configuration that differ.
         telemetry: further settings of this section.
+        identity: further settings of this section.
         grafana: its section of the configuration; None: there is no Grafana.
         tls: certificate of both listeners, shown by `ready` as well, for localhost; None: no TLS.
         drain_s: seconds for which it answers 503 before it stops.
@@ -71,6 +72,7 @@ class McpNode(Server):
         name: str = "node1",
         overrides: dict[str, Any] | None = None,
         telemetry: dict[str, Any] | None = None,
+        identity: dict[str, Any] | None = None,
         tls: TlsSettings | None = None,
         host: str = "127.0.0.1",
         drain_s: float = 0.2,
@@ -105,7 +107,8 @@ class McpNode(Server):
                 **(telemetry or {}),
             },
             "identity": {
-                "jwt": {"secret": {"file": str(secret)}, "issuer": ISSUER, "audience": AUDIENCE}
+                "jwt": {"secret": {"file": str(secret)}, "issuer": ISSUER, "audience": AUDIENCE},
+                **(identity or {}),
             },
             "policy": policy.model_dump(mode="json"),
             "counters": counters.model_dump(mode="json"),

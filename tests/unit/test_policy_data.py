@@ -17,6 +17,7 @@ from mcp_server.policy.protocol import (
     Context,
     DecisionInput,
     Resource,
+    SignInInput,
     SubjectInput,
 )
 from policyctl.checks import FORBIDDEN_BUILTINS, check_canary, write_capabilities
@@ -77,6 +78,15 @@ class TestShippedData:
         }
         assert all(row["window_s"] == 3600 for row in limits["tool"].values())
 
+    def test_failed_sign_ins_are_limited_for_users_and_addresses(self) -> None:
+        assert shipped("sign_in") == {
+            "password": {
+                "user": {"limit": 10, "window_s": 900},
+                "address": {"limit": 50, "window_s": 900},
+            },
+            "token": {"address": {"limit": 100, "window_s": 300}},
+        }
+
     def test_everyone_may_connect_and_nothing_passes_while_a_store_is_down(self) -> None:
         assert shipped("network") == {"allow": []}
         assert shipped("tenants") == {"served": [], "suspended": []}
@@ -109,11 +119,12 @@ def fields(value: Any, path: str = "") -> set[str]:
 class TestDocuments:
     """What the policies are tried with is what the server sends (mcp_server/policy/protocol.py)."""
 
+    CONTEXT = Context("192.0.2.1", "2026-01-07T12:00:00Z", "n", "r", "mcp", "up", "up")
     SENT = DecisionInput(
         SubjectInput("a", "t", ("r",), ("g",), ("s",), "j", "i", "c", "b"),
         Action("tools/call"),
         Resource("tool", "x"),
-        Context("192.0.2.1", "2026-01-07T12:00:00Z", "n", "r", "mcp", "up", "up"),
+        CONTEXT,
     ).to_json()
 
     @pytest.mark.parametrize(
@@ -143,6 +154,19 @@ class TestDocuments:
 
         assert required(schema) == fields(self.SENT)
         assert schema["properties"]["subject"]["properties"]["type"]["const"] == "user"
+
+    def test_the_input_about_a_sign_in_has_the_fields_that_the_server_sends(
+        self, tree: PolicyTree
+    ) -> None:
+        sent = SignInInput("password", "alice", self.CONTEXT).to_json()
+        schema = json.loads((POLICIES / "schemas" / "sign_in_input" / "schema.json").read_text())
+        (result,) = evaluate(tree, 'x := data.mcp.sign_in_test._attempt("token", "")', None)[
+            "result"
+        ]
+
+        assert fields(result["bindings"]["x"]) == fields(sent)
+        assert set(schema["required"]) == set(sent)
+        assert schema["properties"]["attempt"]["required"] == ["method", "user"]
 
     def test_a_rule_that_asks_for_a_whole_document_lets_the_canary_pass(
         self, tree: PolicyTree

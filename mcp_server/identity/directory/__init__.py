@@ -2,5 +2,13 @@
 
 from mcp_server.identity.directory.connection import DirectoryUnavailable
 from mcp_server.identity.directory.sign_in import Directory, DirectoryUser, SignInRefused
+from mcp_server.identity.directory.tokens import LIFETIME_S, DirectoryTokens
 
-__all__ = ["Directory", "DirectoryUnavailable", "DirectoryUser", "SignInRefused"]
+__all__ = [
+    "LIFETIME_S",
+    "Directory",
+    "DirectoryTokens",
+    "DirectoryUnavailable",
+    "DirectoryUser",
+    "SignInRefused",
+]

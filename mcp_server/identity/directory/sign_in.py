@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import ssl
 import time
@@ -43,7 +44,7 @@ _MAX_PASSWORD_BYTES = 1024
 _IN_CHAIN = "1.2.840.113556.1.4.1941"
 _MAX_GROUPS = 1000  # a search of Active Directory returns no more
 _GROUPS_PER_SEARCH = 50
-_MAX_GROUP_TEXT = 4096  # characters of all names together: they must fit into a token
+_MAX_GROUPS_BYTES = 4096  # of all names as JSON: they must fit into a token
 # Every refusal is answered this long after its request, so that the time does not tell whether the user
 # exists: a server spends time on a password's hash only for users that exist.
 _REFUSAL_S = 1.0
@@ -267,9 +268,10 @@ class Directory:
         except TooManyEntries:
             raise SignInRefused("too_many_groups") from None
         names = {name for name in groups.values() if name.startswith(settings.prefix)}
-        if sum(map(len, names)) > _MAX_GROUP_TEXT:
+        kept = tuple(sorted(filter(_is_name, names)))
+        if len(json.dumps(kept)) > _MAX_GROUPS_BYTES:
             raise SignInRefused("too_many_groups")
-        return tuple(sorted(filter(_is_name, names)))
+        return kept
 
     def _with_prefix(self, wanted: LDAPFilter) -> LDAPFilter:
         settings = self._settings.groups

@@ -10,6 +10,7 @@ from mcp_server.infrastructure.telemetry.metrics import (
     REQUEST_SECONDS,
     REQUESTS,
     REVISION,
+    SIGN_INS,
     UNRECORDED,
     publish_revision,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "REQUESTS",
     "REQUEST_SECONDS",
     "REVISION",
+    "SIGN_INS",
     "UNRECORDED",
     "configure_logs",
     "log",

@@ -13,6 +13,7 @@ __all__ = [
     "REQUESTS",
     "REQUEST_SECONDS",
     "REVISION",
+    "SIGN_INS",
     "UNRECORDED",
     "publish_revision",
 ]
@@ -38,6 +39,11 @@ DECISION_SECONDS = Histogram(
 )
 AUTHENTICATION_FAILURES = Counter(
     "mcp_authentication_failures", "Requests that got 401, by the error code of RFC 6750", ["error"]
+)
+SIGN_INS = Counter(
+    "mcp_sign_ins",
+    "Attempts to sign in: with a password (all), and with a token or an API key (those that failed)",
+    ["method", "result"],
 )
 UNRECORDED = Counter(
     "mcp_requests_not_recorded", "Audit rows left out because the policy allows it while it is down"

@@ -23,6 +23,12 @@ allow if {
 }
 
 allow if {
+	input.method == "POST"
+	input.path == ["v1", "data", "mcp", "sign_in", "authorize"]
+	_strict
+}
+
+allow if {
 	input.method == "GET"
 	input.path == ["health"]
 }

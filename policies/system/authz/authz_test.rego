@@ -19,6 +19,12 @@ test_several_questions_may_be_asked_at_once if {
 	not authz.allow with input as _request("POST", ["v1", "data", "mcp", "batch", "answers"], {})
 }
 
+test_a_sign_in_may_be_asked_about if {
+	authz.allow with input as _request("POST", ["v1", "data", "mcp", "sign_in", "authorize"], _strict)
+	not authz.allow with input as _request("POST", ["v1", "data", "mcp", "sign_in", "authorize"], {})
+	not authz.allow with input as _request("POST", ["v1", "data", "mcp", "sign_in", "charges"], _strict)
+}
+
 test_the_health_check_is_open if authz.allow with input as _request("GET", ["health"], {})
 
 test_every_other_path_is_closed if {

@@ -66,7 +66,7 @@ class PolicyTree:
         return sorted(
             path.parent.name
             for path in (self.folder / "schemas").glob("*/schema.json")
-            if path.parent.name not in ("input", "batch")
+            if path.parent.name not in ("input", "batch", "sign_in_input")
         )
 
     def data_file(self, area: str) -> Path:
