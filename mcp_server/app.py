@@ -32,8 +32,15 @@ from mcp_server.gate.resource_reads import Resources
 from mcp_server.gate.sign_ins import SignIns
 from mcp_server.health.readiness import Monitor
 from mcp_server.health.routes import health_routes, telemetry_routes
-from mcp_server.identity import SharedSecret, Subject, TokenVerifier, Verifier
+from mcp_server.identity import (
+    SharedSecret,
+    Subject,
+    TokenVerifier,
+    VerifiedTokens,
+    Verifier,
+)
 from mcp_server.identity.directory import Directory, DirectoryTokens
+from mcp_server.identity.issuers import JwksIssuer
 from mcp_server.infrastructure import telemetry
 from mcp_server.infrastructure.database import Database
 from mcp_server.infrastructure.telemetry.tracing import exported
@@ -84,9 +91,16 @@ class Node:
             Directory(settings.identity.directory) if settings.identity.directory else None
         )
         self._directory_tokens = DirectoryTokens(settings.identity.jwt, shared_secret)
-        self.verifier: TokenVerifier = Verifier(
-            [shared_secret, *((self._directory_tokens,) if self.directory else ())]
+        verified = VerifiedTokens()
+        self._issuers = Verifier(
+            [
+                shared_secret,
+                *((self._directory_tokens,) if self.directory else ()),
+                *(JwksIssuer(each, verified.clear) for each in settings.identity.issuers),
+            ],
+            verified=verified,
         )
+        self.verifier: TokenVerifier = self._issuers
         cipher = CursorCipher(shared_secret.key_for("cursors", KEY_BYTES))
         self.policy = PolicyEngine(settings.policy)
         self.counters = Counters(settings.counters)
@@ -144,6 +158,7 @@ class Node:
             if self.directory is not None:
                 started.push_async_callback(self.directory.stop)
             for part in (
+                self._issuers,
                 self.policy,
                 self.database,
                 self.audit,

@@ -1,5 +1,6 @@
 """Authentication: turns a bearer token into a Subject; without one, the response is 401."""
 
+from mcp_server.identity.issuers import JwksIssuer
 from mcp_server.identity.jwt import mint_token
 from mcp_server.identity.shared_secret import SharedSecret
 from mcp_server.identity.subject import (
@@ -8,14 +9,16 @@ from mcp_server.identity.subject import (
     Subject,
     TokenVerifier,
 )
-from mcp_server.identity.verifier import Verifier
+from mcp_server.identity.verifier import VerifiedTokens, Verifier
 
 __all__ = [
     "AuthenticationError",
     "IdentityUnavailable",
+    "JwksIssuer",
     "SharedSecret",
     "Subject",
     "TokenVerifier",
+    "VerifiedTokens",
     "Verifier",
     "mint_token",
 ]

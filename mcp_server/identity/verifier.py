@@ -9,13 +9,21 @@ from typing import Protocol
 from mcp_server.identity.jwt import UnverifiedJwt, read_unverified
 from mcp_server.identity.subject import AuthenticationError, Subject, TokenVerifier
 
-__all__ = ["Issuer", "Verifier"]
+__all__ = ["Issuer", "VerifiedTokens", "Verifier"]
 
 _CACHE_SIZE = 4096
 
 
 class Issuer(Protocol):
     """Who signs JWTs that are accepted."""
+
+    async def start(self) -> None:
+        """Begin to fetch what is needed; no other system need answer yet."""
+        ...
+
+    async def stop(self) -> None:
+        """End all work and close all connections."""
+        ...
 
     @property
     def issuer(self) -> str:
@@ -32,31 +40,77 @@ class Issuer(Protocol):
         ...
 
 
+class VerifiedTokens:
+    """The subjects of verified tokens, until they expire.
+
+    A busy client costs one signature check, not one for each call. The cache is bounded, and its key is
+    the whole token.
+    """
+
+    def __init__(self) -> None:
+        self._subjects: OrderedDict[str, Subject] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._subjects)
+
+    def get(self, token: str) -> Subject | None:
+        """Return the subject of a cached token that has not expired."""
+        subject = self._subjects.get(token)
+        if subject is not None and subject.expired():
+            del self._subjects[token]
+            return None
+        return subject
+
+    def add(self, token: str, subject: Subject) -> None:
+        """Cache a subject in place of the oldest one, if there are too many."""
+        self._subjects[token] = subject
+        if len(self._subjects) > _CACHE_SIZE:
+            self._subjects.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all tokens: each is verified again when it comes."""
+        self._subjects.clear()
+
+
 class Verifier:
     """Verifies tokens of several issuers.
 
-    A verified JWT is cached until it expires, so that a busy client costs one signature check, not one
-    for each call. The cache is bounded, and its key is the whole token.
-
     Args:
         issuers: the issuers of JWTs.
+        verified: the cache.
         by_prefix: verifiers of tokens that begin with a text, such as API keys; they have caches of
             their own. No prefix is the beginning of a JWT (`ey`).
     """
 
     def __init__(
-        self, issuers: Iterable[Issuer], *, by_prefix: Mapping[str, TokenVerifier] | None = None
+        self,
+        issuers: Iterable[Issuer],
+        *,
+        verified: VerifiedTokens | None = None,
+        by_prefix: Mapping[str, TokenVerifier] | None = None,
     ) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         self._by_prefix = dict(by_prefix or {})
-        self._verified: OrderedDict[str, Subject] = OrderedDict()
+        self._verified = VerifiedTokens() if verified is None else verified
+
+    async def start(self) -> None:
+        """Start all issuers; none of them need answer yet.
+
+        Raises:
+            SettingsError: a file of an issuer's settings cannot be used.
+        """
+        for issuer in self._issuers.values():
+            await issuer.start()
+
+    async def stop(self) -> None:
+        """Stop all issuers."""
+        for issuer in self._issuers.values():
+            await issuer.stop()
 
     async def verify(self, token: str) -> Subject:
         """Return the subject of `token`; see `TokenVerifier.verify`. A cached token never waits."""
         if (known := self._verified.get(token)) is not None:
-            if not known.expired():
-                return known
-            del self._verified[token]
+            return known
         for prefix, verifier in self._by_prefix.items():
             if token.startswith(prefix):
                 return await verifier.verify(token)
@@ -69,7 +123,5 @@ class Verifier:
         if issuer is None:
             raise AuthenticationError("the token comes from an issuer that is not accepted here")
         subject = await issuer.subject(unverified)
-        self._verified[token] = subject
-        if len(self._verified) > _CACHE_SIZE:
-            self._verified.popitem(last=False)
+        self._verified.add(token, subject)
         return subject

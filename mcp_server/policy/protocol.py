@@ -287,12 +287,14 @@ class Authorization(_Versioned):
     Attributes:
         effect: `count` asks for another query, with the counts of exactly these charges.
         charges: the windows of the call, in the order in which the policy expects their counts.
+        missing_scope: of a denial: an OAuth scope with which the request would be allowed, or empty.
         retry_after_ms: of a limited call: milliseconds until it fits its limits.
         quota: what is left in each window that was counted.
     """
 
     effect: Literal["allow", "count", "limited", "deny", "approval_required"]
     reasons: list[Reason]
+    missing_scope: str = ""
     charges: list[Charge]
     obligations: list[Obligation]
     retry_after_ms: Annotated[int, Field(ge=0)]
@@ -350,7 +352,14 @@ class Entitlements(_Versioned):
 
 
 class Canary(_Versioned):
-    """Whether the loaded policy decides two inputs with known answers correctly."""
+    """Whether the loaded policy decides two inputs with known answers correctly, and its scopes.
+
+    Attributes:
+        scopes: the OAuth scopes that the policy data define.
+        initial_scope: the least of them with which tools can be listed; empty: there is none.
+    """
 
     allow_ok: bool
     deny_ok: bool
+    scopes: list[str]
+    initial_scope: str

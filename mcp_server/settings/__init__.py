@@ -21,7 +21,9 @@ from mcp_server.settings.directory import DirectorySettings
 from mcp_server.settings.identity import (
     MAX_LIFETIME_S,
     SHARED_SECRET,
+    ClaimsSettings,
     IdentitySettings,
+    IssuerSettings,
     JwtSettings,
 )
 from mcp_server.settings.model import (
@@ -37,6 +39,7 @@ from mcp_server.settings.model import (
 __all__ = [
     "MAX_LIFETIME_S",
     "SHARED_SECRET",
+    "ClaimsSettings",
     "ClusterSettings",
     "CmdbSettings",
     "CountersSettings",
@@ -44,6 +47,7 @@ __all__ = [
     "DirectorySettings",
     "GrafanaSettings",
     "IdentitySettings",
+    "IssuerSettings",
     "JwtSettings",
     "KubernetesSettings",
     "ListenSettings",
@@ -56,6 +60,7 @@ __all__ = [
     "TelemetrySettings",
     "TlsSettings",
     "ToolsSettings",
+    "is_loopback",
     "load_settings",
 ]
 
@@ -406,6 +411,9 @@ def _keys_at(location: list[str]) -> list[str]:
         if get_origin(annotation) is dict:
             # A name chosen by the operator; the type of the mapping's values describes what follows.
             annotation = get_args(annotation)[1]
+        elif get_origin(annotation) is tuple:
+            # The number of an entry of a list.
+            annotation = get_args(annotation)[0]
         else:
             annotation = model.model_fields[part].annotation
         model = next(

@@ -1,15 +1,24 @@
-"""`identity`: the tokens that are accepted."""
+"""`identity`: the issuers whose tokens are accepted, and how their claims are read."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, HttpUrl, field_validator, model_validator
 
 from mcp_server.settings.directory import DirectorySettings
-from mcp_server.settings.model import Model, Secret
+from mcp_server.settings.model import Model, Seconds, Secret, is_loopback
 
-__all__ = ["MAX_LIFETIME_S", "SHARED_SECRET", "IdentitySettings", "JwtSettings"]
+__all__ = [
+    "MAX_LIFETIME_S",
+    "SHARED_SECRET",
+    "ClaimPath",
+    "ClaimsSettings",
+    "IdentitySettings",
+    "IssuerSettings",
+    "JwtSettings",
+]
 
 # The maximum of max_lifetime_s: one day.
 MAX_LIFETIME_S = 86_400
@@ -17,8 +26,17 @@ MAX_LIFETIME_S = 86_400
 SHARED_SECRET = "shared-secret"  # noqa: S105 - a name
 """Name of the issuer that `identity.jwt` describes, in the policy's input and data."""
 
+Text = Annotated[str, Field(min_length=1, max_length=1024)]
 Leeway = Annotated[float, Field(ge=0, le=300)]
 Lifetime = Annotated[int, Field(ge=60, le=MAX_LIFETIME_S)]
+
+
+def _path(value: Any) -> Any:
+    return value.split(".") if isinstance(value, str) else value
+
+
+ClaimPath = Annotated[tuple[Text, ...], BeforeValidator(_path), Field(min_length=1, max_length=8)]
+"""Where a claim is: `realm_access.roles`, or a list of keys for names that contain a dot."""
 
 
 class JwtSettings(Model):
@@ -34,9 +52,91 @@ class JwtSettings(Model):
     token cannot be revoked: a stolen token is valid until it expires."""
 
 
+class ClaimsSettings(Model):
+    """Where an issuer's tokens have what the server needs; a claim that is not there is empty.
+
+    `subject` and `tenant` are required in a token. The issuer of a token without roles and groups can
+    grant nothing.
+    """
+
+    subject: ClaimPath = ("sub",)
+    tenant: ClaimPath = ("tenant",)
+    roles: ClaimPath = ("roles",)
+    groups: ClaimPath | None = ("groups",)
+    """None: the groups of this issuer are not read."""
+    client: ClaimPath | None = None
+    """The OAuth client; None: azp, or else client_id."""
+
+
+class IssuerSettings(Model):
+    """An authorization server or identity provider whose tokens are accepted."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+    """Name in the policy's input and data (`policies/config/issuers`)."""
+    issuer: Text
+    """The issuer's URL, exactly as the claim `iss` has it."""
+    audience: Text
+    """What the claim `aud` must contain."""
+    algorithms: Annotated[
+        tuple[Literal["RS256", "PS256", "ES256", "EdDSA"], ...], Field(min_length=1)
+    ]
+    """Accepted signature algorithms."""
+    jwks_uri: HttpUrl | None = None
+    """The issuer's keys (RFC 7517); None: found in the issuer's metadata (OpenID Connect Discovery,
+    RFC 8414)."""
+    claims: ClaimsSettings = ClaimsSettings()
+    tenant: Text | None = None
+    """The tenant of all subjects of this issuer, in place of a claim."""
+    ca: Path | None = None
+    """CA of the issuer's certificate; None: the system's authorities."""
+    leeway_s: Leeway = 30
+    max_lifetime_s: Lifetime = 3600
+    """Maximum seconds from iat to exp."""
+    keys_refresh_s: Annotated[float, Field(ge=1, le=86_400)] = 300
+    """Seconds after which keys are fetched again; a key that the issuer removes is used as long."""
+    keys_max_age_s: Annotated[float, Field(ge=60, le=7 * 86_400)] = 14_400
+    """Seconds for which known keys are used while the issuer does not answer."""
+    timeout_s: Seconds = 5.0
+    """Deadline in seconds of one request for the keys."""
+
+    @field_validator("issuer")
+    @classmethod
+    def _is_a_url(cls, value: str) -> str:
+        _require_https(HttpUrl(value), "issuer")
+        return value
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.tenant is not None and "tenant" in self.claims.model_fields_set:
+            raise ValueError("tenant and claims.tenant exclude each other")
+        if self.jwks_uri is not None:
+            _require_https(self.jwks_uri, "jwks_uri")
+        return self
+
+
+def _require_https(url: HttpUrl, name: str) -> None:
+    if url.scheme != "https" and not is_loopback(url.host or ""):
+        raise ValueError(
+            f"{name} must begin with https://: another server could answer in its place"
+        )
+
+
 class IdentitySettings(Model):
     """Who may say who is calling."""
 
     jwt: JwtSettings
     directory: DirectorySettings | None = None
     """None: nobody signs in with a password, and `POST /auth/token` responds with 404."""
+    issuers: tuple[IssuerSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _are_told_apart(self) -> Self:
+        names = [SHARED_SECRET, *(issuer.name for issuer in self.issuers)]
+        urls = [self.jwt.issuer, *(issuer.issuer for issuer in self.issuers)]
+        for what, values in (("a name", names), ("an issuer", urls)):
+            if twice := sorted({value for value in values if values.count(value) > 1}):
+                raise ValueError(
+                    f"issuers: each needs {what} of its own, also other than that of identity.jwt; "
+                    f"given twice: {', '.join(twice)}"
+                )
+        return self

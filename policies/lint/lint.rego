@@ -62,7 +62,39 @@ findings contains _finding("namespaces", path, message) if {
 	some [path, roles] in _namespace_roles
 	some role in roles
 	not data.config.roles[role]
-	message := sprintf("unknown role %q; accepted are %s", [role, _list(object.keys(data.config.roles))])
+	message := _unknown_role_message(role)
+}
+
+findings contains _unknown_permission(area, [name, "permissions", i], permission) if {
+	some area in ["agents", "scopes"]
+	some name, settings in data.config[area]
+	some i, permission in settings.permissions
+	not permission in (_permissions | {"*"})
+}
+
+findings contains _unknown_role("issuers", [issuer, "roles", i], role) if {
+	some issuer, settings in data.config.issuers
+	some i, role in settings.roles
+	not role in (object.keys(data.config.roles) | {"*"})
+}
+
+findings contains _unknown_role("groups", [issuer, group, i], role) if {
+	some issuer, groups in data.config.groups
+	some group, roles in groups
+	some i, role in roles
+	not data.config.roles[role]
+}
+
+findings contains _finding("groups", [issuer], message) if {
+	some issuer, _ in data.config.groups
+	not data.config.issuers[issuer]
+	message := sprintf("is no issuer, so its groups grant nothing; accepted are %s", [_list(object.keys(data.config.issuers))])
+}
+
+findings contains _finding("agents", [name], message) if {
+	some name, _ in data.config.agents
+	regex.match(`[?{}\[\]\\]|\*.*\*`, name)
+	message := "is not the id of an agent; accepted are ids, and patterns of ids with one *, without ?, {, }, [, ] and \\"
 }
 
 findings contains _finding("network", ["allow", i], message) if {
@@ -173,6 +205,12 @@ _without_patterns contains ["tenants", ["namespaces", name], name, "tenants"] if
 	some name, _ in data.config.tenants.namespaces
 }
 
+_without_patterns contains ["issuers", [issuer, "tenants", i], name, "tenants"] if {
+	some issuer, settings in data.config.issuers
+	some i, name in settings.tenants
+	name != "*"
+}
+
 _without_patterns contains ["obligations", ["default", "redact", i], name, "fields"] if {
 	some i, name in data.config.obligations.default.redact
 }
@@ -185,6 +223,10 @@ _without_patterns contains ["obligations", ["tool", tool, "redact", i], name, "f
 _unknown_permission(area, path, permission) := _finding(area, path, message) if {
 	message := sprintf("unknown permission %q; accepted are %s", [permission, _list(_permissions)])
 }
+
+_unknown_role(area, path, role) := _finding(area, path, _unknown_role_message(role))
+
+_unknown_role_message(role) := sprintf("unknown role %q; accepted are %s", [role, _list(object.keys(data.config.roles))])
 
 _finding(area, path, message) := {
 	"file": sprintf("policies/config/%s/data.yaml", [area]),

@@ -150,8 +150,57 @@ test_a_part_without_keys_is_named if {
 test_an_unknown_part_is_named if {
 	_found(
 		_replace("/netwrok", {"allow": []}),
-		"policies/config/netwrok/data.yaml", "netwrok", "is not a part of the policy data; accepted are catalog,",
+		"policies/config/netwrok/data.yaml", "netwrok", "is not a part of the policy data; accepted are agents, catalog,",
 	)
+}
+
+test_an_unknown_role_of_an_issuer_or_a_group_is_named if {
+	_found(
+		_replace("/issuers/shared-secret/roles", ["mcp:viewer", "mcp:vieewr"]),
+		"policies/config/issuers/data.yaml", "issuers.shared-secret.roles.1", "unknown role \"mcp:vieewr\"; accepted are mcp:admin,",
+	)
+	_found(
+		_replace("/groups/shared-secret", {"ops": ["mcp:vieewr"]}),
+		"policies/config/groups/data.yaml", "groups.shared-secret.ops.0", "unknown role \"mcp:vieewr\"",
+	)
+	_findings(_replace("/groups/shared-secret", {"ops": ["mcp:viewer"]})) == set()
+}
+
+test_groups_of_an_unknown_issuer_are_refused if {
+	_found(
+		_replace("/groups/keycloack", {"ops": ["mcp:viewer"]}),
+		"policies/config/groups/data.yaml", "groups.keycloack", "is no issuer, so its groups grant nothing; accepted are shared-secret",
+	)
+}
+
+test_a_tenant_of_an_issuer_is_written_out if {
+	_found(
+		_replace("/issuers/shared-secret/tenants", ["acme-*"]),
+		"policies/config/issuers/data.yaml", "issuers.shared-secret.tenants.0", "a * stands for nothing else here",
+	)
+}
+
+test_an_unknown_permission_of_a_ceiling_is_named if {
+	_found(
+		_replace("/scopes/mcp:read/permissions", ["tools:raed"]),
+		"policies/config/scopes/data.yaml", "scopes.mcp:read.permissions.0", "unknown permission \"tools:raed\"",
+	)
+	_found(
+		_replace("/agents/bot", {"permissions": ["*", "tools:raed"]}),
+		"policies/config/agents/data.yaml", "agents.bot.permissions.1", "unknown permission \"tools:raed\"",
+	)
+}
+
+test_an_agent_is_an_id_or_a_pattern_with_one_star if {
+	every name in ["a*b*", "a?", "a{b}", "a[b]"] {
+		_found(
+			_replace(concat("/", ["/agents", name]), {"permissions": []}),
+			"policies/config/agents/data.yaml", sprintf("agents.%s", [name]), "is not the id of an agent; accepted are ids",
+		)
+	}
+	every name in ["*", "https:~1~1agents.example.com~1*", "release-agent"] {
+		_findings(_replace(concat("/", ["/agents", name]), {"permissions": []})) == set()
+	}
 }
 
 test_a_limit_of_an_unknown_tool_is_refused if {

@@ -6,13 +6,17 @@
 # scope: subpackages
 # schemas:
 #   - input: schema.input.schema
+#   - data.config.agents: schema.agents.schema
 #   - data.config.catalog: schema.catalog.schema
+#   - data.config.groups: schema.groups.schema
+#   - data.config.issuers: schema.issuers.schema
 #   - data.config.limits: schema.limits.schema
 #   - data.config.methods: schema.methods.schema
 #   - data.config.namespaces: schema.namespaces.schema
 #   - data.config.network: schema.network.schema
 #   - data.config.obligations: schema.obligations.schema
 #   - data.config.roles: schema.roles.schema
+#   - data.config.scopes: schema.scopes.schema
 #   - data.config.stores: schema.stores.schema
 #   - data.config.tenants: schema.tenants.schema
 package mcp

@@ -151,7 +151,7 @@ class _Counters:
 
 class _Verifier:
     async def verify(self, _: str) -> Subject:
-        return Subject(id="alice", tenant="default", roles=("mcp:viewer",))
+        return Subject(id="alice", tenant="default", roles=("mcp:viewer",), issuer="shared-secret")
 
 
 @dataclass

@@ -176,7 +176,9 @@ async def bench(
 
 
 def caller(*roles: str) -> Caller:
-    subject = Subject(id="olga", tenant="default", roles=roles or ("mcp:operator",))
+    subject = Subject(
+        id="olga", tenant="default", roles=roles or ("mcp:operator",), issuer="shared-secret"
+    )
     return Caller(subject, "192.0.2.1", "test", uuid.uuid4().hex, "mcp")
 
 
@@ -1185,7 +1187,9 @@ class TestPoliciesOfAnAuthor:
         self, gate: Gate
     ) -> None:
         async def call(user: str, tenant: str) -> None:
-            subject = Subject(id=user, tenant=tenant, roles=("mcp:operator",))
+            subject = Subject(
+                id=user, tenant=tenant, roles=("mcp:operator",), issuer="shared-secret"
+            )
             who = dataclasses.replace(caller(), subject=subject)
             arguments = {"namespace": "shop-eu", "replicas": 3}
             await call_tool(gate, who, "k8s_scale_deployment", arguments)

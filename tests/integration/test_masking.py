@@ -105,7 +105,11 @@ class World:
         )
         self.prompts = Prompts(PROMPTS, self.gate.catalog)
         self.caller = Caller(
-            Subject(id="alice", tenant="default", roles=()), "192.0.2.1", "test", "r-1", "mcp"
+            Subject(id="alice", tenant="default", roles=(), issuer="shared-secret"),
+            "192.0.2.1",
+            "test",
+            "r-1",
+            "mcp",
         )
 
     def _recording(self, run: Callable[..., Any]) -> Callable[..., Any]:

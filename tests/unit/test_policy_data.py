@@ -132,7 +132,7 @@ class TestDocuments:
         [
             'data.fixtures.request(["mcp:viewer"], "ping")',
             'data.fixtures.call({"mcp:viewer"}, "k8s:get_pods", {"namespace": "staging"})',
-            'data.mcp.decision._canary_request(["mcp:viewer"], "tools/call", "tool", "x")',
+            'data.mcp.decision._canary_request({"issuer": "i", "tenant": "t"}, [], "ping", "tool", "x")',
         ],
     )
     def test_the_fixture_and_the_canary_have_the_fields_that_the_server_sends(

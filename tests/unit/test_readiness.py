@@ -27,7 +27,14 @@ class _Parts:
     async def canary(self) -> Canary:
         if self.fault is not None:
             raise self.fault
-        return Canary(version=2, allow_ok=True, deny_ok=True, revision=self.revision)
+        return Canary(
+            version=2,
+            allow_ok=True,
+            deny_ok=True,
+            scopes=["mcp:read"],
+            initial_scope="mcp:read",
+            revision=self.revision,
+        )
 
     async def probe(self) -> bool:
         return True

@@ -10,6 +10,12 @@ import yaml
 
 from mcp_server.settings import Secret, SettingsError, load_settings
 
+COMPANY = {
+    "name": "company",
+    "issuer": "https://idp.example.com",
+    "audience": "https://mcp.example.com/mcp",
+    "algorithms": ["RS256"],
+}
 JWT = {"secret": {"file": "/s"}, "issuer": "i", "audience": "a"}
 MINIMAL: dict[str, Any] = {
     "node": "mcp1",
@@ -57,6 +63,29 @@ def test_the_least_configuration_has_safe_defaults(tmp_path: Path) -> None:
         (
             {"identity": {"jwt": {**JWT, "max_lifetime_s": 86401}}},
             "identity.jwt.max_lifetime_s: Input should be less than or equal to 86400",
+        ),
+        *(
+            ({"identity": {"jwt": JWT, "issuers": [{**COMPANY, **changes}]}}, said)
+            for changes, said in (
+                ({"name": "Company"}, "issuers.0.name: String should match pattern"),
+                ({"name": "shared-secret"}, "each needs a name of its own"),
+                ({"issuer": "i"}, "issuers.0.issuer: "),
+                ({"issuer": "http://idp.example.com"}, "issuer must begin with https://"),
+                ({"algorithms": []}, "issuers.0.algorithms: "),
+                ({"algorithms": ["HS256"]}, "issuers.0.algorithms.0: Input should be 'RS256'"),
+                ({"algorithms": ["none"]}, "issuers.0.algorithms.0: Input should be 'RS256'"),
+                ({"jwks_uri": "http://idp.example.com/jwks"}, "jwks_uri must begin with https://"),
+                ({"tenant": "a", "claims": {"tenant": "t"}}, "tenant and claims.tenant exclude"),
+                ({"claims": {"roles": []}}, "issuers.0.claims.roles: "),
+                ({"claims": {"roles": "a..b"}}, "issuers.0.claims.roles.1: "),
+                ({"keys_max_age_s": 1}, "issuers.0.keys_max_age_s: "),
+                ({"max_lifetime_s": 86401}, "issuers.0.max_lifetime_s: "),
+                ({"discovery": True}, "identity.issuers.0.discovery is not a setting"),
+            )
+        ),
+        (
+            {"identity": {"jwt": JWT, "issuers": [COMPANY, {**COMPANY, "name": "other"}]}},
+            "each needs an issuer of its own",
         ),
         *(
             ({"counters": {"url": url}}, f"counters.url: Value error, {said}")

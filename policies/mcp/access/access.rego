@@ -215,6 +215,7 @@ _usable_in_a_namespace(thing) if subject.may(thing.permission)
 _usable_in_a_namespace(thing) if {
 	thing.read_only == true
 	thing.permission in data.config.namespaces.grants_to_read
+	subject.within_ceilings(thing.permission)
 }
 
 _usable_everywhere(thing) if {

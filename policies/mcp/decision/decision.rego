@@ -4,11 +4,14 @@
 package mcp.decision
 
 import data.mcp.access
+import data.mcp.issuers
 import data.mcp.limits
 import data.mcp.methods
 import data.mcp.network
 import data.mcp.obligations
+import data.mcp.reasons
 import data.mcp.request
+import data.mcp.scopes
 import data.mcp.stores
 import data.mcp.subject
 import data.mcp.tenants
@@ -20,8 +23,8 @@ _version := 2
 # description: >-
 #   `allow`: every package accepts the request, no `deny` rule holds, and the counts in the input belong to exactly these
 #   charges and are within their limits. `count`: allowed so far; add the charges to the counters and query again with the
-#   counts. `limited`: a limit is exceeded. `deny`: everything else, including invalid policy data. If the final effect is not
-#   `allow`, the server must refund the charges.
+#   counts. `limited`: a limit is exceeded. `deny`: everything else, including invalid policy data; `missing_scope` is a scope
+#   with which the request would be allowed, or empty. If the final effect is not `allow`, the server must refund the charges.
 # entrypoint: true
 authorize := {
 	"version": _version,
@@ -66,6 +69,7 @@ authorize := {
 	"version": _version,
 	"effect": "deny",
 	"reasons": _reasons,
+	"missing_scope": _missing_scope,
 	"revision": revision,
 	"charges": [],
 	"obligations": [],
@@ -135,7 +139,8 @@ _windows_of_tools contains charge if {
 # METADATA
 # title: The policy passes its self-test
 # description: >-
-#   The query has no input. Readiness checks use it, as does publishing, before and after. A subject with every role may list
+#   The query has no input. Its answer also has the scopes of config/scopes, and the least scope with which the tools can be
+#   listed, for clients that sign in. Readiness checks use it, as does publishing, before and after. A subject with every role may list
 #   the tools and call one of them. A subject without roles may not call a tool that does not exist. The time is noon on a
 #   working day.
 # entrypoint: true
@@ -143,6 +148,8 @@ canary := {
 	"version": _version,
 	"allow_ok": _canary_allows,
 	"deny_ok": _canary_denies,
+	"scopes": sort(object.keys(object.get(data.config, "scopes", {}))),
+	"initial_scope": _initial_scope,
 	"revision": revision,
 }
 
@@ -164,6 +171,7 @@ _allowed if {
 _identified if {
 	request.ok
 	subject.ok
+	issuers.ok
 	tenants.ok
 	network.ok
 	not _denied
@@ -180,36 +188,61 @@ _sees(method) if {
 	methods.permitted(method)
 }
 
-_reasons := [reason | some reason in _all_reasons] if _all_reasons != set()
-
-_reasons := [{
+_reasons := [reason | some reason in _step_up] if {
+	_missing_scope != ""
+} else := [reason | some reason in _all_reasons] if {
+	_all_reasons != set()
+} else := [{
 	"code": "undecided",
 	"message": "the policy could not decide",
 	"rule": "mcp.decision.undecided",
 	"solution": "ask an administrator to check the policy data",
-}] if {
-	_all_reasons == set()
-}
+}]
+
+# METADATA
+# title: The token has the scope
+# description: >-
+#   The request would be allowed with one more scope. This reason stands alone: what the subject's roles allow is not hidden
+#   from it.
+# custom:
+#   code: scope_missing
+#   message: the token lacks the scope %s
+#   solution: ask the authorization server for a token with this scope
+_step_up contains reasons.because(rego.metadata.chain(), [_missing_scope])
+
+# The least scope with which the request would be allowed.
+default _missing_scope := ""
+
+_missing_scope := scopes.least({scope |
+	scopes.limited
+	some scope, _ in data.config.scopes
+	_allowed with input.subject.properties.scopes as array.concat(input.subject.properties.scopes, [scope])
+})
 
 _all_reasons := {reason |
-	some why in [request.why, subject.why, tenants.why, network.why, methods.why, access.why, stores.why]
+	some why in [request.why, subject.why, issuers.why, tenants.why, network.why, methods.why, access.why, stores.why]
 	some reason in why
 } | {reason |
 	some package_name
 	some reason in data.mcp[package_name].deny
 }
 
+default _initial_scope := ""
+
+_initial_scope := scopes.least_for(data.config.methods["tools/list"].permission)
+
 default _canary_allows := false
 
 _canary_allows if {
-	_canary_permitted("tools/list", "server", "server")
+	some caller in _canary_callers
+	_canary_permitted(caller, "tools/list", "server", "server")
 	some id, entry in data.config.catalog.tools
 	_anywhere(entry.scope)
-	_canary_permitted("tools/call", "tool", id)
+	_canary_permitted(caller, "tools/call", "tool", id)
 }
 
-_canary_permitted(method, kind, id) if {
-	request_without_counts := _canary_request([role | some role, _ in data.config.roles], method, kind, id)
+_canary_permitted(caller, method, kind, id) if {
+	request_without_counts := _canary_request(caller, [role | some role, _ in data.config.roles], method, kind, id)
 	first := authorize with input as request_without_counts
 	counts := [{"charge": charge, "count": 1, "reset_ms": 0} | some charge in first.charges]
 	answer := authorize with input as object.union(request_without_counts, {"counts": counts})
@@ -227,26 +260,27 @@ _anywhere(scope) if {
 default _canary_denies := false
 
 _canary_denies if {
-	answer := authorize with input as _canary_request([], "tools/call", "tool", "canary:absent")
+	some caller in _canary_callers
+	answer := authorize with input as _canary_request(caller, [], "tools/call", "tool", "canary:absent")
 	answer.effect == "deny"
 	some reason in answer.reasons
 	reason.code == "not_available"
 }
 
 # A complete input, as the server sends it.
-_canary_request(roles, method, kind, id) := {
+_canary_request(caller, roles, method, kind, id) := {
 	"version": 2,
 	"subject": {
 		"type": "user",
 		"id": "canary",
 		"properties": {
-			"tenant": _canary_tenant,
+			"tenant": caller.tenant,
 			"roles": roles,
 			"groups": [],
-			"scopes": [],
+			"scopes": [scope | some scope, _ in data.config.scopes],
 			"token_id": "canary",
-			"issuer": "canary",
-			"client_id": "canary",
+			"issuer": caller.issuer,
+			"client_id": "",
 			"actor": "",
 		},
 	},
@@ -261,6 +295,13 @@ _canary_request(roles, method, kind, id) := {
 		"counters": "up",
 		"audit": "up",
 	},
+}
+
+# An issuer, and a tenant that it may assert.
+_canary_callers contains {"issuer": issuer, "tenant": tenant} if {
+	some issuer, row in data.config.issuers
+	some name in row.tenants
+	tenant := object.get({"*": _canary_tenant}, name, name)
 }
 
 # The canary uses the first served tenant and the first allowed network, so that both lists accept it.

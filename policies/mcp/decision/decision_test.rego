@@ -315,7 +315,31 @@ test_a_deny_rule_of_an_author_denies_and_gives_its_reasons if {
 
 test_the_canary_sings_with_the_shipped_data if {
 	answer := decision.canary with data.config as fixtures.config
-	answer == {"version": 2, "allow_ok": true, "deny_ok": true, "revision": "unversioned"}
+	answer == {
+		"version": 2,
+		"allow_ok": true,
+		"deny_ok": true,
+		"scopes": ["mcp:admin", "mcp:read", "mcp:write"],
+		"initial_scope": "mcp:read",
+		"revision": "unversioned",
+	}
+}
+
+test_the_canary_calls_as_a_subject_of_any_issuer if {
+	company := {"tenants": ["acme"], "roles": ["*"], "scopes": "required"}
+	config := object.union(
+		object.remove(fixtures.config, ["issuers"]),
+		{"issuers": {"company": company, "other": {"tenants": [], "roles": []}}},
+	)
+	answer := decision.canary with data.config as config
+	answer.allow_ok
+	answer.deny_ok
+}
+
+test_the_canary_fails_if_no_issuer_may_assert_anything if {
+	config := object.union(object.remove(fixtures.config, ["issuers"]), {"issuers": {}})
+	answer := decision.canary with data.config as config
+	not answer.allow_ok
 }
 
 test_the_canary_sings_behind_an_allowlist_and_a_list_of_tenants if {

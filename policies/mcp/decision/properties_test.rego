@@ -309,3 +309,75 @@ test_entitlements_hold_a_pattern_exactly_if_a_matching_namespace_is_allowed if {
 		}
 	}
 }
+
+# Ceilings: scopes, an agent, and an issuer that may assert one role, each with every set of roles.
+_ceilings := {
+	"scope": {"subject": {"properties": {"scopes": ["mcp:read"]}}},
+	"scopes": {"subject": {"properties": {"scopes": ["mcp:write", "profile"]}}},
+	"unknown scope": {"subject": {"properties": {"scopes": ["mcp:other"]}}},
+	"agent": {"subject": {"properties": {"client_id": "agent-1"}}},
+	"actor": {"subject": {"properties": {"actor": "agent-2", "scopes": ["mcp:write"]}}},
+	"issuer": {"subject": {"properties": {"issuer": "partner", "tenant": "default"}}},
+	"groups": {"subject": {"properties": {"issuer": "partner", "groups": ["operations"], "scopes": ["mcp:read"]}}},
+}
+
+_limiting := object.union(fixtures.config, {
+	"agents": {"agent-*": {"permissions": ["tools:read", "k8s:scale"]}},
+	"groups": {"partner": {"operations": ["mcp:operator", "mcp:admin"]}},
+	"issuers": {"partner": {"tenants": ["default"], "roles": ["mcp:viewer", "mcp:operator"]}},
+})
+
+test_under_every_ceiling_the_visible_tools_are_those_that_some_call_may_use if {
+	every roles in _role_sets {
+		every changes in _ceilings {
+			visible := decision.visible with input as fixtures.but(fixtures.request(roles, "tools/list"), changes) with data.config as _limiting
+			callable := {tool |
+				some tool, _ in fixtures.catalog.tools
+				some place in fixtures.places
+				answer := _decide_by(fixtures.but(fixtures.call(roles, tool, place), changes), _limiting)
+				_effects[answer.effect] == "allow"
+			}
+			listing := _decide_by(fixtures.but(fixtures.request(roles, "tools/list"), changes), _limiting)
+			{tool | some tool in visible.tools} == callable
+			not _empty_list_is_allowed_by_accident(listing, callable)
+		}
+	}
+}
+
+# Who may call nothing at all may not list either: both need tools:read, which every role that calls has.
+_empty_list_is_allowed_by_accident(listing, callable) if {
+	_effects[listing.effect] == "allow"
+	callable == set()
+}
+
+test_no_ceiling_allows_what_the_roles_do_not_allow if {
+	every roles in _role_sets {
+		every name in ["scope", "scopes", "unknown scope", "agent", "actor"] {
+			every tool, _ in fixtures.catalog.tools {
+				every place in ["none", "everywhere", "staging", "development"] {
+					request := fixtures.call(roles, tool, fixtures.places[place])
+					limited := _effects[_decide_by(fixtures.but(request, _ceilings[name]), _limiting).effect]
+					[_effects[_decide_by(request, _limiting).effect], limited] != ["deny", "allow"]
+				}
+			}
+		}
+	}
+}
+
+# The scope that a denial names is enough, and no denial names one if another thing is missing as well.
+test_with_the_scope_that_is_missing_the_request_is_allowed if {
+	every roles in _role_sets {
+		every given in [["mcp:read"], ["mcp:write"], ["mcp:other"]] {
+			every tool, _ in fixtures.catalog.tools {
+				every place in ["none", "everywhere", "staging"] {
+					request := fixtures.call(roles, tool, fixtures.places[place])
+					limited := _decide(fixtures.but(request, {"subject": {"properties": {"scopes": given}}}))
+					scope := object.get(limited, "missing_scope", "")
+					more := [wanted | some wanted in array.concat(given, [scope]); wanted != ""]
+					stepped_up := _effect(fixtures.but(request, {"subject": {"properties": {"scopes": more}}}))
+					stepped_up == _effect(request)
+				}
+			}
+		}
+	}
+}

@@ -15,6 +15,11 @@ ok if {
 	is_object(input.resource.properties)
 	is_string(input.context.ip)
 	is_array(input.subject.properties.roles)
+	is_array(input.subject.properties.groups)
+	is_array(input.subject.properties.scopes)
+	is_string(input.subject.properties.issuer)
+	is_string(input.subject.properties.client_id)
+	is_string(input.subject.properties.actor)
 }
 
 # METADATA

@@ -30,6 +30,11 @@ test_a_request_that_lacks_a_part_is_refused if {
 		"/resource/properties",
 		"/context/ip",
 		"/subject/properties/roles",
+		"/subject/properties/groups",
+		"/subject/properties/scopes",
+		"/subject/properties/issuer",
+		"/subject/properties/client_id",
+		"/subject/properties/actor",
 	] {
 		document := json.remove(_request, [path])
 		not request.ok with input as document
@@ -45,6 +50,11 @@ test_a_part_of_the_wrong_type_is_refused if {
 		{"resource": {"properties": "namespace"}},
 		{"context": {"ip": 1}},
 		{"subject": {"properties": {"roles": {"a": "mcp:admin"}}}},
+		{"subject": {"properties": {"groups": {"a": "operators"}}}},
+		{"subject": {"properties": {"scopes": "mcp:read"}}},
+		{"subject": {"properties": {"issuer": null}}},
+		{"subject": {"properties": {"client_id": ["x"]}}},
+		{"subject": {"properties": {"actor": 1}}},
 	] {
 		document := object.union(_request, change)
 		not request.ok with input as document

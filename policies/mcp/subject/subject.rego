@@ -1,9 +1,14 @@
 # METADATA
 # title: Subject
-# description: Roles and permissions of the subject. Roles that the policy data does not define grant nothing.
+# description: >-
+#   Roles and permissions of the subject. Roles that the policy data does not define, or that the issuer of the token may not
+#   assert, grant nothing.
 package mcp.subject
 
+import data.mcp.agents
+import data.mcp.issuers
 import data.mcp.reasons
+import data.mcp.scopes
 
 # METADATA
 # title: The subject is identified
@@ -17,27 +22,34 @@ ok if {
 }
 
 # METADATA
-# title: The subject's roles that the policy data defines
-# description: The policy data defines few roles, while a token may contain thousands.
-roles contains role if {
+# title: The subject's roles
+# description: >-
+#   The roles of the token and of its groups that the policy data defines and that the issuer may assert. The policy data
+#   defines few roles, while a token may contain thousands.
+roles := issuers.assertable({role |
 	is_array(input.subject.properties.roles)
 	some role, _ in data.config.roles
 	role in input.subject.properties.roles
-}
+} | _roles_of_groups)
 
 # METADATA
 # title: The subject holds a permission
-# description: One of its roles grants the permission, or `*`, which grants all permissions.
+# description: One of its roles grants the permission, or `*`, and neither its scopes nor its agents forbid it.
 may(permission) if {
-	some role, settings in data.config.roles
-	permission in settings.permissions
-	role in input.subject.properties.roles
+	permission in _permissions
+	within_ceilings(permission)
 }
 
-may(_) if {
-	some role, settings in data.config.roles
-	"*" in settings.permissions
-	role in input.subject.properties.roles
+may(permission) if {
+	"*" in _permissions
+	within_ceilings(permission)
+}
+
+# METADATA
+# title: The scopes of the token and its agents allow a permission
+within_ceilings(permission) if {
+	scopes.allow(permission)
+	agents.allow(permission)
 }
 
 # METADATA
@@ -48,3 +60,17 @@ may(_) if {
 #   message: the caller has no type, id or tenant
 #   solution: use a token that names its subject and its tenant
 why contains reasons.because(rego.metadata.chain(), []) if not ok
+
+_roles_of_groups contains role if {
+	some group, granted in data.config.groups[input.subject.properties.issuer]
+	group in _groups
+	some role in granted
+	data.config.roles[role]
+}
+
+_groups := {group | some group in input.subject.properties.groups}
+
+_permissions := {permission |
+	some role in roles
+	some permission in data.config.roles[role].permissions
+}

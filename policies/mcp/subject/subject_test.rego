@@ -36,7 +36,7 @@ test_roles_that_are_not_in_the_data_give_nothing if {
 }
 
 test_permissions_of_several_roles_add_up if {
-	config := {"roles": {"a": {"permissions": ["x"]}, "b": {"permissions": ["y"]}}}
+	config := object.union(fixtures.config, {"roles": {"a": {"permissions": ["x"]}, "b": {"permissions": ["y"]}}})
 	request := fixtures.request(["a", "b", "c"], "ping")
 	every permission in ["x", "y"] {
 		subject.may(permission) with input as request with data.config as config
