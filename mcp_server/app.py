@@ -92,15 +92,17 @@ class Node:
         )
         self._directory_tokens = DirectoryTokens(settings.identity.jwt, shared_secret)
         verified = VerifiedTokens()
-        self._issuers = Verifier(
+        self._issuers = [
+            JwksIssuer(each, verified.clear) for each in settings.identity.issuers
+        ]
+        self.verifier: TokenVerifier = Verifier(
             [
                 shared_secret,
                 *((self._directory_tokens,) if self.directory else ()),
-                *(JwksIssuer(each, verified.clear) for each in settings.identity.issuers),
+                *self._issuers,
             ],
             verified=verified,
         )
-        self.verifier: TokenVerifier = self._issuers
         cipher = CursorCipher(shared_secret.key_for("cursors", KEY_BYTES))
         self.policy = PolicyEngine(settings.policy)
         self.counters = Counters(settings.counters)
@@ -158,7 +160,7 @@ class Node:
             if self.directory is not None:
                 started.push_async_callback(self.directory.stop)
             for part in (
-                self._issuers,
+                *self._issuers,
                 self.policy,
                 self.database,
                 self.audit,

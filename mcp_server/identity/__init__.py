@@ -1,6 +1,5 @@
 """Authentication: turns a bearer token into a Subject; without one, the response is 401."""
 
-from mcp_server.identity.issuers import JwksIssuer
 from mcp_server.identity.jwt import mint_token
 from mcp_server.identity.shared_secret import SharedSecret
 from mcp_server.identity.subject import (
@@ -14,7 +13,6 @@ from mcp_server.identity.verifier import VerifiedTokens, Verifier
 __all__ = [
     "AuthenticationError",
     "IdentityUnavailable",
-    "JwksIssuer",
     "SharedSecret",
     "Subject",
     "TokenVerifier",

@@ -46,12 +46,6 @@ class SharedSecret:
         """Return a key for another purpose, which all nodes share; see `derived_key`."""
         return derived_key(self._secret, purpose, length)
 
-    async def start(self) -> None:
-        """Do nothing: the secret is there."""
-
-    async def stop(self) -> None:
-        """Do nothing."""
-
     async def subject(self, token: UnverifiedJwt) -> Subject:
         """Return the subject of a token; see `Issuer.subject`."""
         return verified_subject(token.token, self._secret, self._rules)

@@ -17,14 +17,6 @@ _CACHE_SIZE = 4096
 class Issuer(Protocol):
     """Who signs JWTs that are accepted."""
 
-    async def start(self) -> None:
-        """Begin to fetch what is needed; no other system need answer yet."""
-        ...
-
-    async def stop(self) -> None:
-        """End all work and close all connections."""
-        ...
-
     @property
     def issuer(self) -> str:
         """The claim `iss` of its tokens."""
@@ -92,20 +84,6 @@ class Verifier:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         self._by_prefix = dict(by_prefix or {})
         self._verified = VerifiedTokens() if verified is None else verified
-
-    async def start(self) -> None:
-        """Start all issuers; none of them need answer yet.
-
-        Raises:
-            SettingsError: a file of an issuer's settings cannot be used.
-        """
-        for issuer in self._issuers.values():
-            await issuer.start()
-
-    async def stop(self) -> None:
-        """Stop all issuers."""
-        for issuer in self._issuers.values():
-            await issuer.stop()
 
     async def verify(self, token: str) -> Subject:
         """Return the subject of `token`; see `TokenVerifier.verify`. A cached token never waits."""

@@ -131,8 +131,8 @@ class IdentitySettings(Model):
 
     @model_validator(mode="after")
     def _are_told_apart(self) -> Self:
-        names = [SHARED_SECRET, *(issuer.name for issuer in self.issuers)]
-        urls = [self.jwt.issuer, *(issuer.issuer for issuer in self.issuers)]
+        names = [SHARED_SECRET, DIRECTORY, *(issuer.name for issuer in self.issuers)]
+        urls = [self.jwt.issuer, self.directory_issuer, *(each.issuer for each in self.issuers)]
         for what, values in (("a name", names), ("an issuer", urls)):
             if twice := sorted({value for value in values if values.count(value) > 1}):
                 raise ValueError(

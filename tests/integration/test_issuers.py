@@ -7,7 +7,7 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import jwt
@@ -21,11 +21,11 @@ from jwt.utils import base64url_encode
 from mcp_server.identity import (
     AuthenticationError,
     IdentityUnavailable,
-    JwksIssuer,
     VerifiedTokens,
     Verifier,
     keys,
 )
+from mcp_server.identity.issuers import JwksIssuer
 from mcp_server.identity.keys import read_keys
 from mcp_server.settings import IssuerSettings
 from tests.integration.fake_issuer import FakeIssuer, SigningKey, answer_with
@@ -52,12 +52,11 @@ async def verifying(*settings: dict[str, Any]) -> AsyncIterator[Verifier]:
     """A verifier of these issuers."""
     verified = VerifiedTokens()
     issuers = [JwksIssuer(IssuerSettings(**each), verified.clear) for each in settings]
-    verifier = Verifier(issuers, verified=verified)
-    await verifier.start()
-    try:
-        yield verifier
-    finally:
-        await verifier.stop()
+    async with AsyncExitStack() as started:
+        for issuer in issuers:
+            await issuer.start()
+            started.push_async_callback(issuer.stop)
+        yield Verifier(issuers, verified=verified)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
