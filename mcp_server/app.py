@@ -92,9 +92,7 @@ class Node:
         )
         self._directory_tokens = DirectoryTokens(settings.identity.jwt, shared_secret)
         verified = VerifiedTokens()
-        self._issuers = [
-            JwksIssuer(each, verified.clear) for each in settings.identity.issuers
-        ]
+        self._issuers = [JwksIssuer(each, verified.clear) for each in settings.identity.issuers]
         self.verifier: TokenVerifier = Verifier(
             [
                 shared_secret,

@@ -11,6 +11,7 @@ from mcp_server.settings.directory import DirectorySettings
 from mcp_server.settings.model import Model, Seconds, Secret, is_loopback
 
 __all__ = [
+    "DIRECTORY",
     "MAX_LIFETIME_S",
     "SHARED_SECRET",
     "ClaimPath",
@@ -25,6 +26,9 @@ MAX_LIFETIME_S = 86_400
 
 SHARED_SECRET = "shared-secret"  # noqa: S105 - a name
 """Name of the issuer that `identity.jwt` describes, in the policy's input and data."""
+
+DIRECTORY = "directory"
+"""Name of the issuer of the tokens that users of `identity.directory` get for their password."""
 
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 Leeway = Annotated[float, Field(ge=0, le=300)]
@@ -50,6 +54,11 @@ class JwtSettings(Model):
     max_lifetime_s: Lifetime = 3600
     """Maximum seconds from iat to exp; a token with a longer lifetime is refused, whoever signed it. A
     token cannot be revoked: a stolen token is valid until it expires."""
+
+    @property
+    def directory_issuer(self) -> str:
+        """`iss` of the tokens that users of the directory get."""
+        return f"{self.issuer.rstrip('/')}/directory"
 
 
 class ClaimsSettings(Model):
@@ -132,11 +141,11 @@ class IdentitySettings(Model):
     @model_validator(mode="after")
     def _are_told_apart(self) -> Self:
         names = [SHARED_SECRET, DIRECTORY, *(issuer.name for issuer in self.issuers)]
-        urls = [self.jwt.issuer, self.directory_issuer, *(each.issuer for each in self.issuers)]
+        urls = [self.jwt.issuer, self.jwt.directory_issuer, *(each.issuer for each in self.issuers)]
         for what, values in (("a name", names), ("an issuer", urls)):
             if twice := sorted({value for value in values if values.count(value) > 1}):
                 raise ValueError(
-                    f"issuers: each needs {what} of its own, also other than that of identity.jwt; "
+                    f"issuers: each needs {what} of its own, also other than those of this server; "
                     f"given twice: {', '.join(twice)}"
                 )
         return self

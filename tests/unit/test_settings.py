@@ -69,6 +69,7 @@ def test_the_least_configuration_has_safe_defaults(tmp_path: Path) -> None:
             for changes, said in (
                 ({"name": "Company"}, "issuers.0.name: String should match pattern"),
                 ({"name": "shared-secret"}, "each needs a name of its own"),
+                ({"name": "directory"}, "each needs a name of its own"),
                 ({"issuer": "i"}, "issuers.0.issuer: "),
                 ({"issuer": "http://idp.example.com"}, "issuer must begin with https://"),
                 ({"algorithms": []}, "issuers.0.algorithms: "),

@@ -11,12 +11,10 @@ from mcp_server.identity.directory.sign_in import DirectoryUser
 from mcp_server.identity.jwt import JwtRules, UnverifiedJwt, verified_subject
 from mcp_server.identity.shared_secret import SharedSecret
 from mcp_server.identity.subject import Subject
-from mcp_server.settings import JwtSettings
+from mcp_server.settings import DIRECTORY, JwtSettings
 
-__all__ = ["DIRECTORY", "LIFETIME_S", "DirectoryTokens"]
+__all__ = ["LIFETIME_S", "DirectoryTokens"]
 
-DIRECTORY = "directory"
-"""Name of this issuer in the policy's input and data."""
 LIFETIME_S = 3600
 """Seconds for which a token is valid. The directory is not asked again in this time."""
 
@@ -33,7 +31,7 @@ class DirectoryTokens:
     """
 
     def __init__(self, settings: JwtSettings, shared_secret: SharedSecret) -> None:
-        self.issuer = f"{settings.issuer.rstrip('/')}/directory"
+        self.issuer = settings.directory_issuer
         self._key = shared_secret.key_for("directory tokens", _KEY_BYTES)
         self._rules = JwtRules(
             name=DIRECTORY,
