@@ -39,6 +39,7 @@ from mcp_server.identity import (
     VerifiedTokens,
     Verifier,
 )
+from mcp_server.identity.api_keys import PREFIX, ApiKeys
 from mcp_server.identity.directory import Directory, DirectoryTokens
 from mcp_server.identity.issuers import JwksIssuer
 from mcp_server.infrastructure import telemetry
@@ -91,6 +92,7 @@ class Node:
             Directory(settings.identity.directory) if settings.identity.directory else None
         )
         self._directory_tokens = DirectoryTokens(settings.identity.jwt, shared_secret)
+        self.database = Database(settings.database)
         verified = VerifiedTokens()
         self._issuers = [JwksIssuer(each, verified.clear) for each in settings.identity.issuers]
         self.verifier: TokenVerifier = Verifier(
@@ -100,11 +102,11 @@ class Node:
                 *self._issuers,
             ],
             verified=verified,
+            by_prefix={PREFIX: ApiKeys(self.database)},
         )
         cipher = CursorCipher(shared_secret.key_for("cursors", KEY_BYTES))
         self.policy = PolicyEngine(settings.policy)
         self.counters = Counters(settings.counters)
-        self.database = Database(settings.database)
         self.audit = AuditStore(self.database)
         self.kubernetes = (
             Kubernetes(settings.tools.kubernetes, cipher=cipher)
@@ -236,6 +238,7 @@ class Node:
                 app,
                 transport=transport,
                 verifier=self.verifier,
+                sign_ins=self.sign_ins,
                 public_origin=settings.public_origin,
                 max_body_bytes=settings.listen.max_body_bytes,
                 draining=lambda: self.draining,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 from mcp_server import __version__
+from mcp_server.cli.apikey import apikey
 from mcp_server.cli.cmdb import cmdb
 from mcp_server.cli.config import config
 from mcp_server.cli.db import db
@@ -25,5 +26,5 @@ def main() -> None:
     """Run an MCP server node, or ask about one."""
 
 
-for command in (serve, stdio, token, config, policy, docs, db, cmdb, probe):
+for command in (serve, stdio, token, apikey, config, policy, docs, db, cmdb, probe):
     main.add_command(command)

@@ -206,6 +206,7 @@ def _subject_json(subject: SubjectInput) -> RedactedArguments:
             "issuer": subject.issuer,
             "client_id": subject.client_id,
             "actor": subject.actor,
+            "networks": subject.networks,
             "jti": subject.token_id,
             "scopes": subject.scopes,
             "roles": subject.roles,

@@ -146,6 +146,7 @@ def decision_input(
             issuer=subject.issuer,
             client_id=subject.client_id,
             actor=subject.actor,
+            networks=subject.networks,
         ),
         action=Action(call.method, *without_secrets(call.arguments)),
         resource=call.resource,

@@ -103,6 +103,10 @@ class SignIns:
         self._rows: Counter[str] = Counter()
         self._limited: OrderedDict[str, tuple[float, Limited]] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
+        # From the start: no rate shows the first of a series that begins with it.
+        for method in ("password", "token"):
+            for result in ("refused", "limited", "denied", "unavailable"):
+                telemetry.SIGN_INS.labels(method, result)
 
     async def start(self) -> None:
         """Start to write what was left out, once a minute."""
@@ -132,15 +136,15 @@ class SignIns:
             charges, may_go_unrecorded = await self._admitted(attempt, entry)
             user = await check()
         except Refused as refusal:
-            await self._refused(attempt, refusal.outcome, refusal.reasons[0].code)
+            await self._refused(attempt, refusal.outcome, _audited(refusal))
             raise
         except SignInRefused as refusal:
-            await self._refused(attempt, "refused", refusal.reason)
+            await self._refused(attempt, "refused", [AuditReason(refusal.reason)])
             raise
         except DirectoryUnavailable as error:
             telemetry.log.error("directory_unavailable", error=str(error))
             await self._give_back(entry, charges)
-            await self._refused(attempt, "unavailable", "directory_unavailable")
+            await self._refused(attempt, "unavailable", [AuditReason("directory_unavailable")])
             raise
         await self._give_back(entry, charges)
         await self._succeeded(attempt, user, may_go_unrecorded=may_go_unrecorded)
@@ -148,6 +152,11 @@ class SignIns:
 
     async def token_refused(self, attempt: Attempt, reason: str) -> None:
         """Count and record a request whose token is not valid.
+
+        A valid token is not affected: nothing is counted before a token was found to be invalid.
+
+        Args:
+            reason: why, for the audit log; holds no part of the token.
 
         Raises:
             Limited: too many tokens from this address were not valid.
@@ -162,9 +171,10 @@ class SignIns:
             except Refused as refusal:
                 # It is refused with or without the count.
                 telemetry.log.warning("failed_token_not_counted", error=str(refusal))
-        await self._refused(attempt, "refused" if limited is None else limited.outcome, reason)
         if limited is not None:
+            await self._refused(attempt, limited.outcome, _audited(limited))
             raise limited
+        await self._refused(attempt, "refused", [AuditReason("invalid_token", reason)])
 
     async def _admitted(self, attempt: Attempt, entry: str) -> tuple[Sequence[Charge], bool]:
         """Charge the attempt, and return its charges if the policy permits it with them.
@@ -249,7 +259,9 @@ class SignIns:
                 return
             raise audit_unavailable() from error
 
-    async def _refused(self, attempt: Attempt, outcome: str, reason: str) -> None:
+    async def _refused(
+        self, attempt: Attempt, outcome: str, reasons: Sequence[AuditReason]
+    ) -> None:
         telemetry.SIGN_INS.labels(attempt.method, outcome).inc()
         known = attempt.ip in self._rows or len(self._rows) < _MAX_ADDRESSES
         address = attempt.ip if known else ""
@@ -262,10 +274,10 @@ class SignIns:
             method=attempt.method,
             ip=attempt.ip,
             outcome=outcome,
-            reason=reason,
+            reasons=[reason.code for reason in reasons],
         )
         effect = "limited" if outcome == Limited.outcome else "deny"
-        await self._commit(self._record(attempt, effect, outcome, [AuditReason(reason)], None))
+        await self._commit(self._record(attempt, effect, outcome, reasons, None))
 
     def _record(
         self,
@@ -327,3 +339,7 @@ class SignIns:
         """Record a refusal where that is possible: it stands with or without its row."""
         with contextlib.suppress(AuditUnavailable):  # the store reports lost rows by itself
             await self._audit.commit(record)
+
+
+def _audited(refusal: Refused) -> list[AuditReason]:
+    return [AuditReason(**reason.model_dump()) for reason in refusal.reasons]

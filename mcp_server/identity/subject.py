@@ -25,6 +25,7 @@ class Subject:
         issuer: configured name of the issuer; the policy data say which tenants and roles it may assert.
         client_id: the OAuth client that the token was issued to, or the empty string.
         actor: who acts on behalf of the user (`act.sub`, RFC 8693 section 4.1), or the empty string.
+        networks: CIDR blocks from which the credential is accepted; none: everywhere.
         method: how the caller was authenticated, such as `jwt`.
     """
 
@@ -39,6 +40,7 @@ class Subject:
     issuer: str = ""
     client_id: str = ""
     actor: str = ""
+    networks: tuple[str, ...] = ()
     method: str = ""
 
     def expired(self) -> bool:

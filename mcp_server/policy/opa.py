@@ -168,6 +168,10 @@ class PolicyEngine:
                     subject.roles,
                     subject.groups,
                     subject.scopes,
+                    subject.issuer,
+                    subject.client_id,
+                    subject.actor,
+                    subject.networks,
                 ]
             ),
         )

@@ -60,6 +60,7 @@ class SubjectInput:
     issuer: str
     client_id: str
     actor: str
+    networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class DecisionInput:
                     "issuer": subject.issuer,
                     "client_id": subject.client_id,
                     "actor": subject.actor,
+                    "networks": list(subject.networks),
                 },
             },
             "action": {

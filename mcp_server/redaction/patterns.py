@@ -371,17 +371,19 @@ PATTERNS = (
                 "github_pat_",
                 "xox",
                 "glpat-",
+                "emcp_",
             ),
             *("hvs.", "hvb.", "sk-", "aiza", "ya29.", "k_live_", "k_test_", "npm_", "dckr_pat_"),
             *("hf_", "pypi-", "sg."),
         ),
         r"(?<![\w-])(?:A[KS]IA[A-Z0-9]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}"
-        r"|xox[a-z]-[\w-]{10,}|glpat-[\w-]{16,}|hv[bs]\.[\w-]{16,}|sk-[\w-]{16,}"
+        r"|xox[a-z]-[\w-]{10,}|glpat-[\w-]{16,}|emcp_[a-z2-7]{12}_[a-z2-7]{16,}|hv[bs]\.[\w-]{16,}|sk-[\w-]{16,}"
         r"|AIza[\w-]{30,}|ya29\.[\w-]{16,}|hf_[A-Za-z0-9]{30,}|pypi-[\w-]{32,}"
         r"|SG\.[\w-]{16,}\.[\w-]{16,}|[rs]k_(?:live|test)_\w{10,}|npm_[A-Za-z0-9]{30,}|dckr_pat_[\w-]{20,})",
         re.ASCII,
         "ghp_hunter2hunter2hunter2",
         "glpat-hunter2hunter2hunter2",
+        "emcp_abcdefghij23_hunter2hunter2hunter2",
         "hvs.hunter2hunter2hunter2",
         "hvb.hunter2hunter2hunter2",
         "ya29.hunter2hunter2hunter2",

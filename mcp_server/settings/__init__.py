@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, HttpUrl, ValidationError, field_validator
 
 from mcp_server.settings.directory import DirectorySettings
 from mcp_server.settings.identity import (
+    API_KEYS,
     DIRECTORY,
     MAX_LIFETIME_S,
     SHARED_SECRET,
@@ -38,6 +39,7 @@ from mcp_server.settings.model import (
 )
 
 __all__ = [
+    "API_KEYS",
     "DIRECTORY",
     "MAX_LIFETIME_S",
     "SHARED_SECRET",

@@ -11,6 +11,7 @@ from mcp_server.settings.directory import DirectorySettings
 from mcp_server.settings.model import Model, Seconds, Secret, is_loopback
 
 __all__ = [
+    "API_KEYS",
     "DIRECTORY",
     "MAX_LIFETIME_S",
     "SHARED_SECRET",
@@ -29,6 +30,9 @@ SHARED_SECRET = "shared-secret"  # noqa: S105 - a name
 
 DIRECTORY = "directory"
 """Name of the issuer of the tokens that users of `identity.directory` get for their password."""
+
+API_KEYS = "api-keys"
+"""Name of the issuer of API keys (`mcpctl apikey`)."""
 
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 Leeway = Annotated[float, Field(ge=0, le=300)]
@@ -140,7 +144,7 @@ class IdentitySettings(Model):
 
     @model_validator(mode="after")
     def _are_told_apart(self) -> Self:
-        names = [SHARED_SECRET, DIRECTORY, *(issuer.name for issuer in self.issuers)]
+        names = [SHARED_SECRET, DIRECTORY, API_KEYS, *(each.name for each in self.issuers)]
         urls = [self.jwt.issuer, self.jwt.directory_issuer, *(each.issuer for each in self.issuers)]
         for what, values in (("a name", names), ("an issuer", urls)):
             if twice := sorted({value for value in values if values.count(value) > 1}):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -14,8 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcp_server.gate import Caller, InternalError
+from mcp_server.gate import Caller, InternalError, Limited
+from mcp_server.gate.sign_ins import Attempt, SignIns
 from mcp_server.identity import AuthenticationError, IdentityUnavailable, TokenVerifier
+from mcp_server.identity.claimed import claimed_by
 from mcp_server.infrastructure import telemetry
 from mcp_server.transports import errors, strict_json
 from mcp_server.transports.errors import Rejection, Transport, transport_of
@@ -103,6 +106,7 @@ class HttpGuard:
         app: the handler.
         transport: the transport's name in the policy input; it also selects the form of errors.
         verifier: turns a bearer token into a subject.
+        sign_ins: counts and records tokens that are not valid.
         public_origin: for the URL in the challenge; requests by pages of other origins are refused.
         max_body_bytes: a larger body gets 413.
         draining: whether the node is stopping: new requests get 503 and do not run, so that the load
@@ -115,6 +119,7 @@ class HttpGuard:
         *,
         transport: Transport,
         verifier: TokenVerifier,
+        sign_ins: SignIns,
         public_origin: str,
         max_body_bytes: int,
         draining: Callable[[], bool],
@@ -123,6 +128,7 @@ class HttpGuard:
         self._app = app
         self._transport = transport
         self._verifier = verifier
+        self._sign_ins = sign_ins
         self._public_origin = public_origin
         self._max_body_bytes = max_body_bytes
 
@@ -136,6 +142,8 @@ class HttpGuard:
                 state = RequestState(await self._caller(scope, headers, request_id))
             except AuthenticationError as error:
                 telemetry.AUTHENTICATION_FAILURES.labels(error.code or "no_token").inc()
+                if error.code == "invalid_token":
+                    await self._count_failure(scope, headers, request_id, error)
                 raise _challenge(error, self._public_origin) from error
             except IdentityUnavailable as error:
                 telemetry.AUTHENTICATION_FAILURES.labels("unavailable").inc()
@@ -151,6 +159,32 @@ class HttpGuard:
             return
         scope[_STATE_KEY] = state
         await self._app(scope, receive, _status_503_when_unavailable(state, send))
+
+    async def _count_failure(
+        self, scope: Scope, headers: Headers, request_id: str, error: AuthenticationError
+    ) -> None:
+        """Count and record a token that is not valid.
+
+        Raises:
+            Rejection: too many from this address were not valid.
+        """
+        token = headers["authorization"].partition(" ")[2].strip()
+        attempt = Attempt(
+            method="token",
+            claimed=claimed_by(token),
+            ip=canonical_ip(scope),
+            user_agent=user_agent_of(headers),
+            request_id=request_id,
+            transport=self._transport,
+        )
+        try:
+            await self._sign_ins.token_refused(attempt, str(error))
+        except Limited as limited:
+            raise Rejection(
+                errors.RATE_LIMITED,
+                str(limited),
+                retry_after_s=max(math.ceil(limited.retry_after_ms / 1000), 1),
+            ) from error
 
     async def _caller(self, scope: Scope, headers: Headers, request_id: str) -> Caller:
         scheme, _, token = headers.get("authorization", "").partition(" ")

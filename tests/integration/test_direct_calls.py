@@ -21,6 +21,7 @@ from pydantic import Field
 from mcp_server.audit import AuditStore
 from mcp_server.gate import Caller, Gate
 from mcp_server.gate.resource_reads import Resources
+from mcp_server.gate.sign_ins import SignIns
 from mcp_server.identity import Subject, TokenVerifier
 from mcp_server.policy import (
     Authorization,
@@ -209,6 +210,7 @@ async def _client(
         endpoint.handle_request,
         transport="mcp",
         verifier=cast(TokenVerifier, _Verifier()),
+        sign_ins=cast(SignIns, None),  # every token is valid
         public_origin="https://mcp.example",
         max_body_bytes=1_000_000,
         draining=lambda: False,

@@ -160,6 +160,8 @@ async def test_the_server_has_exactly_the_privileges_it_needs(owner: asyncpg.Con
         ("cmdb.changes", "SELECT", "*"),
         ("cmdb.relations", "SELECT", "*"),
         ("configuration.schema_version", "SELECT", "*"),
+        ("identity.api_keys", "SELECT", "*"),
+        ("identity.api_keys", "UPDATE", "last_used_at"),
     ]
     assert functions == []
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import asyncpg
 import httpx2
 import jwt
 import pytest
+import yaml
 
 from tests.integration.conditions import eventually
 from tests.integration.directories import PASSWORD, Slapd, directory_settings
 from tests.integration.nodes import McpNode
-from tests.integration.servers import Authority, Opa, RedisServer
+from tests.integration.servers import Authority, Opa, RedisServer, build_bundle
+from tests.policies import POLICIES
 
 pytestmark = pytest.mark.anyio
 
@@ -244,6 +247,69 @@ async def test_nobody_signs_in_while_guesses_cannot_be_counted_or_judged(
     await eventually(status, lambda code: code == 200)
 
 
+@pytest.fixture(scope="module")
+def granting(
+    make_node: Callable[..., McpNode], slapd: Slapd, authority: Authority, workspace: Path
+) -> Iterator[McpNode]:
+    """A node whose policy data give the directory's groups roles."""
+    policies = workspace / "group-policies"
+    shutil.copytree(POLICIES, policies)
+    (policies / "config" / "groups" / "data.yaml").write_text(
+        yaml.safe_dump(
+            {"directory": {"mcp-operators": ["mcp:operator"], "mcp-leads": ["mcp:viewer"]}}
+        )
+    )
+    opa = Opa(workspace / "group-opa", build_bundle(policies, workspace / "groups.tar.gz"))
+    opa.start()
+    settings = directory_settings(slapd.url, ca=authority.ca, secret=workspace / "bind_password")
+    yield make_node(
+        "grants",
+        policy=opa.settings(),
+        identity={"directory": settings.model_dump(mode="json", exclude_none=True)},
+    )
+    opa.stop()
+
+
+async def _call(node: McpNode, token: str, tool: str, arguments: dict[str, Any]) -> httpx2.Response:
+    async with httpx2.AsyncClient(
+        headers={"Authorization": f"Bearer {token}"}, timeout=60
+    ) as client:
+        return await client.post(f"{node.url}/tools/{tool}/execute", json=arguments)
+
+
+async def test_the_groups_of_the_directory_give_the_roles_of_a_call(
+    granting: McpNode, redis_server: RedisServer, node_owner: asyncpg.Connection, assets: None
+) -> None:
+    """From the password to a recorded change: alice is in mcp-operators, bob in mcp-leads."""
+    redis_server.cli("flushall")
+    change = {"asset_id": "db1", "status": "maintenance", "reason": "a test of sign-in"}
+    tokens = {
+        user: (await _sign_in(granting, user)).json()["access_token"]
+        for user in ("alice", "bob", "lasting")
+    }
+
+    reads = {
+        user: (await _call(granting, token, "cmdb_query_assets", {})).status_code
+        for user, token in tokens.items()
+    }
+    changes = {
+        user: (await _call(granting, token, "cmdb_update_asset_status", change)).status_code
+        for user, token in tokens.items()
+    }
+
+    assert reads == {"alice": 200, "bob": 200, "lasting": 403}
+    assert changes == {"alice": 200, "bob": 403, "lasting": 403}
+    row = await node_owner.fetchrow(
+        "SELECT tenant, judged::text FROM audit.events WHERE user_id = 'alice' "
+        "AND tool = 'cmdb:update_asset_status' AND outcome = 'ok'"
+    )
+    assert row is not None
+    subject = json.loads(row["judged"])["subject"]
+    assert subject["issuer"] == "directory"
+    assert subject["groups"] == ["everyone", "mcp-operators"]
+    assert subject["roles"] == []
+
+
 async def test_a_token_of_the_directory_is_accepted_only_where_a_directory_is_configured(
     signing: McpNode, node: McpNode
 ) -> None:
@@ -254,3 +320,95 @@ async def test_a_token_of_the_directory_is_accepted_only_where_a_directory_is_co
 
     assert there.status_code in (200, 403)
     assert elsewhere.status_code == 401
+
+
+# --- tokens that are not valid ----------------------------------------------------------------------
+
+
+async def _tools(node: McpNode, token: str, ip: str) -> httpx2.Response:
+    headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": ip}
+    async with httpx2.AsyncClient(headers=headers, timeout=60) as client:
+        return await client.get(f"{node.url}/tools")
+
+
+async def test_a_token_that_is_not_valid_is_recorded_with_who_it_claims_and_never_itself(
+    signing: McpNode, node_owner: asyncpg.Connection
+) -> None:
+    forged = signing.token("mallory", secret="another-secret-of-32-bytes-or-more-0123")
+    key = "emcp_abcdefghijkl_" + "b" * 59
+    for token in (forged, key, "garbage"):
+        assert (await _tools(signing, token, "192.0.2.10")).status_code == 401
+
+    rows = await _rows(node_owner, "192.0.2.10")
+
+    claimed = [json.loads(row["arguments"])["claimed"] for row in rows]
+    assert claimed[0]["sub"] == "mallory"
+    assert set(claimed[0]) == {"iss", "sub", "jti"}
+    assert claimed[1:] == [{"iss": "api-keys", "jti": "abcdefghijkl"}, {}]
+    assert {row["user_id"] for row in rows} == {None}
+    reasons = [json.loads(row["reasons"])[0] for row in rows]
+    assert {reason["code"] for reason in reasons} == {"invalid_token"}
+    assert "signature" in reasons[0]["message"]
+    for secret in (forged.split(".")[2], "b" * 20):
+        assert secret not in str(rows)
+        assert secret not in signing.log.read_text()
+
+
+async def test_invalid_tokens_of_an_address_are_limited_and_its_valid_ones_are_not(
+    signing: McpNode, node_owner: asyncpg.Connection, redis_server: RedisServer
+) -> None:
+    async def refused(number: int) -> int:
+        return (await _tools(signing, f"guess{number}", "192.0.2.11")).status_code
+
+    codes: list[int] = []
+    for start in range(0, 120, 20):
+        codes += await asyncio.gather(*(refused(start + n) for n in range(20)))
+
+    assert codes.count(401) == 100
+    assert codes.count(429) == 20
+    limited = await _tools(signing, "guess", "192.0.2.11")
+    assert 0 < int(limited.headers["retry-after"]) <= 300
+    assert (await _tools(signing, signing.token(), "192.0.2.11")).status_code == 200
+    assert (await _tools(signing, "guess", "192.0.2.12")).status_code == 401
+    # 10 rows in each of two minutes; and one key for each address, whatever was sent.
+    assert len(await _rows(node_owner, "192.0.2.11")) <= 20
+    keys = redis_server.cli("keys", "mcp:window:sign_in:*").split()
+    assert sorted(keys) == [f"mcp:window:sign_in:token:address:192.0.2.{n}" for n in (11, 12)]
+    entries = int(redis_server.cli("zcard", "mcp:window:sign_in:token:address:192.0.2.11"))
+    assert entries == 100
+
+
+async def test_a_request_without_a_token_is_no_failed_sign_in(
+    signing: McpNode, redis_server: RedisServer
+) -> None:
+    async with httpx2.AsyncClient() as client:
+        answer = await client.get(f"{signing.url}/tools")
+
+    assert answer.status_code == 401
+    assert redis_server.cli("keys", "mcp:window:sign_in:*") == ""
+
+
+@pytest.mark.parametrize("store", ["redis", "opa"])
+async def test_a_token_that_is_not_valid_is_refused_while_it_cannot_be_counted(
+    signing: McpNode, redis_server: RedisServer, opa: Opa, store: str
+) -> None:
+    with {"redis": redis_server, "opa": opa}[store].stopped():
+        assert (await _tools(signing, "garbage", "192.0.2.13")).status_code == 401
+
+
+async def test_rows_that_were_left_out_are_counted_in_one_row_when_the_node_stops(
+    make_node: Callable[..., McpNode],
+    redis_server: RedisServer,
+    node_owner: asyncpg.Connection,
+) -> None:
+    redis_server.cli("flushall")
+    node = make_node("flooded")
+    await asyncio.gather(*(_tools(node, f"guess{n}", "192.0.2.14") for n in range(30)))
+
+    node.stop()
+
+    rows = await _rows(node_owner, "192.0.2.14")
+    left_out = [json.loads(row["arguments"]).get("rows_left_out", 0) for row in rows]
+    refused = [row for row, number in zip(rows, left_out, strict=True) if not number]
+    assert sum(left_out) + len(refused) == 30
+    assert 10 <= len(refused) <= 20  # of one or of two minutes

@@ -282,6 +282,7 @@ _canary_request(caller, roles, method, kind, id) := {
 			"issuer": caller.issuer,
 			"client_id": "",
 			"actor": "",
+			"networks": [],
 		},
 	},
 	"action": {"name": method, "properties": {"arguments": {}, "withheld": []}},

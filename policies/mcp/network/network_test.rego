@@ -33,3 +33,27 @@ test_what_is_not_an_address_is_refused_and_fails_nothing if {
 		_refused(_blocks, ip)
 	}
 }
+
+_bound(networks, ip) := {reason.code | some reason in reasons} if {
+	request := fixtures.but(fixtures.request([], "ping"), {
+		"context": {"ip": ip},
+		"subject": {"properties": {"networks": networks}},
+	})
+	reasons := network.why with input as request with data.config as fixtures.config
+}
+
+test_a_credential_is_accepted_from_its_networks_only if {
+	_bound(_blocks, "10.91.0.1") == set()
+	_bound(_blocks, "2001:db8::1") == set()
+	every ip in ["11.0.0.1", "2001:db9::1", "", null, 10] {
+		_bound(_blocks, ip) == {"credential_not_allowed_from_address"}
+	}
+}
+
+test_networks_of_no_known_form_bind_to_nothing if {
+	every networks in [null, "10.0.0.0/8", {}] {
+		_bound(networks, "10.91.0.1") == {"credential_not_allowed_from_address"}
+	}
+	request := json.remove(fixtures.request([], "ping"), ["subject/properties/networks"])
+	not network.ok with input as request with data.config as fixtures.config
+}

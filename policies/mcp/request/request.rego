@@ -20,6 +20,7 @@ ok if {
 	is_string(input.subject.properties.issuer)
 	is_string(input.subject.properties.client_id)
 	is_string(input.subject.properties.actor)
+	is_array(input.subject.properties.networks)
 }
 
 # METADATA

@@ -35,6 +35,7 @@ test_a_request_that_lacks_a_part_is_refused if {
 		"/subject/properties/issuer",
 		"/subject/properties/client_id",
 		"/subject/properties/actor",
+		"/subject/properties/networks",
 	] {
 		document := json.remove(_request, [path])
 		not request.ok with input as document
@@ -55,6 +56,7 @@ test_a_part_of_the_wrong_type_is_refused if {
 		{"subject": {"properties": {"issuer": null}}},
 		{"subject": {"properties": {"client_id": ["x"]}}},
 		{"subject": {"properties": {"actor": 1}}},
+		{"subject": {"properties": {"networks": "10.0.0.0/8"}}},
 	] {
 		document := object.union(_request, change)
 		not request.ok with input as document

@@ -51,7 +51,7 @@ charges := [_of_user, _of_address] if {
 #   code: address_not_allowed
 #   message: sign-ins from this address are not accepted
 #   solution: connect from a listed network, or ask an administrator to add yours to the policy data config/network
-why contains reasons.because(rego.metadata.chain(), []) if not network.ok
+why contains reasons.because(rego.metadata.chain(), []) if not network.listed
 
 # METADATA
 # title: Failures can be counted
@@ -71,7 +71,7 @@ why contains reasons.because(rego.metadata.chain(), []) if not _recordable
 
 _permitted if {
 	input.version == _version
-	network.ok
+	network.listed
 	input.context.counters == "up"
 	_recordable
 	count(charges) > 0

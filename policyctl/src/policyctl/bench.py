@@ -24,6 +24,7 @@ _INPUT: dict[str, Any] = {
             "issuer": "shared-secret",
             "client_id": "",
             "actor": "",
+            "networks": [],
         },
     },
     "action": {"name": "tools/call", "properties": {"arguments": {}, "withheld": []}},
