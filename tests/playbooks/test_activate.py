@@ -75,7 +75,7 @@ class Node:
             "mcp_server_settings": {"log": {"level": "INFO" if config == "good" else "ERROR"}},
             "mcp_server_ready_timeout_s": 1,
             "pki_ca_certificate_file": str(self._folder / "ca.pem"),
-            "__mcp_server_complete": {"stat": {"exists": True}},
+            "__mcp_server_is_installed": True,
             "__mcp_server_config_dir": str(self.config),
             "__mcp_server_release": release,
             "__mcp_server_release_dir": str(self.opt / "releases" / release),

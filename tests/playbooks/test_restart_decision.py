@@ -45,7 +45,7 @@ def node(folder: Path) -> dict[str, Any]:
         "pki_ca_certificate_file": "today.pem",
         "__mcp_server_release": "0.1.0-abc",
         "__mcp_server_release_dir": f"{folder}/releases/{{{{ __mcp_server_release }}}}",
-        "__mcp_server_complete": {"stat": {"exists": True}},
+        "__mcp_server_is_installed": True,
         "__mcp_server_config_dir": str(config),
         "__mcp_server_current": str(folder / "current"),
         "__mcp_server_state_dir": str(folder / "state"),
