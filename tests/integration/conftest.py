@@ -39,6 +39,7 @@ _LONG = (
     "test_masking",
     "test_monitoring_limits",
     "test_nginx",
+    "test_sign_in",
     "test_silent_backends",
     "test_stopping",
 )

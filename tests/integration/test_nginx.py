@@ -301,6 +301,15 @@ def test_requests_one_after_another_share_a_connection_to_each_node(gateway: Gat
     assert [node.accepted for node in gateway.nodes] == [1] * _NODES
 
 
+def test_a_sign_in_reaches_one_node_and_no_path_beside_it_does(gateway: Gateway) -> None:
+    assert gateway.post("/auth/token").status_code == 200
+    assert sum(gateway.asked()) == 1
+
+    for path in ("/auth", "/auth/", "/auth/token/", "/auth/tokens", "/auth/token/x"):
+        assert gateway.post(path).status_code == 404
+    assert sum(gateway.asked()) == 1
+
+
 @pytest.mark.parametrize("path", ["/mcp", "/tools", "/health", "/nowhere"])
 @pytest.mark.parametrize(
     ("request_line", "headers", "status", "code"),

@@ -131,7 +131,7 @@ async def test_the_answer_does_not_tell_whether_a_user_exists(signing: McpNode) 
 async def test_failures_with_a_name_are_limited_for_all_addresses_and_spellings(
     signing: McpNode, node_owner: asyncpg.Connection
 ) -> None:
-    names = ["carol", "CAROL", "Carol", "cárol", "ｃarol"] * 2  # noqa: RUF001 - also full width
+    names = ["carol", "CAROL", "Carol", "cárol", "ｃarol"]  # noqa: RUF001 - also full width
     guesses = [
         _sign_in(signing, name, "guess", ip=f"198.51.100.{number}")
         for number, name in enumerate(names)
@@ -154,8 +154,8 @@ async def test_concurrent_guesses_get_no_more_than_the_limit(signing: McpNode) -
 
     answers = [answer.status_code for answer in await asyncio.gather(*guesses)]
 
-    assert answers.count(400) == 10
-    assert answers.count(429) == 20
+    assert answers.count(400) == 5
+    assert answers.count(429) == 25
 
 
 async def test_failures_from_an_address_are_limited_for_all_names_and_recorded_as_a_sample(

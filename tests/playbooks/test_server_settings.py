@@ -48,6 +48,15 @@ CMDB = {
     "ca": f"{SHOWN}/cmdb_ca",
 }
 PROD = {"url": "https://k8s.test:6443", "token": {"file": f"{SHOWN}/k8s_prod_token"}}
+DIRECTORY = {
+    "servers": ["ldaps://ldap1.example.com", "ldap://ldap2.example.com"],
+    "ca": f"{SHOWN}/directory_ca",
+    "bind_dn": "cn=mcp,ou=services,dc=example,dc=com",
+    "bind_password": {"file": f"{SHOWN}/directory_password"},
+    "users": {"base": "ou=people,dc=example,dc=com", "attributes": ["uid", "mail"], "id": "uid"},
+    "groups": {"base": "ou=groups,dc=example,dc=com", "prefix": "mcp-"},
+    "tenant": {"value": "default"},
+}
 ACCEPTED: dict[str, dict[str, Any]] = {
     "nothing": {},
     "merged": variables(
@@ -69,6 +78,10 @@ ACCEPTED: dict[str, dict[str, Any]] = {
             "alertmanager": {"ca": "/etc/ssl/certs/company.pem"},
         },
     ),
+    "directory": variables(
+        {"identity": {"directory": DIRECTORY}},
+        {"directory_password": "secret-directory", "directory_ca": PEM},
+    ),
     "cmdb": tools({"cmdb_key": "secret-cmdb", "cmdb_ca": PEM}, cmdb=CMDB),
     "clusters": tools(
         {"k8s_prod_token": "secret-prod", "k8s_lab_kubeconfig": KUBECONFIG},
@@ -87,6 +100,17 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown_key": (variables({"log": {"levle": "INFO"}}), "log.levle is not a setting; did you"),
     "wrong_type": (variables({"listen": "x"}), "listen: Input should be"),
+    "directory_without_its_password": (
+        variables({"identity": {"directory": DIRECTORY}}, {"directory_ca": PEM}),
+        "directory_password",
+    ),
+    "directory_without_tls": (
+        variables(
+            {"identity": {"directory": DIRECTORY | {"servers": ["http://ldap1.example.com"]}}},
+            {"directory_password": "x", "directory_ca": PEM},
+        ),
+        "must begin with ldaps://",
+    ),
     "secret_in_the_clear": (
         tools(monitoring={"grafana": GRAFANA | {"token": "secret-in-the-clear"}}),
         "tools.monitoring.grafana.token: Input should be",

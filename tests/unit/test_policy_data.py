@@ -81,7 +81,7 @@ class TestShippedData:
     def test_failed_sign_ins_are_limited_for_users_and_addresses(self) -> None:
         assert shipped("sign_in") == {
             "password": {
-                "user": {"limit": 10, "window_s": 900},
+                "user": {"limit": 5, "window_s": 900},
                 "address": {"limit": 50, "window_s": 900},
             },
             "token": {"address": {"limit": 100, "window_s": 300}},
