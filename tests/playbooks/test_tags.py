@@ -7,6 +7,7 @@ imports them, and chosen as Ansible chooses them. What does reach this machine i
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ ROLES = ("nginx", "node_exporter", "opa", "postgres", "prometheus", "redis", "mc
 GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
 LAYERS = ("mcp_server", "nginx", "policies", "postgres", "prometheus", "redis")
 _INCLUDES = ("ansible.builtin.import_tasks", "ansible.builtin.include_tasks")
+_FILTERS = runpy.run_path(
+    str(ROOT / "collections/ansible_collections/enterprise/mcp/plugins/filter/tags.py")
+)
+choose_role, changing_steps = _FILTERS["choose_role"], _FILTERS["changing_steps"]
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,29 @@ def test_a_role_knows_which_verbs_of_a_run_may_change_the_host(
     )
 
     assert f"verbs {' '.join(sorted(verbs))}." in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("tags", "chosen"),
+    [
+        (["all"], True),
+        (["tagged"], True),
+        (["redis"], True),
+        (["verify"], True),
+        (["preflight"], True),
+        (["nginx", "configure"], True),
+        (["nginx"], False),
+        (["publish"], False),
+    ],
+)
+def test_a_run_chooses_a_role_by_its_tag_or_a_verb(tags: list[str], chosen: bool) -> None:
+    assert choose_role(tags, "redis") is chosen
+
+
+def test_a_role_may_have_more_tags() -> None:
+    assert choose_role(["publish"], "opa", "publish")
+    assert changing_steps(["policies"], ["service"], "opa", "policies") == ["install", "configure"]
+    assert changing_steps(["publish"], [], "opa", "policies") == []
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "preflight"])
