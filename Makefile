@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-busy test-conformance test-deploy bench bench-pods bench-site generate lock
+.PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-security test-busy test-conformance test-deploy bench bench-pods bench-site generate lock
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ROLES ?= mcp:viewer
@@ -42,6 +42,10 @@ test-policy: ## Policies only: format, types, data, tests with coverage
 test-integration: ## The server with real PostgreSQL, Redis, OPA and Prometheus on this machine
 	@scripts/bootstrap --tests
 	@python scripts/suites integration
+
+test-security: ## 500 attacks through the real Nginx (part of test-integration)
+	@scripts/bootstrap --tests
+	@python scripts/suites security
 
 test-busy: ## Integration tests on a machine without a free processor
 	@scripts/bootstrap --busy

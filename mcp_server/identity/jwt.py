@@ -113,6 +113,8 @@ def verified_subject(token: str, key: Any, rules: JwtRules) -> Subject:
     claims = _verified_claims(token, key, rules)
     expires_at = numeric_date(claims, "exp")
     issued_at = numeric_date(claims, "iat")
+    if "nbf" in claims:
+        numeric_date(claims, "nbf")  # the library accepts digits in a text, too
     if (lifetime_s := expires_at - issued_at) > rules.max_lifetime_s:
         raise AuthenticationError(
             f"the token is made for {lifetime_s:.0f} seconds (from iat to exp); "

@@ -113,6 +113,13 @@ UNSUPPORTED_MEDIA_TYPE = ErrorKind(
     False,
     "not JSON by its type, or compressed",
 )
+HEADER_MISMATCH = ErrorKind(
+    "header_mismatch",
+    400,
+    types.HEADER_MISMATCH,
+    False,
+    "the MCP headers of the request differ from its message",
+)
 INVALID_ARGUMENTS = ErrorKind(
     "invalid_arguments", 400, types.INVALID_PARAMS, False, "arguments do not fit the tool"
 )
@@ -130,7 +137,7 @@ ERRORS = (
     *(FORBIDDEN, RATE_LIMITED, NODE_UNAVAILABLE, UNAVAILABLE, OUTCOME_NOT_RECORDED, DRAINING, BUSY),
     *(UNAUTHORIZED, INVALID_REQUEST, PARSE_ERROR, BODY_TOO_LARGE, BAD_REQUEST, UNKNOWN_HOST),
     *(FOREIGN_ORIGIN, NOT_FOUND, METHOD_NOT_ALLOWED, NOT_ACCEPTABLE, UNSUPPORTED_MEDIA_TYPE),
-    *(INVALID_ARGUMENTS, TOOL_ERROR, TOOL_UNAVAILABLE, INTERNAL_ERROR),
+    *(HEADER_MISMATCH, INVALID_ARGUMENTS, TOOL_ERROR, TOOL_UNAVAILABLE, INTERNAL_ERROR),
 )
 """All kinds; of those with the same number, the first is the one that the number alone stands for."""
 
@@ -138,7 +145,6 @@ ERRORS = (
 _CODES = {kind.number: kind.code for kind in reversed(ERRORS)} | {
     types.METHOD_NOT_FOUND: "method_not_found",
     types.INVALID_PARAMS: "invalid_params",
-    types.HEADER_MISMATCH: "header_mismatch",
     types.MISSING_REQUIRED_CLIENT_CAPABILITY: "missing_client_capability",
     types.UNSUPPORTED_PROTOCOL_VERSION: "unsupported_protocol_version",
 }

@@ -11,6 +11,15 @@ from typing import Any
 
 from mcp.server.streamable_http import check_accept_headers
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.shared.inbound import (
+    MCP_METHOD_HEADER,
+    MCP_NAME_HEADER,
+    MCP_PROTOCOL_VERSION_HEADER,
+    NAME_BEARING_METHODS,
+    decode_header_value,
+)
+from mcp_types import PROTOCOL_VERSION_META_KEY
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -80,6 +89,7 @@ class StreamableHttp:
             if scope["method"] != "POST":
                 raise _NOT_ALLOWED
             _require_acceptable(scope, body)
+            _require_matching_headers(Headers(scope=scope), body)
             if (fault := _fault(body)) is not None:
                 raise Rejection(errors.INVALID_REQUEST, fault)
         except Rejection as rejection:
@@ -159,6 +169,37 @@ def _require_acceptable(scope: Scope, body: Any) -> None:
     if not takes_json or (listens and not takes_events):
         needed = "application/json" + (" and text/event-stream" if listens else "")
         raise Rejection(errors.NOT_ACCEPTABLE, f"the Accept header must have {needed}")
+
+
+def _require_matching_headers(headers: Headers, body: Any) -> None:
+    """Refuse a message of the handshake era that the headers of the newer era describe wrongly.
+
+    Gateways route and limit by these headers (2026-07-28, Streamable HTTP, "Request Headers"). In the
+    newer era the SDK compares them.
+
+    Raises:
+        Rejection: 400 with the header that differs.
+    """
+    version = headers.get(MCP_PROTOCOL_VERSION_HEADER)
+    if version in MODERN_PROTOCOL_VERSIONS or not isinstance(body, dict):
+        return
+    method, params = body.get("method"), body.get("params")
+    params = params if isinstance(params, dict) else {}
+    meta = params.get("_meta")
+    envelope = meta.get(PROTOCOL_VERSION_META_KEY) if isinstance(meta, dict) else None
+    name = params.get(NAME_BEARING_METHODS.get(str(method), ""))
+    for header, differs in (
+        (MCP_PROTOCOL_VERSION_HEADER, envelope not in (None, version)),
+        (MCP_METHOD_HEADER, headers.get(MCP_METHOD_HEADER, method) != method),
+        (
+            MCP_NAME_HEADER,
+            MCP_NAME_HEADER in headers and decode_header_value(headers[MCP_NAME_HEADER]) != name,
+        ),
+    ):
+        if differs:
+            raise Rejection(
+                errors.HEADER_MISMATCH, f"the header {header} differs from the message in the body"
+            )
 
 
 def _wants_progress(scope: Scope, body: Any) -> bool:

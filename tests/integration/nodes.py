@@ -52,6 +52,7 @@ class McpNode(Server):
     Args:
         host: the address for clients.
         overrides: top-level sections of the configuration that differ.
+        tools: further tool families.
         telemetry: further settings of this section.
         identity: further settings of this section.
         grafana: its section of the configuration; None: there is no Grafana.
@@ -71,6 +72,7 @@ class McpNode(Server):
         grafana: dict[str, Any] | None = None,
         name: str = "node1",
         overrides: dict[str, Any] | None = None,
+        tools: dict[str, Any] | None = None,
         telemetry: dict[str, Any] | None = None,
         identity: dict[str, Any] | None = None,
         tls: TlsSettings | None = None,
@@ -121,6 +123,7 @@ class McpNode(Server):
                     **({} if grafana is None else {"grafana": grafana}),
                 },
                 "cmdb": {"backend": "postgres"},
+                **(tools or {}),
             },
             **(overrides or {}),
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import socket
@@ -20,8 +19,8 @@ import httpx2
 import pytest
 
 from tests.integration import curl
-from tests.integration.servers import Authority, Identity, Server, free_port, program
-from tests.plays import ansible_playbook
+from tests.integration.gateways import Nginx, write_configuration
+from tests.integration.servers import Authority, Identity, free_port, program
 
 _NODES = 3
 _FAIL_TIMEOUT_S = 600
@@ -121,22 +120,6 @@ class ToyNode:
             self._listener = None
 
 
-class Nginx(Server):
-    """nginx as the role configures it."""
-
-    def __init__(self, directory: Path, port: int) -> None:
-        super().__init__(directory)
-        self.port = port
-
-    def command(self) -> list[str]:
-        configuration = self.directory / "nginx.conf"
-        return [program("nginx", "nginx"), "-c", str(configuration), "-g", "daemon off;"]
-
-    def ready(self) -> bool:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10):
-            return True
-
-
 @dataclass
 class Gateway:
     """The nginx under test with its nodes, and a client of it."""
@@ -167,39 +150,20 @@ def ports() -> list[int]:
 
 
 def _write(directory: Path, authority: Authority, ports: list[int], **different: object) -> Path:
-    """Let Ansible write the configuration files into a new directory."""
-    own = authority.identity("nginx", dns=("nginx.lb1.lab.internal",))
-    hosts = {
-        f"node{number}": {"ansible_host": "127.0.0.1", "mcp_server_port": port}
-        for number, port in enumerate(ports[:_NODES], 1)
-    }
-    variables = {
-        "nginx_listen_addresses": ["127.0.0.1"],
-        "nginx_port": ports[-1],
-        "nginx_read_timeout_s": 4,
-        "nginx_upstream_max_fails": _MAX_FAILS,
-        "nginx_upstream_fail_timeout_s": _FAIL_TIMEOUT_S,
-        "nginx_requests_per_second": 5,
-        "nginx_requests_burst": 100,
-        "base_domain": "lab.internal",
-        "__nginx_dir": str(directory),
-        "__nginx_log_dir": str(directory),
-        "__nginx_pid_file": str(directory / "nginx.pid"),
-        "__nginx_user": getpass.getuser(),
-        "__nginx_ca_file": str(authority.ca),
-        "__nginx_leaf_certificate": str(own.cert),
-        "__nginx_leaf_key": str(own.key),
-        **different,
-    }
-    directory.mkdir()
-    inventory = directory / "inventory.json"
-    inventory.write_text(json.dumps({"all": {"children": {"mcp_servers": {"hosts": hosts}}}}))
-    extra = directory / "variables.json"
-    extra.write_text(json.dumps(variables))
-    ansible_playbook(
-        "-i", inventory, "-e", f"@{extra}", "tests/integration/nginx_render.yml"
-    ).check_returncode()
-    return directory
+    return write_configuration(
+        directory,
+        authority,
+        nodes=ports[:_NODES],
+        port=ports[-1],
+        **{
+            "nginx_read_timeout_s": 4,
+            "nginx_upstream_max_fails": _MAX_FAILS,
+            "nginx_upstream_fail_timeout_s": _FAIL_TIMEOUT_S,
+            "nginx_requests_per_second": 5,
+            "nginx_requests_burst": 100,
+            **different,
+        },
+    )
 
 
 @pytest.fixture(scope="module")
