@@ -19,6 +19,7 @@ _RULES = Path(__file__).with_name("alerts.test.yml")
 # Every metric that an alert looks at, with the labels it relies on.
 _METRICS = [
     "mcp_ready",
+    "mcp_sign_ins_total",
     "mcp_decisions_total{entry='authorize'}",
     "mcp_request_seconds_bucket",
     "mcp_policy_revision_info",
