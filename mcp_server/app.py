@@ -26,13 +26,15 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from mcp_server.audit.store import AuditStore
-from mcp_server.gate import Caller, Gate
+from mcp_server.gate import Caller, Gate, Refused
 from mcp_server.gate.entitlements import EntitlementsReader, policy_me
 from mcp_server.gate.resource_reads import Resources
 from mcp_server.gate.sign_ins import SignIns
 from mcp_server.health.readiness import Monitor
 from mcp_server.health.routes import health_routes, telemetry_routes
 from mcp_server.identity import (
+    AuthenticationError,
+    IdentityUnavailable,
     SharedSecret,
     Subject,
     TokenVerifier,
@@ -42,6 +44,7 @@ from mcp_server.identity import (
 from mcp_server.identity.api_keys import PREFIX, ApiKeys
 from mcp_server.identity.directory import Directory, DirectoryTokens
 from mcp_server.identity.issuers import JwksIssuer
+from mcp_server.identity.revocations import Revocations
 from mcp_server.infrastructure import telemetry
 from mcp_server.infrastructure.database import Database
 from mcp_server.infrastructure.telemetry.tracing import exported
@@ -56,7 +59,7 @@ from mcp_server.tools.cmdb.rest import RestCmdb
 from mcp_server.tools.cursor import KEY_BYTES, CursorCipher
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
-from mcp_server.transports.errors import UNAUTHORIZED
+from mcp_server.transports.errors import UNAUTHORIZED, UNAVAILABLE
 from mcp_server.transports.http_guard import HttpGuard, RequestState, TrustedHosts, internal_error
 from mcp_server.transports.listener import Listener
 from mcp_server.transports.mcp import McpTransport
@@ -91,8 +94,14 @@ class Node:
         self.directory = (
             Directory(settings.identity.directory) if settings.identity.directory else None
         )
-        self._directory_tokens = DirectoryTokens(settings.identity.jwt, shared_secret)
+        cipher = CursorCipher(shared_secret.key_for("cursors", KEY_BYTES))
+        self.policy = PolicyEngine(settings.policy)
+        self.counters = Counters(settings.counters)
         self.database = Database(settings.database)
+        self.revocations = Revocations(
+            self.database, max_age_s=settings.identity.revocations_max_age_s
+        )
+        self._directory_tokens = DirectoryTokens(settings.identity.jwt, shared_secret)
         verified = VerifiedTokens()
         self._issuers = [JwksIssuer(each, verified.clear) for each in settings.identity.issuers]
         self.verifier: TokenVerifier = Verifier(
@@ -103,10 +112,8 @@ class Node:
             ],
             verified=verified,
             by_prefix={PREFIX: ApiKeys(self.database)},
+            check=self.revocations.check,
         )
-        cipher = CursorCipher(shared_secret.key_for("cursors", KEY_BYTES))
-        self.policy = PolicyEngine(settings.policy)
-        self.counters = Counters(settings.counters)
         self.audit = AuditStore(self.database)
         self.kubernetes = (
             Kubernetes(settings.tools.kubernetes, cipher=cipher)
@@ -163,6 +170,7 @@ class Node:
                 *self._issuers,
                 self.policy,
                 self.database,
+                self.revocations,
                 self.audit,
                 self.sign_ins,
                 self.kubernetes,
@@ -211,7 +219,7 @@ class Node:
     def mcp_transport(
         self,
         caller_of: Callable[[ServerRequestContext[Any, Any]], Caller],
-        on_node_unavailable: Callable[[ServerRequestContext[Any, Any]], None] = lambda _: None,
+        on_refused: Callable[[ServerRequestContext[Any, Any], Refused], None] = lambda *_: None,
     ) -> McpTransport:
         """Return a new MCP transport, which is notified of changed lists."""
         transport = self._transport_class(
@@ -219,7 +227,7 @@ class Node:
             self.resources,
             self.prompts,
             caller_of=caller_of,
-            on_node_unavailable=on_node_unavailable,
+            on_refused=on_refused,
         )
         self._transports.append(transport)
         return transport
@@ -227,9 +235,7 @@ class Node:
     def application(self) -> Starlette:
         """Return the ASGI application behind the load balancer."""
         settings = self.settings
-        transport = self.mcp_transport(
-            lambda ctx: _request_state(ctx).caller, _mark_node_unavailable
-        )
+        transport = self.mcp_transport(lambda ctx: _request_state(ctx).caller, _keep_refusal)
         endpoint = StreamableHttp(transport, max_body_bytes=settings.listen.max_body_bytes)
         rest = RestApi(self.gate, self.resources)
 
@@ -242,6 +248,7 @@ class Node:
                 public_origin=settings.public_origin,
                 max_body_bytes=settings.listen.max_body_bytes,
                 draining=lambda: self.draining,
+                initial_scope=lambda: self.monitor.latest.initial_scope,
             )
 
         @asynccontextmanager
@@ -255,7 +262,7 @@ class Node:
                     readiness=lambda: self.monitor.latest,
                     draining=lambda: self.draining,
                     public_origin=settings.public_origin,
-                    issuer=settings.identity.jwt.issuer,
+                    authorization_servers=[each.issuer for each in settings.identity.issuers],
                 ),
                 Route(
                     "/auth/token",
@@ -307,8 +314,8 @@ def _request_state(ctx: ServerRequestContext[Any, Any]) -> RequestState:
     return RequestState.of(ctx.request.scope)
 
 
-def _mark_node_unavailable(ctx: ServerRequestContext[Any, Any]) -> None:
-    _request_state(ctx).node_unavailable = True
+def _keep_refusal(ctx: ServerRequestContext[Any, Any], refusal: Refused) -> None:
+    _request_state(ctx).refusal = refusal
 
 
 async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> None:
@@ -368,17 +375,23 @@ def _reload(*listeners: Listener) -> None:
 async def serve_stdio(settings: Settings, token: str) -> None:
     """Serve MCP on standard input and output for the subject of a token, until the input ends.
 
-    Once the token has expired, every request is refused.
+    Once the token has expired or was revoked, every request is refused.
 
     Raises:
         AuthenticationError, IdentityUnavailable: as `TokenVerifier.verify`.
     """
 
-    def caller(subject: Subject) -> Caller:
-        if subject.expired():
-            raise MCPError(
-                UNAUTHORIZED.number, _EXPIRED, {"code": "invalid_token", "retryable": False}
-            )
+    def caller(node: Node, subject: Subject) -> Caller:
+        try:
+            if subject.expired():
+                raise AuthenticationError(_EXPIRED)
+            node.revocations.check(subject)
+        except AuthenticationError as error:
+            data = {"code": error.code, "retryable": False}
+            raise MCPError(UNAUTHORIZED.number, str(error), data) from error
+        except IdentityUnavailable as error:
+            data = {"code": UNAVAILABLE.code, "retryable": True}
+            raise MCPError(UNAVAILABLE.number, str(error), data) from error
         return Caller(
             subject=subject,
             ip="127.0.0.1",
@@ -389,6 +402,6 @@ async def serve_stdio(settings: Settings, token: str) -> None:
 
     async with Node(settings) as node:
         subject = await node.verifier.verify(token)
-        server = node.mcp_transport(lambda _: caller(subject)).server
+        server = node.mcp_transport(lambda _: caller(node, subject)).server
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())

@@ -1,14 +1,24 @@
-"""`mcpctl token`: sign a token with the shared secret."""
+"""`mcpctl token`: sign tokens with the shared secret, and revoke tokens of any issuer."""
 
 from __future__ import annotations
 
 import asyncio
+import getpass
+import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-from mcp_server.cli.options import fail, plain_errors
-from mcp_server.settings import MAX_LIFETIME_S
+from mcp_server.cli.options import (
+    config_option,
+    database_ca_option,
+    database_settings,
+    fail,
+    plain_errors,
+)
+from mcp_server.settings import MAX_LIFETIME_S, Secret, load_settings
 
 __all__ = ["token"]
 
@@ -25,7 +35,21 @@ def _role_names(
     return names
 
 
-@click.command()
+class _IssuesByDefault(click.Group):
+    """A group in which options without the name of a command belong to `issue`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, *self.get_help_option_names(ctx)}:
+            args = ["issue", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_IssuesByDefault)
+def token() -> None:
+    """Sign a token with the shared secret (`issue`, also without this word), or revoke tokens."""
+
+
+@token.command()
 @click.option("--user", required=True, help="Subject of the token.")
 @click.option(
     "--role",
@@ -60,7 +84,7 @@ def _role_names(
     help="The value of identity.jwt.max_lifetime_s.",
 )
 @plain_errors
-def token(
+def issue(
     *,
     user: str,
     roles: tuple[str, ...],
@@ -78,7 +102,7 @@ def token(
         Verifier,
         mint_token,
     )
-    from mcp_server.settings import JwtSettings, Secret  # noqa: PLC0415
+    from mcp_server.settings import JwtSettings  # noqa: PLC0415
 
     if ttl > max_lifetime_s:
         fail(
@@ -106,3 +130,107 @@ def token(
     except AuthenticationError as error:
         fail(error)
     click.echo(minted)
+
+
+# After this time no token that was valid at its revocation is accepted anyway: the longest lifetime and
+# the largest leeway.
+_REVOKED_S = MAX_LIFETIME_S + 300
+_REVOKE = """
+    INSERT INTO identity.revocations (issuer, user_id, token_id, expires_at, revoked_by, reason)
+    VALUES ($1, $2, $3, now() + make_interval(secs => $4), $5, $6)
+"""
+_LIST = """
+    SELECT issuer, user_id, token_id, revoked_at, expires_at, revoked_by, reason
+    FROM identity.revocations WHERE expires_at > now() ORDER BY revoked_at, id
+"""
+
+
+def _database_options(command: Callable[..., None]) -> Callable[..., None]:
+    options = (
+        config_option,
+        click.option(
+            "--owner", default="mcp_owner", show_default=True, help="Role that owns the schema."
+        ),
+        click.option(
+            "--password-file",
+            required=True,
+            type=click.Path(path_type=Path),
+            help="File with the owner's password (/dev/stdin works).",
+        ),
+        database_ca_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@token.command()
+@click.option("--issuer", help="Configured name of the issuer, such as shared-secret.")
+@click.option("--user", help="Subject of the tokens: all that were issued until now.")
+@click.option("--token-id", help="Id of one token (jti; the audit log has it).")
+@click.option("--reason", required=True, help="Why, for the list.")
+@_database_options
+@plain_errors
+def revoke(
+    *,
+    issuer: str | None,
+    user: str | None,
+    token_id: str | None,
+    reason: str,
+    config: Path,
+    owner: str,
+    password_file: Path,
+    database_ca: Path | None,
+) -> None:
+    """Revoke tokens: all that match every given option. Every node refuses them within 5 seconds.
+
+    A user who signs in again gets a token that is accepted; a revoked issuer's later tokens are as well.
+    Disable the user or the issuer first.
+    """
+    if not (issuer or user or token_id):
+        fail("name what is revoked: --issuer, --user, --token-id, or several of them")
+    values = (issuer or None, user or None, token_id or None, _REVOKED_S)
+    _run(
+        lambda connection: connection.execute(_REVOKE, *values, getpass.getuser(), reason),
+        *(config, owner, password_file, database_ca),
+    )
+    click.echo("revoked")
+
+
+@token.command()
+@_database_options
+@plain_errors
+def revocations(*, config: Path, owner: str, password_file: Path, database_ca: Path | None) -> None:
+    """List the revocations in force as JSON, one on a line."""
+    rows = _run(
+        lambda connection: connection.fetch(_LIST), config, owner, password_file, database_ca
+    )
+    for row in rows:
+        click.echo(json.dumps(dict(row), default=lambda time: time.isoformat()))
+
+
+def _run(
+    query: Callable[[Any], Awaitable[Any]],
+    config: Path,
+    owner: str,
+    password_file: Path,
+    database_ca: Path | None,
+) -> Any:
+    import asyncpg  # noqa: PLC0415
+
+    from mcp_server.infrastructure.database import DatabaseUnavailable, connect  # noqa: PLC0415
+
+    database = database_settings(load_settings(config).database, database_ca)
+    password = Secret(file=password_file).reveal()
+
+    async def run() -> Any:
+        connection = await connect(database, user=owner, password=password)
+        try:
+            return await query(connection)
+        finally:
+            await connection.close()
+
+    try:
+        return asyncio.run(run())
+    except (DatabaseUnavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        fail(f"the database refused it: {str(error) or type(error).__name__}")

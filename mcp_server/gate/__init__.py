@@ -12,6 +12,7 @@ from mcp_server.gate.errors import (
     NodeUnavailable,
     OutcomeNotRecorded,
     Refused,
+    ScopeMissing,
 )
 from mcp_server.gate.pipeline import Gate
 from mcp_server.gate.request import Answer, Call, Caller
@@ -29,6 +30,7 @@ __all__ = [
     "OutcomeNotRecorded",
     "Progress",
     "Refused",
+    "ScopeMissing",
     "ToolAnswer",
     "call_tool",
     "tool_context",

@@ -18,6 +18,7 @@ __all__ = [
     "NodeUnavailable",
     "OutcomeNotRecorded",
     "Refused",
+    "ScopeMissing",
     "audit_unavailable",
     "counters_unavailable",
     "not_available",
@@ -57,6 +58,18 @@ class Limited(Refused):
         super().__init__(answer.reasons, retryable=True)
         self.retry_after_ms = answer.retry_after_ms
         self.quota = tuple(answer.quota)
+
+
+class ScopeMissing(Refused):
+    """The policy would allow the request with one more OAuth scope. Nothing was done.
+
+    Attributes:
+        scope: the scope to ask the authorization server for.
+    """
+
+    def __init__(self, answer: Authorization) -> None:
+        super().__init__(answer.reasons)
+        self.scope = answer.missing_scope
 
 
 class NodeUnavailable(Refused):

@@ -26,6 +26,7 @@ from mcp_server.gate.errors import (
     InternalError,
     Limited,
     Refused,
+    ScopeMissing,
     counters_unavailable,
     policy_unavailable,
 )
@@ -166,6 +167,8 @@ class Gate:
         self._predictions.learn(request.policy_input, answer)
         if answer.effect == "limited":
             raise Limited(answer)
+        if answer.missing_scope:
+            raise ScopeMissing(answer)
         if answer.effect != "allow":
             context = request.policy_input.context
             raise Refused(answer.reasons, retryable="down" in (context.counters, context.audit))

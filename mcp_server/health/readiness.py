@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mcp_server.audit.store import AuditStore
 from mcp_server.infrastructure import telemetry
-from mcp_server.policy import Counters, PolicyEngine, PolicyUnavailable
+from mcp_server.policy import Canary, Counters, PolicyEngine, PolicyUnavailable
 
 __all__ = ["Monitor", "Readiness"]
 
@@ -17,12 +17,20 @@ _INTERVAL_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """The state of each part, `True` for up, and the policy revision in force."""
+    """The state of each part, `True` for up, and what clients are told about the policy in force.
+
+    Attributes:
+        revision: the policy revision.
+        scopes: the OAuth scopes that the policy data define.
+        initial_scope: the least of them with which tools can be listed, or "".
+    """
 
     policy: bool = False
     counters: bool = False
     audit: bool = False
     revision: str = ""
+    scopes: tuple[str, ...] = ()
+    initial_scope: str = ""
 
     @property
     def ready(self) -> bool:
@@ -80,11 +88,18 @@ class Monitor:
 
     async def check(self) -> Readiness:
         """Check every part now, and return (and keep) the result."""
-        (policy, revision), counters = await asyncio.gather(
-            self._policy_state(), self._counters.probe()
-        )
+        canary, counters = await asyncio.gather(self._canary(), self._counters.probe())
+        revision = "" if canary is None else canary.revision
         before = self.latest
-        self.latest = Readiness(policy, counters, self._audit.healthy, revision)
+        self.latest = Readiness(
+            policy=canary is not None and canary.allow_ok and canary.deny_ok,
+            counters=counters,
+            audit=self._audit.healthy,
+            revision=revision,
+            # While OPA is away, clients are told what was last known.
+            scopes=before.scopes if canary is None else tuple(canary.scopes),
+            initial_scope=before.initial_scope if canary is None else canary.initial_scope,
+        )
         telemetry.READY.set(self.latest.ready)
         if self.latest.ready != before.ready:
             telemetry.log.info("readiness", **self.latest.to_json())
@@ -96,12 +111,11 @@ class Monitor:
                 await self._on_new_revision()
         return self.latest
 
-    async def _policy_state(self) -> tuple[bool, str]:
+    async def _canary(self) -> Canary | None:
         try:
-            canary = await self._policy.canary()
+            return await self._policy.canary()
         except PolicyUnavailable:
-            return False, ""
-        return canary.allow_ok and canary.deny_ok, canary.revision
+            return None
 
     async def _run(self) -> None:
         while True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
@@ -23,7 +23,7 @@ def health_routes(
     readiness: Callable[[], Readiness],
     draining: Callable[[], bool],
     public_origin: str,
-    issuer: str,
+    authorization_servers: Sequence[str],
 ) -> list[BaseRoute]:
     """Return `/health/live`, `/health/ready`, `/health` and the metadata document of RFC 9728.
 
@@ -36,7 +36,7 @@ def health_routes(
     Args:
         readiness: returns the latest result of the monitor.
         draining: whether the node was told to stop.
-        issuer: the authorization server, or the issuer of the tokens.
+        authorization_servers: issuers from which clients can get tokens.
     """
 
     async def live(_: Request) -> Response:
@@ -56,12 +56,17 @@ def health_routes(
         return JSONResponse({"status": status}, headers=_NO_STORE)
 
     async def metadata(_: Request) -> Response:
+        # A member without a value is left out (section 3.2).
+        optional = {
+            "authorization_servers": list(authorization_servers),
+            "scopes_supported": list(readiness().scopes),
+        }
         return JSONResponse(
             {
                 "resource": f"{public_origin}/mcp",
                 "resource_name": "Enterprise MCP",
-                "authorization_servers": [issuer],
                 "bearer_methods_supported": ["header"],
+                **{name: value for name, value in optional.items() if value},
             },
             headers={"Cache-Control": "public, max-age=3600"},
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from mcp_server.identity.jwt import UnverifiedJwt, read_unverified
@@ -70,6 +70,8 @@ class Verifier:
     Args:
         issuers: the issuers of JWTs.
         verified: the cache.
+        check: called with every subject before it is returned; raises as `verify` if its token is
+            revoked.
         by_prefix: verifiers of tokens that begin with a text, such as API keys; they have caches of
             their own. No prefix is the beginning of a JWT (`ey`).
     """
@@ -79,14 +81,21 @@ class Verifier:
         issuers: Iterable[Issuer],
         *,
         verified: VerifiedTokens | None = None,
+        check: Callable[[Subject], None] = lambda _: None,
         by_prefix: Mapping[str, TokenVerifier] | None = None,
     ) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         self._by_prefix = dict(by_prefix or {})
         self._verified = VerifiedTokens() if verified is None else verified
+        self._check = check
 
     async def verify(self, token: str) -> Subject:
         """Return the subject of `token`; see `TokenVerifier.verify`. A cached token never waits."""
+        subject = await self._subject(token)
+        self._check(subject)
+        return subject
+
+    async def _subject(self, token: str) -> Subject:
         if (known := self._verified.get(token)) is not None:
             return known
         for prefix, verifier in self._by_prefix.items():

@@ -5,6 +5,7 @@ from mcp_server.policy.opa import PolicyEngine, PolicyUnavailable, PolicyUndecid
 from mcp_server.policy.protocol import (
     Action,
     Authorization,
+    Canary,
     Charge,
     Context,
     Count,
@@ -22,6 +23,7 @@ from mcp_server.policy.protocol import (
 __all__ = [
     "Action",
     "Authorization",
+    "Canary",
     "Charge",
     "Context",
     "Count",

@@ -56,8 +56,7 @@ class JwtSettings(Model):
     algorithms: tuple[Literal["HS256"], ...] = ("HS256",)
     leeway_s: Leeway = 30
     max_lifetime_s: Lifetime = 3600
-    """Maximum seconds from iat to exp; a token with a longer lifetime is refused, whoever signed it. A
-    token cannot be revoked: a stolen token is valid until it expires."""
+    """Maximum seconds from iat to exp; a token with a longer lifetime is refused, whoever signed it."""
 
     @property
     def directory_issuer(self) -> str:
@@ -141,6 +140,9 @@ class IdentitySettings(Model):
     directory: DirectorySettings | None = None
     """None: nobody signs in with a password, and `POST /auth/token` responds with 404."""
     issuers: tuple[IssuerSettings, ...] = ()
+    revocations_max_age_s: Annotated[float, Field(ge=5, le=3600)] = 60
+    """Seconds for which the list of revoked tokens is used while the database does not answer; then no
+    token is accepted."""
 
     @model_validator(mode="after")
     def _are_told_apart(self) -> Self:

@@ -34,7 +34,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Scope
 
-from mcp_server.gate import NodeUnavailable, Refused
+from mcp_server.gate import Refused
 from mcp_server.infrastructure.telemetry import tracing
 from mcp_server.transports.http_guard import RequestState
 from mcp_server.transports.mcp import McpTransport
@@ -115,7 +115,7 @@ class DirectCalls:
                 result = await self._transport.call_tool(state.caller, call.params)
                 return self._response(call, self._wire_result(call, result))
             except Refused as refusal:
-                state.node_unavailable |= isinstance(refusal, NodeUnavailable)
+                state.refusal = refusal
                 raise refusal_error(_METHOD, refusal) from refusal
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a documented error
             documented = self._transport.documented(state.caller, _METHOD, error)

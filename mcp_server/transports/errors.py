@@ -13,7 +13,7 @@ from typing import Any, Literal
 import mcp_types as types
 from starlette.responses import JSONResponse, Response
 
-from mcp_server.gate import Limited, NodeUnavailable, OutcomeNotRecorded, Refused
+from mcp_server.gate import Limited, NodeUnavailable, OutcomeNotRecorded, Refused, ScopeMissing
 
 __all__ = [
     "ERRORS",
@@ -72,6 +72,13 @@ DRAINING = ErrorKind("draining", 503, -32012, True, "this node is stopping; anot
 BUSY = ErrorKind("busy", 503, -32012, True, "this node has too many requests in progress")
 UNAUTHORIZED = ErrorKind(
     "unauthorized", 401, -32013, False, "no bearer token, or not a valid one (RFC 6750)"
+)
+INSUFFICIENT_SCOPE = ErrorKind(
+    "insufficient_scope",
+    403,
+    -32014,
+    False,
+    "the token lacks a scope; `WWW-Authenticate` names it (RFC 6750)",
 )
 INVALID_REQUEST = ErrorKind(
     "invalid_request",
@@ -135,9 +142,10 @@ INTERNAL_ERROR = ErrorKind(
 
 ERRORS = (
     *(FORBIDDEN, RATE_LIMITED, NODE_UNAVAILABLE, UNAVAILABLE, OUTCOME_NOT_RECORDED, DRAINING, BUSY),
-    *(UNAUTHORIZED, INVALID_REQUEST, PARSE_ERROR, BODY_TOO_LARGE, BAD_REQUEST, UNKNOWN_HOST),
-    *(FOREIGN_ORIGIN, NOT_FOUND, METHOD_NOT_ALLOWED, NOT_ACCEPTABLE, UNSUPPORTED_MEDIA_TYPE),
-    *(HEADER_MISMATCH, INVALID_ARGUMENTS, TOOL_ERROR, TOOL_UNAVAILABLE, INTERNAL_ERROR),
+    *(UNAUTHORIZED, INSUFFICIENT_SCOPE, INVALID_REQUEST, PARSE_ERROR, BODY_TOO_LARGE, BAD_REQUEST),
+    *(UNKNOWN_HOST, FOREIGN_ORIGIN, NOT_FOUND, METHOD_NOT_ALLOWED, NOT_ACCEPTABLE),
+    *(UNSUPPORTED_MEDIA_TYPE, HEADER_MISMATCH, INVALID_ARGUMENTS, TOOL_ERROR, TOOL_UNAVAILABLE),
+    INTERNAL_ERROR,
 )
 """All kinds; of those with the same number, the first is the one that the number alone stands for."""
 
@@ -158,6 +166,8 @@ def kind_of(refusal: Refused) -> ErrorKind:
             return RATE_LIMITED
         case NodeUnavailable():
             return NODE_UNAVAILABLE
+        case ScopeMissing():
+            return INSUFFICIENT_SCOPE
         case OutcomeNotRecorded():
             return OUTCOME_NOT_RECORDED
         case _:

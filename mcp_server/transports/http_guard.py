@@ -15,7 +15,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcp_server.gate import Caller, InternalError, Limited
+from mcp_server.gate import (
+    Caller,
+    InternalError,
+    Limited,
+    NodeUnavailable,
+    Refused,
+    ScopeMissing,
+)
 from mcp_server.gate.sign_ins import Attempt, SignIns
 from mcp_server.identity import AuthenticationError, IdentityUnavailable, TokenVerifier
 from mcp_server.identity.claimed import claimed_by
@@ -55,13 +62,14 @@ class RequestState:
     Attributes:
         caller: the authenticated caller.
         body: the parsed body of a POST, else None.
-        node_unavailable: set by the handler when this node could not decide and nothing was done; the
-            response then gets status 503, so that the load balancer asks another node.
+        refusal: set by the handler when the gate refuses. If this node could not decide, the response
+            gets status 503, so that the load balancer asks another node. If a scope is missing, it gets
+            status 403 and a challenge, so that the client asks for the scope.
     """
 
     caller: Caller
     body: Any = None
-    node_unavailable: bool = False
+    refusal: Refused | None = None
 
     @classmethod
     def of(cls, scope: Mapping[str, Any]) -> RequestState:
@@ -111,6 +119,7 @@ class HttpGuard:
         max_body_bytes: a larger body gets 413.
         draining: whether the node is stopping: new requests get 503 and do not run, so that the load
             balancer sends them to another node.
+        initial_scope: returns the scope that a client without a token should ask for, or "".
     """
 
     def __init__(
@@ -123,8 +132,10 @@ class HttpGuard:
         public_origin: str,
         max_body_bytes: int,
         draining: Callable[[], bool],
+        initial_scope: Callable[[], str] = lambda: "",
     ) -> None:
         self._draining = draining
+        self._initial_scope = initial_scope
         self._app = app
         self._transport = transport
         self._verifier = verifier
@@ -144,7 +155,7 @@ class HttpGuard:
                 telemetry.AUTHENTICATION_FAILURES.labels(error.code or "no_token").inc()
                 if error.code == "invalid_token":
                     await self._count_failure(scope, headers, request_id, error)
-                raise _challenge(error, self._public_origin) from error
+                raise self._unauthorized(error) from error
             except IdentityUnavailable as error:
                 telemetry.AUTHENTICATION_FAILURES.labels("unavailable").inc()
                 raise Rejection(
@@ -158,7 +169,7 @@ class HttpGuard:
             await rejection.response(self._transport, request_id)(scope, receive, send)
             return
         scope[_STATE_KEY] = state
-        await self._app(scope, receive, _status_503_when_unavailable(state, send))
+        await self._app(scope, receive, self._with_status_of_refusal(state, send))
 
     async def _count_failure(
         self, scope: Scope, headers: Headers, request_id: str, error: AuthenticationError
@@ -201,6 +212,62 @@ class HttpGuard:
             request_id=request_id,
             transport=self._transport,
         )
+
+    def _unauthorized(self, error: AuthenticationError) -> Rejection:
+        """Return the 401 of RFC 6750 section 3 with a challenge."""
+        challenge = self._challenge(error.code, str(error), self._initial_scope())
+        return Rejection(
+            errors.UNAUTHORIZED,
+            str(error),
+            code=error.code,
+            headers={"WWW-Authenticate": challenge},
+        )
+
+    def _challenge(self, code: str, description: str, scope: str) -> str:
+        """Return a challenge (RFC 6750 section 3) with the URL of the metadata of RFC 9728.
+
+        MCP clients read its scope (authorization, "Scope Challenge Handling").
+        """
+        parts = {
+            "error": code,
+            "error_description": description if code else "",
+            "scope": scope,
+            "resource_metadata": f"{self._public_origin}{METADATA_PATH}",
+        }
+        return "Bearer " + ", ".join(f'{name}="{text}"' for name, text in parts.items() if text)
+
+    def _with_status_of_refusal(self, state: RequestState, send: Send) -> Send:
+        """Return a send channel that gives a refused request its status and headers.
+
+        The status is held back until the body begins: an event stream has its status before its handler
+        has reported anything.
+        """
+        start: Message | None = None
+
+        async def with_status(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            if start is not None:
+                await send(self._refused(start, state.refusal))
+                start = None
+            await send(message)
+
+        return with_status
+
+    def _refused(self, start: Message, refusal: Refused | None) -> Message:
+        match refusal:
+            case NodeUnavailable():
+                status, header = 503, ("retry-after", str(RETRY_AFTER_S))
+            case ScopeMissing(scope=scope):
+                challenge = self._challenge("insufficient_scope", str(refusal), scope)
+                status, header = 403, ("www-authenticate", challenge)
+            case _:
+                return start
+        name, value = header
+        headers = [*start.get("headers", []), (name.encode(), value.encode())]
+        return {**start, "status": status, "headers": headers}
 
 
 def require_service(headers: Headers, *, draining: bool, public_origin: str) -> None:
@@ -287,19 +354,6 @@ def _foreign_origin() -> Rejection:
     return Rejection(errors.FOREIGN_ORIGIN, "pages of another origin may not call this server")
 
 
-def _challenge(error: AuthenticationError, public_origin: str) -> Rejection:
-    """Return the 401 of RFC 6750 section 3, with the URL of the metadata of RFC 9728."""
-    parts = [f'resource_metadata="{public_origin}{METADATA_PATH}"']
-    if error.code:
-        parts = [f'error="{error.code}"', f'error_description="{error}"', *parts]
-    return Rejection(
-        errors.UNAUTHORIZED,
-        str(error),
-        code=error.code,
-        headers={"WWW-Authenticate": "Bearer " + ", ".join(parts)},
-    )
-
-
 def parsed(body: bytes) -> Any:
     """Return the document in a body; raise Rejection for one that is not strict JSON."""
     try:
@@ -342,31 +396,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
-
-
-def _status_503_when_unavailable(state: RequestState, send: Send) -> Send:
-    """Return a send channel that answers 503 when the handler reports that this node cannot decide.
-
-    The status is held back until the body begins: an event stream has its status before its handler has
-    reported anything.
-    """
-    start: Message | None = None
-
-    async def with_status(message: Message) -> None:
-        nonlocal start
-        if message["type"] == "http.response.start":
-            start = message
-            return
-        if start is not None:
-            if state.node_unavailable:
-                retry_after = (b"retry-after", str(RETRY_AFTER_S).encode())
-                start = {
-                    **start,
-                    "status": 503,
-                    "headers": [*start.get("headers", []), retry_after],
-                }
-            await send(start)
-            start = None
-        await send(message)
-
-    return with_status

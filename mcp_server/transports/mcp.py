@@ -23,7 +23,6 @@ from mcp_server.gate import (
     Failed,
     Gate,
     InternalError,
-    NodeUnavailable,
     Progress,
     Refused,
     call_tool,
@@ -63,7 +62,7 @@ class McpTransport:
 
     Args:
         caller_of: returns the caller of the request that a context belongs to.
-        on_node_unavailable: called with the context when this node could not decide.
+        on_refused: called with the context and the refusal when the gate refuses a request.
     """
 
     def __init__(
@@ -73,13 +72,13 @@ class McpTransport:
         prompts: Prompts,
         *,
         caller_of: Callable[[_Context], Caller],
-        on_node_unavailable: Callable[[_Context], None] = lambda _: None,
+        on_refused: Callable[[_Context, Refused], None] = lambda *_: None,
     ) -> None:
         self._gate = gate
         self._resources = resources
         self._prompts = prompts
         self._caller_of = caller_of
-        self._on_node_unavailable = on_node_unavailable
+        self._on_refused = on_refused
         self.changes = InMemorySubscriptionBus()
         self._streams = ListenHandler(self.changes)
         self._draining = False
@@ -371,8 +370,7 @@ class McpTransport:
             raise self._error(ctx, refusal) from refusal
 
     def _error(self, ctx: _Context, refusal: Refused, **about: str) -> MCPError:
-        if isinstance(refusal, NodeUnavailable):
-            self._on_node_unavailable(ctx)
+        self._on_refused(ctx, refusal)
         return refusal_error(ctx.method, refusal, **about)
 
 

@@ -232,13 +232,12 @@ def _executed(answer: Answer[ToolAnswer], caller: Caller) -> Response:
 
 def _refused(refusal: Refused, state: RequestState) -> Response:
     headers: dict[str, str] = {}
+    state.refusal = refusal  # the HTTP guard adds what clients and the load balancer look at
     match refusal:
         case Limited():
             headers = _quota_headers(refusal.quota)
             headers["Retry-After"] = str(max(math.ceil(refusal.retry_after_ms / 1000), 1))
-        case NodeUnavailable():
-            state.node_unavailable = True  # the HTTP guard adds Retry-After
-        case Refused(retryable=True):
+        case Refused(retryable=True) if not isinstance(refusal, NodeUnavailable):
             headers = {"Retry-After": str(RETRY_AFTER_S)}
     return _error(
         kind_of(refusal),

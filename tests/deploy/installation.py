@@ -220,7 +220,7 @@ class Installation:
 
     @property
     def issuer(self) -> str:
-        return str(self._metadata["authorization_servers"][0])
+        return self.audience.removesuffix("/mcp")
 
     @property
     def audience(self) -> str:

@@ -19,7 +19,7 @@ import pytest
 from pydantic import Field
 
 from mcp_server.audit import AuditStore
-from mcp_server.gate import Caller, Gate
+from mcp_server.gate import Caller, Gate, Refused
 from mcp_server.gate.resource_reads import Resources
 from mcp_server.gate.sign_ins import SignIns
 from mcp_server.identity import Subject, TokenVerifier
@@ -193,15 +193,15 @@ async def _client(
     def caller_of(ctx: Any) -> Caller:
         return RequestState.of(ctx.request.scope).caller
 
-    def unavailable(ctx: Any) -> None:
-        RequestState.of(ctx.request.scope).node_unavailable = True
+    def refused(ctx: Any, refusal: Refused) -> None:
+        RequestState.of(ctx.request.scope).refusal = refusal
 
     transport = McpTransport(
         gate,
         cast(Resources, []),
         cast(Prompts, []),
         caller_of=caller_of,
-        on_node_unavailable=unavailable,
+        on_refused=refused,
     )
     endpoint = StreamableHttp(transport, max_body_bytes=1_000_000)
     if recognise is not None:

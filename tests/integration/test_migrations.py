@@ -162,6 +162,7 @@ async def test_the_server_has_exactly_the_privileges_it_needs(owner: asyncpg.Con
         ("configuration.schema_version", "SELECT", "*"),
         ("identity.api_keys", "SELECT", "*"),
         ("identity.api_keys", "UPDATE", "last_used_at"),
+        ("identity.revocations", "SELECT", "*"),
     ]
     assert functions == []
 

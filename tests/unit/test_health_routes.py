@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import httpx2
@@ -81,14 +82,46 @@ async def test_operators_learn_the_state_of_each_part() -> None:
     }
 
 
+async def test_the_metadata_name_the_issuers_and_the_scopes() -> None:
+    readiness = Readiness(scopes=("mcp:read", "mcp:write"))
+
+    answer = await _ask(
+        readiness,
+        draining=False,
+        path="/.well-known/oauth-protected-resource/mcp",
+        authorization_servers=["https://idp.test/realms/a"],
+    )
+
+    assert answer.json() == {
+        "resource": "https://mcp.test/mcp",
+        "resource_name": "Enterprise MCP",
+        "bearer_methods_supported": ["header"],
+        "authorization_servers": ["https://idp.test/realms/a"],
+        "scopes_supported": ["mcp:read", "mcp:write"],
+    }
+
+
+async def test_the_metadata_leave_out_what_there_is_none_of() -> None:
+    """RFC 9728, section 3.2."""
+    answer = await _ask(
+        Readiness(), draining=False, path="/.well-known/oauth-protected-resource/mcp"
+    )
+
+    assert answer.json().keys() == {"resource", "resource_name", "bearer_methods_supported"}
+
+
 async def _ask(
-    readiness: Readiness, *, draining: bool, path: str = "/health/ready"
+    readiness: Readiness,
+    *,
+    draining: bool,
+    path: str = "/health/ready",
+    authorization_servers: Sequence[str] = (),
 ) -> httpx2.Response:
     routes = health_routes(
         readiness=lambda: readiness,
         draining=lambda: draining,
         public_origin="https://mcp.test",
-        issuer="https://issuer.test",
+        authorization_servers=authorization_servers,
     )
     return await _get(Starlette(routes=routes), path)
 
