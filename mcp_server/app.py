@@ -43,6 +43,7 @@ from mcp_server.identity import (
 )
 from mcp_server.identity.api_keys import PREFIX, ApiKeys
 from mcp_server.identity.directory import Directory, DirectoryTokens
+from mcp_server.identity.introspection import Introspection
 from mcp_server.identity.issuers import JwksIssuer
 from mcp_server.identity.revocations import Revocations
 from mcp_server.infrastructure import telemetry
@@ -103,13 +104,30 @@ class Node:
         )
         self._directory_tokens = DirectoryTokens(settings.identity.jwt, shared_secret)
         verified = VerifiedTokens()
-        self._issuers = [JwksIssuer(each, verified.clear) for each in settings.identity.issuers]
+        self._issuers = [
+            JwksIssuer(each, verified.clear)
+            for each in settings.identity.issuers
+            if each.algorithms
+        ]
+        # At most one: an opaque token does not tell its issuer.
+        self._introspection = next(
+            (
+                Introspection(each, each.introspection)
+                for each in settings.identity.issuers
+                if each.introspection is not None
+            ),
+            None,
+        )
+        known = {each.issuer for each in self._issuers}
+        introspected = [self._introspection] if self._introspection is not None else []
         self.verifier: TokenVerifier = Verifier(
             [
                 shared_secret,
                 *((self._directory_tokens,) if self.directory else ()),
                 *self._issuers,
+                *(each for each in introspected if each.issuer not in known),
             ],
+            opaque=self._introspection,
             verified=verified,
             by_prefix={PREFIX: ApiKeys(self.database)},
             check=self.revocations.check,
@@ -168,6 +186,7 @@ class Node:
                 started.push_async_callback(self.directory.stop)
             for part in (
                 *self._issuers,
+                self._introspection,
                 self.policy,
                 self.database,
                 self.revocations,

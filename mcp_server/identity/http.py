@@ -58,7 +58,7 @@ class IssuerClient:
         url: str,
         *,
         form: Mapping[str, str] | None = None,
-        auth: aiohttp.BasicAuth | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """GET a JSON object, or POST a form for one.
 
@@ -73,7 +73,7 @@ class IssuerClient:
                 "GET" if form is None else "POST",
                 url,
                 data=form,
-                auth=auth,
+                headers=headers,
                 allow_redirects=False,
                 ssl=True if self._context is None else self._context(),
             ) as response:

@@ -72,6 +72,7 @@ class Verifier:
         verified: the cache.
         check: called with every subject before it is returned; raises as `verify` if its token is
             revoked.
+        opaque: verifier of all tokens that are no JWT and have no such prefix; None: there are none.
         by_prefix: verifiers of tokens that begin with a text, such as API keys; they have caches of
             their own. No prefix is the beginning of a JWT (`ey`).
     """
@@ -82,12 +83,14 @@ class Verifier:
         *,
         verified: VerifiedTokens | None = None,
         check: Callable[[Subject], None] = lambda _: None,
+        opaque: TokenVerifier | None = None,
         by_prefix: Mapping[str, TokenVerifier] | None = None,
     ) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         self._by_prefix = dict(by_prefix or {})
         self._verified = VerifiedTokens() if verified is None else verified
         self._check = check
+        self._opaque = opaque
 
     async def verify(self, token: str) -> Subject:
         """Return the subject of `token`; see `TokenVerifier.verify`. A cached token never waits."""
@@ -102,6 +105,10 @@ class Verifier:
             if token.startswith(prefix):
                 return await verifier.verify(token)
         unverified = read_unverified(token)
+        if unverified is None and self._opaque is not None:
+            subject = await self._opaque.verify(token)
+            self._verified.add(token, subject)
+            return subject
         if unverified is None:
             raise AuthenticationError(
                 "the token is of no form that is accepted here, such as a JWT"

@@ -25,6 +25,7 @@ from mcp_server.settings.identity import (
     SHARED_SECRET,
     ClaimsSettings,
     IdentitySettings,
+    IntrospectionSettings,
     IssuerSettings,
     JwtSettings,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "DirectorySettings",
     "GrafanaSettings",
     "IdentitySettings",
+    "IntrospectionSettings",
     "IssuerSettings",
     "JwtSettings",
     "KubernetesSettings",

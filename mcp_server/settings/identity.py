@@ -18,6 +18,7 @@ __all__ = [
     "ClaimPath",
     "ClaimsSettings",
     "IdentitySettings",
+    "IntrospectionSettings",
     "IssuerSettings",
     "JwtSettings",
 ]
@@ -80,6 +81,17 @@ class ClaimsSettings(Model):
     """The OAuth client; None: azp, or else client_id."""
 
 
+class IntrospectionSettings(Model):
+    """The introspection endpoint (RFC 7662) of an issuer, for opaque tokens."""
+
+    url: HttpUrl
+    client_id: Text
+    client_secret: Secret
+    cache_s: Annotated[float, Field(ge=0, le=300)] = 30
+    """Seconds for which an answer is used again; a token that the issuer revokes is accepted as long."""
+    timeout_s: Seconds = 5.0
+
+
 class IssuerSettings(Model):
     """An authorization server or identity provider whose tokens are accepted."""
 
@@ -89,10 +101,8 @@ class IssuerSettings(Model):
     """The issuer's URL, exactly as the claim `iss` has it."""
     audience: Text
     """What the claim `aud` must contain."""
-    algorithms: Annotated[
-        tuple[Literal["RS256", "PS256", "ES256", "EdDSA"], ...], Field(min_length=1)
-    ]
-    """Accepted signature algorithms."""
+    algorithms: tuple[Literal["RS256", "PS256", "ES256", "EdDSA"], ...] = ()
+    """Accepted signature algorithms. None: JWTs of this issuer are checked by introspection too."""
     jwks_uri: HttpUrl | None = None
     """The issuer's keys (RFC 7517); None: found in the issuer's metadata (OpenID Connect Discovery,
     RFC 8414)."""
@@ -111,6 +121,8 @@ class IssuerSettings(Model):
     timeout_s: Seconds = 5.0
     """Deadline in seconds of one request for the keys."""
 
+    introspection: IntrospectionSettings | None = None
+
     @field_validator("issuer")
     @classmethod
     def _is_a_url(cls, value: str) -> str:
@@ -119,6 +131,10 @@ class IssuerSettings(Model):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
+        if not self.algorithms and self.introspection is None:
+            raise ValueError("needs algorithms, such as [RS256], or introspection")
+        if self.introspection is not None:
+            _require_https(self.introspection.url, "introspection.url")
         if self.tenant is not None and "tenant" in self.claims.model_fields_set:
             raise ValueError("tenant and claims.tenant exclude each other")
         if self.jwks_uri is not None:
@@ -154,4 +170,8 @@ class IdentitySettings(Model):
                     f"issuers: each needs {what} of its own, also other than those of this server; "
                     f"given twice: {', '.join(twice)}"
                 )
+        if sum(issuer.introspection is not None for issuer in self.issuers) > 1:
+            raise ValueError(
+                "issuers: only one may have introspection: an opaque token does not tell its issuer"
+            )
         return self

@@ -273,3 +273,40 @@ async def test_keys_are_rotated_under_load_without_a_wrong_answer(
     assert refused.json()["error"]["data"]["code"] == "invalid_token"
     assert len(statuses) > 10
     assert set(statuses) == {200}
+
+
+async def test_a_token_without_claims_is_introspected(
+    make_node: Callable[..., McpNode], keycloak: Keycloak, company_opa: Opa, workspace: Path
+) -> None:
+    """Keycloak's lightweight access tokens say little; the issuer says the rest."""
+    secret = workspace / "introspection-secret"
+    secret.write_text("mcp-server-secret")
+    shared = workspace / "introspection-node-secret"
+    shared.write_text("integration-tests-only-0123456789abcdef")
+    issuer = keycloak.issuer(
+        algorithms=[],
+        introspection={
+            "url": f"{keycloak.url}/protocol/openid-connect/token/introspect",
+            "client_id": "mcp-server",
+            "client_secret": {"file": str(secret)},
+        },
+    )
+    identity = {
+        "jwt": {
+            "secret": {"file": str(shared)},
+            "issuer": "https://issuer.test",
+            "audience": "https://mcp.test/mcp",
+        },
+        "issuers": [issuer],
+    }
+    node = make_node(
+        "node-introspection", policy=company_opa.settings(), overrides={"identity": identity}
+    )
+    token = await keycloak.token("opaque-agent", scope="mcp:read")
+
+    names = _names(await _tools(node, token))
+    forged = await _tools(node, token[:-8] + "AAAAAAAA")
+
+    assert "monitoring_query_metrics" in names
+    assert forged.status_code == 401
+    assert "not valid" in forged.json()["error"]["message"]

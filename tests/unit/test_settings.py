@@ -16,6 +16,14 @@ COMPANY = {
     "audience": "https://mcp.example.com/mcp",
     "algorithms": ["RS256"],
 }
+ASKED = {
+    **COMPANY,
+    "introspection": {
+        "url": "https://idp.example.com/introspect",
+        "client_id": "mcp",
+        "client_secret": {"file": "/s"},
+    },
+}
 JWT = {"secret": {"file": "/s"}, "issuer": "i", "audience": "a"}
 MINIMAL: dict[str, Any] = {
     "node": "mcp1",
@@ -72,7 +80,7 @@ def test_the_least_configuration_has_safe_defaults(tmp_path: Path) -> None:
                 ({"name": "directory"}, "each needs a name of its own"),
                 ({"issuer": "i"}, "issuers.0.issuer: "),
                 ({"issuer": "http://idp.example.com"}, "issuer must begin with https://"),
-                ({"algorithms": []}, "issuers.0.algorithms: "),
+                ({"algorithms": []}, "needs algorithms, such as [RS256], or introspection"),
                 ({"algorithms": ["HS256"]}, "issuers.0.algorithms.0: Input should be 'RS256'"),
                 ({"algorithms": ["none"]}, "issuers.0.algorithms.0: Input should be 'RS256'"),
                 ({"jwks_uri": "http://idp.example.com/jwks"}, "jwks_uri must begin with https://"),
@@ -83,6 +91,15 @@ def test_the_least_configuration_has_safe_defaults(tmp_path: Path) -> None:
                 ({"max_lifetime_s": 86401}, "issuers.0.max_lifetime_s: "),
                 ({"discovery": True}, "identity.issuers.0.discovery is not a setting"),
             )
+        ),
+        (
+            {
+                "identity": {
+                    "jwt": JWT,
+                    "issuers": [ASKED, {**ASKED, "name": "b", "issuer": "https://b"}],
+                }
+            },
+            "only one may have introspection",
         ),
         (
             {"identity": {"jwt": JWT, "issuers": [COMPANY, {**COMPANY, "name": "other"}]}},
