@@ -37,6 +37,12 @@ class Keycloak(Server):
         )
         # A copy: it writes into its own directory at the start.
         shutil.copytree(found.stdout.strip(), self._home, dirs_exist_ok=True)
+        # The script starts Java as a child, which would outlive it.
+        script = self._home / "bin" / "kc.sh"
+        start = """\neval "'$JAVA'" "$JAVA_RUN_OPTS"\n"""
+        text = script.read_text()
+        assert text.count(start) == 1
+        script.write_text(text.replace(start, start.replace("eval", "eval exec")))
         imported = self._home / "data" / "import"
         imported.mkdir(parents=True, exist_ok=True)
         shutil.copy(_REALM, imported)
