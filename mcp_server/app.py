@@ -227,7 +227,7 @@ class Node:
 
     def _offered(self) -> list[str]:
         """Return the URIs of the resources and the names of the prompts of this node."""
-        return [document.uri for document in self.resources] + [p.name for p in self.prompts]
+        return [resource.uri for resource in self.resources] + [p.name for p in self.prompts]
 
     def drain(self) -> None:
         """Refuse new requests and end event streams; requests in progress go on."""

@@ -10,7 +10,7 @@ __all__ = ["docs", "policy"]
 
 @click.group()
 def policy() -> None:
-    """What the policies need to know of the server."""
+    """Commands that print policy data generated from the declarations."""
 
 
 @policy.command("catalog")
@@ -25,7 +25,7 @@ def policy_catalog() -> None:
 
 @click.group()
 def docs() -> None:
-    """Documents that are generated from the declarations."""
+    """Commands that print documentation generated from the declarations."""
 
 
 @docs.command("tools")

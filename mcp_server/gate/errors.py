@@ -111,7 +111,7 @@ class InternalError(Exception):
 
     def __init__(self, request_id: str, *, begun: bool = False) -> None:
         super().__init__(
-            f"the server failed in a way that was not foreseen; its log says more (request {request_id})"
+            f"internal error; an administrator finds the cause in the log of request {request_id}"
         )
         self.request_id = request_id
         self.begun = begun

@@ -1,4 +1,4 @@
-"""What remains of a request: its audit rows, its metrics, and one line in the log."""
+"""Records each request: audit rows, metrics, and one line in the log."""
 
 from __future__ import annotations
 

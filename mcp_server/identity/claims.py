@@ -130,8 +130,8 @@ def _texts(claims: Mapping[str, Any], path: Path) -> tuple[str, ...]:
 def _groups(claims: Mapping[str, Any], path: Path) -> tuple[str, ...]:
     # Entra ID leaves out the groups of a user who is in too many ("groups overage"), and names a source
     # (OpenID Connect Core section 5.6.2) in their place. The user would have too few rights.
-    elsewhere = claims.get("_claim_names")
-    if isinstance(elsewhere, dict) and path[0] in elsewhere:
+    distributed = claims.get("_claim_names")
+    if isinstance(distributed, dict) and path[0] in distributed:
         raise AuthenticationError(
             f"the token does not hold the claim {path[0]}, because the user is in too many groups; "
             "let the issuer send only the groups that are assigned to the application, or app roles"

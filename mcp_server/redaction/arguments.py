@@ -180,7 +180,7 @@ class _OpenCopy(Walker):
         return len(text) <= self._longest and redact_text(text) == text
 
     def _withhold(self) -> Any:
-        """Note the place, and return what stands there."""
+        """Record the JSON Pointer of the withheld value, and return None in its place."""
         self.withheld.append(
             "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in self._place)
         )

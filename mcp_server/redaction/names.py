@@ -65,8 +65,8 @@ def holds_secret(mapping: Mapping[Any, Any], key: Any) -> bool:
     return is_secret_key(name) or (
         name.casefold() == "value"
         and any(
-            isinstance(mapping.get(beside), str) and is_secret_key(mapping[beside])
-            for beside in _KEY_VALUE_NAMES
+            isinstance(mapping.get(name_key), str) and is_secret_key(mapping[name_key])
+            for name_key in _KEY_VALUE_NAMES
         )
     )
 

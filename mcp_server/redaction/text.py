@@ -64,8 +64,11 @@ def redact_text(text: str) -> str:
         text = _UNSTORABLE.sub("\ufffd", text)
     # Colours may stand between a key and its value, and within both.
     if "[" in text or "\x9b" in text:
-        plain = _TERMINAL.sub("", text)
-        if plain != text and (clean := _without_secrets(plain)) != plain:
+        without_colours = _TERMINAL.sub("", text)
+        if (
+            without_colours != text
+            and (clean := _without_secrets(without_colours)) != without_colours
+        ):
             return clean
     return _without_secrets(text)
 

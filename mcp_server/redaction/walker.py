@@ -36,25 +36,25 @@ class Walker:
         return self.text(value) if isinstance(value, str) else self.other(value)
 
     def text(self, text: str) -> Any:
-        """Return what stands in the place of a text."""
+        """Return the replacement for a string."""
         return text
 
     def scalar(self, value: float | None) -> Any:
-        """Return what stands in the place of a number, a boolean or null."""
+        """Return the replacement for a number, a boolean or null."""
         return value
 
     def object(self, value: Mapping[Any, Any], depth: int) -> Any:
-        """Return what stands in the place of an object."""
+        """Return the replacement for an object."""
         return {key: self.value(item, depth + 1) for key, item in value.items()}
 
     def array(self, value: Sequence[Any], depth: int) -> Any:
-        """Return what stands in the place of an array."""
+        """Return the replacement for an array."""
         return [self.value(item, depth + 1) for item in value]
 
     def too_deep(self, value: Any) -> Any:
-        """Return what stands in the place of an object or array beyond the depth limit."""
+        """Return the replacement for an object or array beyond the depth limit."""
         return value
 
     def other(self, value: Any) -> Any:
-        """Return what stands in the place of a value that JSON does not have."""
+        """Return the replacement for a value of a type that JSON does not have."""
         return value

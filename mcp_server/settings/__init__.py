@@ -205,7 +205,7 @@ class GrafanaSettings(Model):
 
 
 class AccessSettings(Model):
-    """How a Prometheus or an Alertmanager is reached that is not of this installation."""
+    """Connection to a Prometheus or an Alertmanager outside of this installation."""
 
     token: Secret | None = None
     """Bearer token for the header `Authorization`."""
@@ -291,7 +291,7 @@ class ClusterSettings(Model):
     """Value of the label `cluster` in the cluster's metrics and alerts; None: the cluster's name."""
 
     @model_validator(mode="after")
-    def _is_one_way(self) -> Self:
+    def _require_exactly_one(self) -> Self:
         ways = [self.url is not None, self.kubeconfig is not None, self.in_cluster]
         if sum(ways) != 1:
             raise ValueError("needs exactly one of url, kubeconfig and in_cluster: true")

@@ -52,7 +52,7 @@ class DirectoryTenantSettings(Model):
     attribute: AttributeName | None = None
 
     @model_validator(mode="after")
-    def _is_one_way(self) -> Self:
+    def _require_exactly_one(self) -> Self:
         if (self.value is None) == (self.attribute is None):
             raise ValueError("needs exactly one of value and attribute")
         return self

@@ -66,7 +66,7 @@ class JwtSettings(Model):
 
 
 class ClaimsSettings(Model):
-    """Where an issuer's tokens have what the server needs; a claim that is not there is empty.
+    """The claims that the server reads from an issuer's tokens. A missing claim counts as empty.
 
     `subject` and `tenant` are required in a token. The issuer of a token without roles and groups can
     grant nothing.
@@ -150,7 +150,7 @@ def _require_https(url: HttpUrl, name: str) -> None:
 
 
 class IdentitySettings(Model):
-    """Who may say who is calling."""
+    """Accepted token issuers and sign-in methods."""
 
     jwt: JwtSettings
     directory: DirectorySettings | None = None
@@ -161,14 +161,14 @@ class IdentitySettings(Model):
     token is accepted."""
 
     @model_validator(mode="after")
-    def _are_told_apart(self) -> Self:
+    def _require_distinct_issuers(self) -> Self:
         names = [SHARED_SECRET, DIRECTORY, API_KEYS, *(each.name for each in self.issuers)]
         urls = [self.jwt.issuer, self.jwt.directory_issuer, *(each.issuer for each in self.issuers)]
         for what, values in (("a name", names), ("an issuer", urls)):
             if twice := sorted({value for value in values if values.count(value) > 1}):
                 raise ValueError(
-                    f"issuers: each needs {what} of its own, also other than those of this server; "
-                    f"given twice: {', '.join(twice)}"
+                    f"issuers: each needs {what} of its own, different from those of this server; "
+                    f"duplicates: {', '.join(twice)}"
                 )
         if sum(issuer.introspection is not None for issuer in self.issuers) > 1:
             raise ValueError(

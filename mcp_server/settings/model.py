@@ -25,7 +25,7 @@ class Model(BaseModel):
 
 
 class Secret(Model):
-    """A secret that stands in a file of its own (the value is never part of the configuration)."""
+    """A secret in a file of its own; the configuration never contains the value."""
 
     file: Path
 

@@ -29,9 +29,9 @@ def truncate_middle(text: str, most: int) -> str:
     return text[: kept - tail] + _GAP + text[len(text) - tail :]
 
 
-def notes(told: Any) -> list[str]:
+def notes(value: Any) -> list[str]:
     """Return the notes of a result, or their mask, as lines of text."""
-    return [f"note: {each}" for each in (told if isinstance(told, list) else [told])]
+    return [f"note: {each}" for each in (value if isinstance(value, list) else [value])]
 
 
 def table(

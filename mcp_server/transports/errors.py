@@ -66,7 +66,7 @@ OUTCOME_NOT_RECORDED = ErrorKind(
     502,
     -32012,
     False,
-    "a change may have been made; look before you repeat it",
+    "the change may have been made; check its result before you repeat it",
 )
 DRAINING = ErrorKind("draining", 503, -32012, True, "this node is stopping; another one may answer")
 BUSY = ErrorKind("busy", 503, -32012, True, "this node has too many requests in progress")
@@ -147,7 +147,7 @@ ERRORS = (
     *(UNSUPPORTED_MEDIA_TYPE, HEADER_MISMATCH, INVALID_ARGUMENTS, TOOL_ERROR, TOOL_UNAVAILABLE),
     INTERNAL_ERROR,
 )
-"""All kinds; of those with the same number, the first is the one that the number alone stands for."""
+"""All kinds of errors. Several share a JSON-RPC number; the first one is the default for it."""
 
 # Errors that the MCP SDK answers with, by number.
 _CODES = {kind.number: kind.code for kind in reversed(ERRORS)} | {

@@ -828,8 +828,8 @@ async def test_a_crash_of_a_read_is_recorded_logged_and_told_without_details(
         )
 
     assert str(told.value) == (
-        "the server failed in a way that was not foreseen; its log says more "
-        f"(request {asking.request_id})"
+        "internal error; an administrator finds the cause in the log of request "
+        f"{asking.request_id}"
     )
     (logged,) = (each for each in logs if each["event"] == "internal_error")
     assert (logged["request_id"], logged["method"]) == (asking.request_id, "tools/call")

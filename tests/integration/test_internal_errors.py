@@ -1,4 +1,4 @@
-"""What was not foreseen: a client hears that the server failed, and the log why."""
+"""Internal errors: the client learns the id of the request, and the log holds the cause."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def test_a_client_of_mcp_hears_that_it_failed_and_the_log_why(
         "retryable": False,
         "request_id": f"crash-{method}",
     }
-    assert error["message"].startswith("the server failed in a way that was not foreseen")
+    assert error["message"].startswith("internal error; ")
     assert DETAIL not in answer.text
     line = logged(broken, f"crash-{method}")
     assert line["method"] == method
@@ -152,8 +152,8 @@ async def test_a_client_of_rest_gets_500_in_json(
     assert answer.headers["content-type"] == "application/json"
     assert answer.json()["error"] == {
         "code": "internal_error",
-        "message": "the server failed in a way that was not foreseen; its log says more "
-        f"(request crash-{verb})",
+        "message": "internal error; an administrator finds the cause in the log of request "
+        f"crash-{verb}",
         "retryable": False,
         "request_id": f"crash-{verb}",
     }

@@ -164,13 +164,13 @@ class TestJson:
             ('{"assets": {}}', "a.json: assets: expected a list, not dict"),
             (
                 '[{"id": "a", "attributes": {"x": {"k": 1, "k": 1}}}]',
-                "a.json: not usable JSON: the key 'k' is there twice",
+                "a.json: not usable JSON: the key 'k' appears twice",
             ),
             *(
                 (f'[{{"id": {value}}}]', "a.json record 1: id: Input should be a valid string")
                 for value in ("true", "1")
             ),
-            ('[{"id": "a", "id": "b"}]', "a.json: not usable JSON: the key 'id' is there twice"),
+            ('[{"id": "a", "id": "b"}]', "a.json: not usable JSON: the key 'id' appears twice"),
             ("[" * 100_000, "a.json: not usable JSON: nested too deeply"),
         ],
     )
@@ -264,7 +264,7 @@ class TestCsv:
             (
                 "id,id,name\n",
                 [
-                    "a.csv line 1: column 'id' is there twice",
+                    "a.csv line 1: column 'id' appears twice",
                     "a.csv line 1: column 'type' is missing",
                     "a.csv line 1: column 'environment' is missing",
                 ],
@@ -296,11 +296,11 @@ class TestCsv:
                 ),
                 [
                     (
-                        "a.csv line 2: attributes: not usable JSON: the key 'rack' is there twice "
+                        "a.csv line 2: attributes: not usable JSON: the key 'rack' appears twice "
                         "in one object"
                     ),
                     (
-                        "a.csv line 3: attributes: not usable JSON: the key 'y' is there twice "
+                        "a.csv line 3: attributes: not usable JSON: the key 'y' appears twice "
                         "in one object"
                     ),
                     "a.csv line 4: attributes.rack: the attribute 'rack' is in another column too",
@@ -315,7 +315,7 @@ class TestCsv:
             ),
             (
                 "id,name,type,environment,attributes.x, attributes.x\n",
-                ["a.csv line 1: column 'attributes.x' is there twice"],
+                ["a.csv line 1: column 'attributes.x' appears twice"],
             ),
             (
                 "id,name,type,environment,last_updated\na,a,server,prod,2026\n",

@@ -87,7 +87,7 @@ def _header_faults(
     faults = []
     for number, column in enumerate(columns, start=1):
         if column in columns[: number - 1]:
-            faults.append(f"column {column!r} is there twice")
+            faults.append(f"column {column!r} appears twice")
         elif column not in known and not (attributes and _is_attribute(column)):
             more = " and attributes.NAME" if attributes else ""
             faults.append(f"unknown column {column!r}; known are {', '.join(known)}{more}")

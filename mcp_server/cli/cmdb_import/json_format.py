@@ -80,7 +80,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     held: dict[str, Any] = {}
     for key, value in pairs:
         if key in held:
-            raise ValueError(f"not usable JSON: the key {key!r} is there twice in one object")
+            raise ValueError(f"not usable JSON: the key {key!r} appears twice in one object")
         held[key] = value
     return held
 

@@ -28,25 +28,25 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
 `policies/config/roles`, namespaces in `policies/config/namespaces`, limits are in
 `policies/config/limits`. `enterprise://policy/me` tells a caller where it stands.
 
-- Unknown arguments are refused by name. `null` for an argument that may be left out means that it is
-  left out, and `5.0` is the integer 5. A result (structured, and as text for a model) is at most
-  {RESULT_BUDGET_BYTES // 1024} KiB; a list that was cut says so and has a `next_cursor`,
-  which `cursor` takes for the next page; `fields` leaves only these fields of each row.
+- The server refuses unknown arguments and names them. `null` for an optional argument means that it is
+  not set, and `5.0` is the integer 5.
+- A result (structured content and text) has at most {RESULT_BUDGET_BYTES // 1024} KiB. A truncated list
+  has a `next_cursor`; the argument `cursor` takes it for the next page. `fields` selects fields of each
+  row.
 - `tools/list` declares no `outputSchema`: results would have to conform to it, and the policy may mask
   any field. The result tables below, and `output_schema` of `GET /tools`, describe results before
   masks and before `fields` selects fields.
-- Text from the systems asked, errors too, is marked as data, and known shapes of
-  secrets in it are masked; `enterprise-mcp/untrusted-source` names the system: in `_meta`, of an error
-  of a resource or a completion in its `data`.
-- The deadline of a tool is its longest: `policies/config/obligations` may shorten it. Each system
-  that is asked gets what is left of it, so that an error names the one that did not answer.
-- `tools/list`, `resources/list`, `resources/templates/list` and `prompts/list` come in pages of
-  {PAGE_SIZE}; a completion has at most {MAX_COMPLETIONS} values, and takes texts of at most
+- The server marks text from backends as data, also in errors, and masks secrets in it.
+  `enterprise-mcp/untrusted-source` names the backend: in `_meta` of a result, and in `data` of an error.
+- The deadline of a tool is its maximum; `policies/config/obligations` may shorten it. Each call of a
+  backend gets the remaining time. If it expires, the error names that backend.
+- `tools/list`, `resources/list`, `resources/templates/list` and `prompts/list` have pages of
+  {PAGE_SIZE} entries. A completion has at most {MAX_COMPLETIONS} values, for texts of at most
   {LONGEST_COMPLETED} characters.
-- Over REST: `POST /tools/{{name}}/execute` runs a tool, with the arguments as a JSON object;
-  `GET /tools` and `GET /resources` list what the caller may see, in one page. Reading a resource,
-  prompts and completions are for MCP only. None of the three takes query parameters: they get 400.
-- Pages of other origins than the server's own are refused, over MCP and REST (403).
+- Over REST, `POST /tools/{{name}}/execute` runs a tool with the arguments as a JSON object. `GET /tools`
+  and `GET /resources` list everything that the caller may see, in one page. Query parameters get 400.
+  Resources, prompts and completions can be read over MCP only.
+- The server refuses requests by pages of other origins (403), over MCP and REST.
 - Errors have one table for all transports: see [Errors](#errors).
 """
 
@@ -64,16 +64,16 @@ accepted.
 
 
 def tools_reference() -> str:
-    """Return the document (Markdown)."""
-    tools, documents, prompts = every_tool(), every_resource(), every_prompt()
+    """Return docs/tools.md (Markdown)."""
+    tools, resources, prompts = every_tool(), every_resource(), every_prompt()
     lines = [_INTRODUCTION, "## Tools", "", *_overview(tools), ""]
     for tool in tools:
         lines += _tool(tool)
-    single = [document for document in documents if not document.parameters]
-    templates = [document for document in documents if document.parameters]
-    lines += ["## Resources", "", *_documents(single), ""]
+    single = [resource for resource in resources if not resource.parameters]
+    templates = [resource for resource in resources if resource.parameters]
+    lines += ["## Resources", "", *_resources(single), ""]
     if templates:
-        lines += ["## Resource templates", "", *_documents(templates), ""]
+        lines += ["## Resource templates", "", *_resources(templates), ""]
     lines += ["## Prompts", ""]
     for prompt in prompts:
         lines += _prompt(prompt)
@@ -185,8 +185,10 @@ def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapp
 def _meaning(argument: Mapping[str, Any]) -> str:
     """Return the description of an argument, with an example if there is one."""
     examples = ", ".join(_code(example) for example in argument.get("examples", ()))
-    told = argument.get("description", "")
-    return told if not examples else f"{told}{'; ' if told else ''}such as {examples}"
+    description = argument.get("description", "")
+    if not examples:
+        return str(description)
+    return f"{description}{'; ' if description else ''}such as {examples}"
 
 
 def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
@@ -225,14 +227,14 @@ def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     return words
 
 
-def _documents(documents: Iterable[Resource]) -> Iterator[str]:
+def _resources(resources: Iterable[Resource]) -> Iterator[str]:
     yield "| URI | what it holds | permission | completes |"
     yield "|---|---|---|---|"
-    for document in documents:
+    for resource in resources:
         completes = (
-            ", ".join(f"`{name}`" for name in document.parameters) if document.complete else ""
+            ", ".join(f"`{name}`" for name in resource.parameters) if resource.complete else ""
         )
-        yield _row(f"`{document.uri}`", document.description, f"`{document.permission}`", completes)
+        yield _row(f"`{resource.uri}`", resource.description, f"`{resource.permission}`", completes)
 
 
 def _prompt(prompt: Prompt) -> Iterator[str]:

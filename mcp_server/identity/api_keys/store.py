@@ -71,7 +71,7 @@ async def create_key(connection: asyncpg.Connection, options: KeyOptions) -> Api
 
 
 async def list_keys(connection: asyncpg.Connection) -> list[KeyRow]:
-    """Return all keys, those that were made first first."""
+    """Return all keys, the oldest first."""
     rows = await connection.fetch(
         "SELECT id, account, tenant, roles, scopes, networks::text[] AS networks, created_at, "
         "created_by, expires_at, revoked_at, last_used_at FROM identity.api_keys "

@@ -52,15 +52,18 @@ class AssetChanged(ToolError):
     """The asset is not in the state that the caller expected; nothing was changed.
 
     Args:
-        shown: masks the value of a field for the caller, if the policy requires it.
+        masked_value: masks the value of a field for the caller, if the policy requires it.
     """
 
-    def __init__(self, asset: Asset, shown: Callable[[object, str], object] = _as_it_is) -> None:
+    def __init__(
+        self, asset: Asset, masked_value: Callable[[object, str], object] = _as_it_is
+    ) -> None:
         changed = f"{asset.last_updated:%Y-%m-%d %H:%M:%S} UTC"
         super().__init__(
-            f"asset {asset.id!r} is not as expected: it is {shown(asset.status, 'status')} at version "
-            f"{shown(asset.version, 'version')} (changed {shown(changed, 'last_updated')}); nothing was "
-            "changed; look at it again and decide anew"
+            f"asset {asset.id!r} is not as expected: it is {masked_value(asset.status, 'status')} "
+            f"at version {masked_value(asset.version, 'version')} "
+            f"(changed {masked_value(changed, 'last_updated')}); nothing was changed; read it again "
+            "before you decide"
         )
         self.asset = asset
 

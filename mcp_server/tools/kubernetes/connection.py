@@ -126,14 +126,14 @@ class _Kubeconfig(KubeConfigLoader):
         super().__init__(merged, active_context=settings.context, config_base_path=None)
         self._name = name
         self._expires_at: datetime | None = None
-        self._asked_in_vain = False
+        self._renewal_failed = False
         self._certificates: tempfile.TemporaryDirectory[str] | None = None
 
     async def keep_fresh(self, configuration: Configuration) -> None:
         """Renew the credentials periodically, until cancelled."""
         while True:
             await asyncio.sleep(
-                min(_RETRY_S, _TOKEN_CHECK_S) if self._asked_in_vain else _TOKEN_CHECK_S
+                min(_RETRY_S, _TOKEN_CHECK_S) if self._renewal_failed else _TOKEN_CHECK_S
             )
             try:
                 async with asyncio.timeout(_RENEWAL_S):
@@ -147,10 +147,10 @@ class _Kubeconfig(KubeConfigLoader):
             try:
                 self._take(await ask_plugin(cast("Any", self._user)["exec"].value))
             except (PluginFailed, OSError) as error:
-                self._asked_in_vain = True
+                self._renewal_failed = True
                 self._tell(error)
             else:
-                self._asked_in_vain = False
+                self._renewal_failed = False
         return bool(getattr(self, "token", None) or getattr(self, "cert_file", None))
 
     def forget(self) -> None:

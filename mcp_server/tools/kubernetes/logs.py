@@ -110,7 +110,7 @@ async def _run(clusters: Clusters, arguments: LogArguments, context: ToolContext
                 asked, shortened = max(1, min(asked - 1, log.lines // 2)), True
     except TimeoutError:
         raise ToolError(
-            f"the {_what(arguments)} did not end within {round(given_s, 1):g} s; "
+            f"the {_log_name(arguments)} did not end within {round(given_s, 1):g} s; "
             "ask for fewer tail_lines or since_seconds",
             retryable=True,
         ) from None
@@ -175,9 +175,9 @@ class _Log:
     def _take(self, line: bytes) -> None:
         self.lines += 1
         text = line[:_MAX_LINE_BYTES].decode(errors="replace").rstrip("\r")
-        plain = _ESCAPE_SEQUENCE.sub("", text)
-        self.coloured |= plain != text
-        self._keep(self._redactor.feed(plain))
+        without_colours = _ESCAPE_SEQUENCE.sub("", text)
+        self.coloured |= without_colours != text
+        self._keep(self._redactor.feed(without_colours))
 
     def _keep(self, lines: Iterator[str]) -> None:
         for line in lines:
@@ -207,7 +207,7 @@ async def _read(
         "/api/v1/namespaces/{namespace}/pods/{name}/log",
         {"namespace": arguments.namespace, "name": arguments.pod_name},
         context,
-        what=_what(arguments),
+        what=_log_name(arguments),
         query=query,
         of_node=True,
     ) as stream:
@@ -219,7 +219,7 @@ async def _read(
     return log
 
 
-def _what(arguments: LogArguments) -> str:
+def _log_name(arguments: LogArguments) -> str:
     return f"log of pod {arguments.pod_name} in namespace {arguments.namespace}"
 
 

@@ -212,7 +212,7 @@ def _unknown(source: str, says: str) -> Evidence:
 def _judged_workloads(
     found: ServiceHealth, service: str, context: ToolContext
 ) -> Iterator[Evidence]:
-    shown = context.masked_value
+    masked = context.masked_value
     for reason in found.not_checked:
         yield _unknown("workloads", f"not checked: {reason}")
     if not found.workloads and found.endpoints_ready is None:
@@ -220,20 +220,22 @@ def _judged_workloads(
             return
         yield _unknown(
             "workloads",
-            f"the cluster {shown(found.cluster, 'cluster')} has no workload and no Service "
+            f"the cluster {masked(found.cluster, 'cluster')} has no workload and no Service "
             f"called {service} in the namespace {found.namespace}",
         )
         return
     for workload in found.workloads:
         verdict = _verdict_of(workload)
-        name = f"{shown(workload.kind, 'kind')} {shown(workload.name, 'name')}"
-        of = f"{shown(workload.ready, 'ready')} of {shown(workload.desired, 'desired')}"
-        said = f"{name}: {of} ready"
+        name = f"{masked(workload.kind, 'kind')} {masked(workload.name, 'name')}"
+        ready = f"{masked(workload.ready, 'ready')} of {masked(workload.desired, 'desired')}"
+        finding = f"{name}: {ready} ready"
         if workload.problem is not None:
             # The text contains these numbers, as the message of a rollout does.
-            told = shown(workload.problem, "message", "ready", "desired", "updated", "available")
-            said += f"; {told}"
-        yield Evidence(source="workloads", verdict=verdict, says=said)
+            problem = masked(
+                workload.problem, "message", "ready", "desired", "updated", "available"
+            )
+            finding += f"; {problem}"
+        yield Evidence(source="workloads", verdict=verdict, says=finding)
     if not found.workloads:
         yield _unknown("workloads", f"none behind the Service {service}")
     if not found.endpoints_checked:
@@ -243,10 +245,10 @@ def _judged_workloads(
         yield Evidence(source="endpoints", verdict="healthy", says="no Service, so none are needed")
         return
     waiting = found.endpoints_not_ready or 0
-    ready: Verdict = "degraded" if waiting else "healthy"
+    verdict = "degraded" if waiting else "healthy"
     yield Evidence(
         source="endpoints",
-        verdict=ready if found.endpoints_ready else "unhealthy",
+        verdict=verdict if found.endpoints_ready else "unhealthy",
         says=f"{found.endpoints_ready} ready, {waiting} not ready",
     )
 
@@ -305,18 +307,18 @@ def _is_about(alert: Alert, arguments: HealthCheckArguments, cluster: str | None
 
 def _judged_alerts(alerts: Sequence[Alert], context: ToolContext) -> Evidence:
     firing = [each for each in alerts if each.state == "firing"]
-    heard = [each for each in firing if each.severity != "info"]
-    said = [
+    serious = [each for each in firing if each.severity != "info"]
+    findings = [
         f"{len(some)} {state}: "
         f"{context.masked_value(_named(sorted({each.name for each in some})), 'name', 'alertname')}"
         for state in ("firing", "pending", "silenced", "inhibited")
         if (some := [each for each in alerts if each.state == state])
     ]
     verdict: Verdict = "healthy"
-    if heard:
-        critical = any(each.severity == "critical" for each in heard)
+    if serious:
+        critical = any(each.severity == "critical" for each in serious)
         verdict = "unhealthy" if critical else "degraded"
-    return Evidence(source="alerts", verdict=verdict, says="; ".join(said) or "none")
+    return Evidence(source="alerts", verdict=verdict, says="; ".join(findings) or "none")
 
 
 def _named(names: Sequence[str]) -> str:

@@ -9,16 +9,16 @@ module: loaded_files
 short_description: Compare files with those that a service has loaded
 version_added: 0.1.0
 description:
-  - A task that writes a file notifies a handler, and forgets it when the run ends before the handler has done its work. The next
-    run finds the file as it should be, and the service goes on with what it had.
-  - So the handler has a note written of what it made the service load. A run compares the files with the note before it writes
-    anything, and a task for each name in C(stale) notifies its handler. A loop over this module would not do, because Ansible
+  - A task that writes a file notifies a handler. If the run ends before the handler has run, the next run finds the file unchanged
+    and notifies nothing, so the service keeps its old files.
+  - Therefore the handler writes a note of the files that the service has loaded. A run compares the files with the note before it
+    writes anything, and a task for each name in C(stale) notifies its handler. A loop over this module would not do, because Ansible
     notifies the handlers of all items as soon as one of them is changed.
-  - A note that differs is made void. It is written anew with the next load that succeeds, even if the files become again what they
-    were, because the service may have been started with others meanwhile.
-  - A first installation has loaded nothing and misses files, so nothing is stale then. The tasks that write the files notify the
-    handlers. Void notes are made all the same, so that the run after one that was cut tells the service.
-  - A host that was started anew needs nothing. Its services have loaded what the note tells.
+  - A note that differs is emptied. The next successful load writes it again, also when the files were restored, because the service
+    may have started with the other files.
+  - A first installation has no files yet, so nothing is stale. The tasks that write the files notify the handlers. The module writes
+    empty notes anyway, so that the run after an interrupted one notifies the handlers.
+  - A host that was rebooted needs nothing. Its services have loaded the files that the note lists.
 author: [enterprise-mcp]
 options:
   loads:

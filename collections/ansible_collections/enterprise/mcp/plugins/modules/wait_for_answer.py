@@ -33,7 +33,7 @@ options:
     default: [200]
   holds:
     description:
-      - What the JSON of the answer has to hold. Other keys may stand beside those that are named, at every depth.
+      - Keys and values that the JSON response must contain. Additional keys are allowed at every level.
     type: dict
     default: {}
   ca_path:
