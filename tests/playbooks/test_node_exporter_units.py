@@ -11,8 +11,7 @@ import pytest
 
 from tests.plays import LOCAL, role_of, run_play
 
-SYSTEMCTL = """\
-#!/bin/sh
+SYSTEMCTL = """#!/bin/sh
 echo "$@" >>{asked}
 case "$1" in
   is-active) printf '{active}\\nactive\\n' ;;
