@@ -110,7 +110,11 @@ def shortcoming(asked: Asked, answer: httpx2.Response) -> str | None:
     try:
         document = answer.json()
         error = document["error"]
-        told = [error["message"], error["code"]]
+        if asked.path.partition("?")[0] == "/auth/token" and type(error) is str:
+            # The endpoint's own errors have the form of RFC 6749, section 5.2.
+            told = [error, document["error_description"]]
+        else:
+            told = [error["message"], error["code"]]
         if asked.path.partition("?")[0] == "/mcp":
             data = error["data"]
             assert document["jsonrpc"] == "2.0"

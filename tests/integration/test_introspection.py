@@ -99,7 +99,7 @@ async def test_a_token_that_the_issuer_ends_is_refused_after_the_cache(tmp_path:
         ({"exp": None}, "lacks the claim exp"),
         ({"exp": 1}, "expired"),
         ({"exp": "soon"}, "exp must be a NumericDate"),
-        ({"exp": int(time.time()) + 7200}, "made for 7[0-9]+ seconds"),
+        ({"exp": int(time.time()) + 86_400}, "made for [0-9]+ seconds"),
         ({"sub": None}, "lacks the claim sub"),
         ({"tenant": None}, "lacks the claim tenant"),
         ({"roles": "mcp:admin"}, "roles must be a list"),

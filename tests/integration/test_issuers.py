@@ -119,7 +119,7 @@ async def test_an_issuer_may_have_one_tenant_whatever_a_claim_says(issuer: FakeI
         ({"exp": int(time.time()) - 3600}, "expired"),
         ({"iat": int(time.time()) + 3600, "exp": int(time.time()) + 3900}, "check the clocks"),
         ({"nbf": int(time.time()) + 3600}, "check the clocks"),
-        ({"exp": int(time.time()) + 7200}, "made for 7[0-9]+ seconds"),
+        ({"exp": int(time.time()) + 86_400}, "made for [0-9]+ seconds"),
         ({"iss": "https://elsewhere.test"}, "an issuer that is not accepted"),
         ({"_claim_names": {"groups": "src1"}}, "the user is in too many groups"),
     ],

@@ -101,7 +101,7 @@ async def test_a_fault_outside_of_the_gate_is_told_as_all_errors_are(
     error = answer.json()["error"]
     assert error.get("data", error)["code"] == "internal_error"
     assert ("data" in error) == (path == "/mcp")
-    assert error["message"].endswith("its log says more (request r1)")
+    assert error["message"].endswith("in the log of request r1")
 
 
 _TLS = {"cert": "/absent", "key": "/absent", "ca": "/absent"}
