@@ -1,15 +1,17 @@
-"""API keys of service accounts.
+"""API keys, revoked tokens, and who called in audit.questions (version 2 of the decision protocol).
 
-The server's role reads them and writes only when a key was last used. Compatible with the previous
-version of the server, which does not know the schema.
+The server's role reads API keys and writes only when one was last used; it reads revocations. An input
+without counts is the same in both versions of the protocol, and older rows lack the issuer: all their
+tokens were signed with the shared secret. Compatible with the previous version of the server, which does
+not know the schema identity.
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0004"
+down_revision = "0003"
 
 _API_KEYS = (
     "CREATE SCHEMA identity",
@@ -35,7 +37,30 @@ _API_KEYS = (
     "GRANT UPDATE (last_used_at) ON identity.api_keys TO mcp_server",
 )
 
-# The networks of the credential of each request.
+_REVOCATIONS = (
+    # A row revokes the tokens that match every column which is not null. Without a token_id, only those
+    # that were issued up to revoked_at.
+    """
+    CREATE TABLE identity.revocations (
+        id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        issuer      text CHECK (issuer <> ''),
+        user_id     text CHECK (user_id <> ''),
+        token_id    text CHECK (token_id <> ''),
+        revoked_at  timestamptz NOT NULL DEFAULT now(),
+        expires_at  timestamptz NOT NULL,
+        revoked_by  text NOT NULL,
+        reason      text NOT NULL,
+        CHECK (num_nonnulls(issuer, user_id, token_id) > 0)
+    )
+    """,
+    "CREATE INDEX revocations_expires_at_idx ON identity.revocations (expires_at)",
+    "GRANT SELECT ON identity.revocations TO mcp_server",
+    """
+    COMMENT ON TABLE identity.revocations IS
+    'Written by mcpctl token revoke. After expires_at no token that a row revokes is accepted anyway.'
+    """,
+)
+
 _QUESTIONS = """
     CREATE OR REPLACE VIEW audit.questions WITH (security_invoker = true) AS
     SELECT time, event_id, request_id, phase, effect, policy_revision,
@@ -75,7 +100,7 @@ _QUESTIONS = """
 
 def upgrade() -> None:
     """Create the schema identity; replace the view audit.questions."""
-    for statement in (*_API_KEYS, _QUESTIONS):
+    for statement in (*_API_KEYS, *_REVOCATIONS, _QUESTIONS):
         op.execute(statement)
 
 
