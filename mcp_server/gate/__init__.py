@@ -2,7 +2,8 @@
 
 Read `pipeline` first: it holds the steps of a request in their order. `recorder` writes the audit rows.
 `tool_calls` and `resource_reads` run a tool or read a resource inside the pipeline; `entitlements` is
-the resource about the caller. `request` and `errors` hold the types.
+the resource about the caller. `charging` makes the charges of rate limits; `sign_ins` takes attempts to
+sign in through the same policy, counters and audit log. `request` and `errors` hold the types.
 """
 
 from mcp_server.gate.errors import (

@@ -16,11 +16,13 @@ import asyncio
 import dataclasses
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterator, Set
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 from mcp_server.audit import AuditStore
+from mcp_server.gate.charging import MAX_QUERIES, query_with_charges
 from mcp_server.gate.errors import (
     Failed,
     InternalError,
@@ -31,7 +33,7 @@ from mcp_server.gate.errors import (
     policy_unavailable,
 )
 from mcp_server.gate.predictions import Predictions
-from mcp_server.gate.recorder import Recorder, shielded
+from mcp_server.gate.recorder import Recorder
 from mcp_server.gate.request import (
     DEFAULT_TIMEOUT_S,
     Answer,
@@ -63,10 +65,6 @@ from mcp_server.tools.presentation import marked
 __all__ = ["Gate"]
 
 _T = TypeVar("_T")
-
-# A call with a right prediction needs one query, a call without one two. Policies that change meanwhile
-# cost another.
-_MAX_QUERIES = 3
 
 
 class Gate:
@@ -152,7 +150,7 @@ class Gate:
         itself, and a charge that it does not confirm is given back.
         """
         charges = self._predictions.of(request.policy_input, self._policy.revision)
-        for _ in range(_MAX_QUERIES):
+        for _ in range(MAX_QUERIES):
             try:
                 answer = await self._ask(request, charges)
             except CountersUnavailable as error:
@@ -176,32 +174,12 @@ class Gate:
         request.permitted = True
 
     async def _ask(self, request: InFlight, charges: tuple[Charge, ...]) -> Authorization:
-        """Charge each window, ask the policy, and keep the charges only if it allows the call with them.
-
-        The charge comes first, so that N concurrent calls on any number of nodes get N different counts.
-
-        Raises:
-            PolicyUnavailable: also where the policy allows the call with other charges than were made.
-        """
-        entry = uuid.uuid4().hex
-        keep = not charges
-        try:
-            counts = await self._counters.charge(entry, charges) if charges else ()
-            answer = await self._policy.authorize(request.policy_input, counts)
-            if answer.effect == "allow":
-                if tuple(answer.charges) != charges:
-                    raise PolicyUnavailable("the policy allows a call that was not counted")
-                keep = True
-            return answer
-        except CountersUnavailable:
-            keep = True  # nothing is known of the charge; it leaves its window by itself
-            raise
-        finally:
-            # After a cancellation it is not known whether Redis was charged: to give back removes this
-            # call's own entries, if there are any. Only a charge that reaches Redis later, on another
-            # connection, stays until its window ends.
-            if not keep:
-                await self._give_back(entry, charges)
+        return await query_with_charges(
+            self._counters,
+            uuid.uuid4().hex,
+            charges,
+            partial(self._policy.authorize, request.policy_input),
+        )
 
     async def _ask_uncounted(self, request: InFlight) -> Authorization:
         """Ask with the counters reported as down; a permission must then charge nothing."""
@@ -211,12 +189,6 @@ class Gate:
         if answer.effect == "count":
             raise counters_unavailable()
         return answer
-
-    async def _give_back(self, entry: str, charges: Sequence[Charge]) -> None:
-        try:
-            await shielded(self._counters.give_back(entry, charges))
-        except CountersUnavailable as error:
-            telemetry.log.warning("charge_not_given_back", error=str(error))
 
     async def _run(self, request: InFlight, work: Callable[[Obligations], Awaitable[_T]]) -> _T:
         obligations = request.obligations

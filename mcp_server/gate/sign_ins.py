@@ -16,10 +16,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import ip_address
 from typing import Literal, TypeVar
 
 from mcp_server.audit import AuditReason, AuditRecord, AuditStore, AuditUnavailable, Phase
+from mcp_server.gate.charging import MAX_QUERIES, give_back, query_with_charges
 from mcp_server.gate.errors import (
     Limited,
     Refused,
@@ -44,8 +46,6 @@ from mcp_server.redaction import redact_arguments
 __all__ = ["Attempt", "SignIns", "canonical_user"]
 
 _METHOD = "sign_in"
-# Policies that change meanwhile cost a query more than the two that an attempt needs.
-_MAX_QUERIES = 3
 _PERIOD_S = 60.0
 _ROWS_OF_ADDRESS = 10  # rows about failures of one address in a period
 _MAX_ADDRESSES = 4096  # further addresses in a period are counted together
@@ -143,10 +143,10 @@ class SignIns:
             raise
         except DirectoryUnavailable as error:
             telemetry.log.error("directory_unavailable", error=str(error))
-            await self._give_back(entry, charges)
+            await give_back(self._counters, entry, charges)
             await self._refused(attempt, "unavailable", [AuditReason("directory_unavailable")])
             raise
-        await self._give_back(entry, charges)
+        await give_back(self._counters, entry, charges)
         await self._succeeded(attempt, user, may_go_unrecorded=may_go_unrecorded)
         return user
 
@@ -181,19 +181,14 @@ class SignIns:
 
         The second value is whether the policy permitted it knowing that the audit log is down.
         """
-        charges: Sequence[Charge] = ()
+        charges: tuple[Charge, ...] = ()
         policy_input = self._input(attempt)
         try:
-            for _ in range(_MAX_QUERIES):
-                counts = await self._counters.charge(entry, charges) if charges else ()
-                keep = False
-                try:
-                    answer = await self._policy.sign_in(policy_input, counts)
-                    keep = answer.effect == "allow" and answer.charges == list(charges)
-                finally:
-                    if not keep:
-                        await self._give_back(entry, charges)
-                if keep:
+            for _ in range(MAX_QUERIES):
+                answer = await query_with_charges(
+                    self._counters, entry, charges, partial(self._policy.sign_in, policy_input)
+                )
+                if answer.effect == "allow":
                     return charges, policy_input.context.audit == "down"
                 if answer.effect == "limited":
                     raise Limited(answer)
@@ -224,14 +219,6 @@ class SignIns:
                 audit="up" if self._audit.healthy else "down",
             ),
         )
-
-    async def _give_back(self, entry: str, charges: Sequence[Charge]) -> None:
-        if not charges:
-            return
-        try:
-            await shielded(self._counters.give_back(entry, charges))
-        except CountersUnavailable as error:
-            telemetry.log.warning("charge_not_given_back", error=str(error))
 
     def _known_limit(self, ip: str) -> Limited | None:
         until, limited = self._limited.get(ip, (0.0, None))
