@@ -146,7 +146,9 @@ def create(
         database_ca,
         lambda connection: create_key(connection, options),
     )
-    click.echo(f"key {key.id} for {account}, valid for {days} days", err=True)
+    click.echo(
+        f"key {key.id} for {account}, valid for {days} day{'' if days == 1 else 's'}", err=True
+    )
     click.echo(key.text)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mcp_server.identity.subject import AuthenticationError, Subject
 
-__all__ = ["ClaimPaths", "numeric_date", "subject_of"]
+__all__ = ["ClaimPaths", "numeric_date", "require_lifetime", "subject_of"]
 
 _MAX_TEXT_LENGTH = 256
 _MAX_ITEM_LENGTH = 1024
@@ -69,6 +69,19 @@ def subject_of(
         actor=_actor(claims),
         method=method,
     )
+
+
+def require_lifetime(issued_at: float, expires_at: float, max_lifetime_s: int) -> None:
+    """Refuse a token whose lifetime, from iat to exp in Unix seconds, is longer than accepted.
+
+    Raises:
+        AuthenticationError: the message has both lifetimes.
+    """
+    if (lifetime_s := expires_at - issued_at) > max_lifetime_s:
+        raise AuthenticationError(
+            f"the token is made for {lifetime_s:.0f} seconds (from iat to exp); "
+            f"accepted are up to {max_lifetime_s}"
+        )
 
 
 def numeric_date(claims: Mapping[str, Any], name: str) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import structlog
 
-from mcp_server.identity.claims import ClaimPaths, numeric_date, subject_of
+from mcp_server.identity.claims import ClaimPaths, numeric_date, require_lifetime, subject_of
 from mcp_server.identity.http import IssuerClient, IssuerUnavailable
 from mcp_server.identity.jwt import UnverifiedJwt
 from mcp_server.identity.subject import AuthenticationError, IdentityUnavailable, Subject
@@ -100,11 +100,8 @@ class Introspection:
         issued_at = numeric_date(claims, "iat") if "iat" in claims else 0.0
         if expires_at + issuer.leeway_s <= now:
             raise AuthenticationError("the token has expired; ask for a new one")
-        if issued_at and expires_at - issued_at > issuer.max_lifetime_s:
-            raise AuthenticationError(
-                f"the token is made for {expires_at - issued_at:.0f} seconds (from iat to exp); "
-                f"accepted are up to {issuer.max_lifetime_s}"
-            )
+        if issued_at:
+            require_lifetime(issued_at, expires_at, issuer.max_lifetime_s)
         return subject_of(
             claims,
             self._paths,

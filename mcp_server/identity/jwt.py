@@ -13,7 +13,7 @@ from typing import Any
 import jwt
 from jwt.types import Options
 
-from mcp_server.identity.claims import ClaimPaths, numeric_date, subject_of
+from mcp_server.identity.claims import ClaimPaths, numeric_date, require_lifetime, subject_of
 from mcp_server.identity.subject import AuthenticationError, Subject
 
 __all__ = ["JwtRules", "UnverifiedJwt", "mint_token", "read_unverified", "verified_subject"]
@@ -115,11 +115,7 @@ def verified_subject(token: str, key: Any, rules: JwtRules) -> Subject:
     issued_at = numeric_date(claims, "iat")
     if "nbf" in claims:
         numeric_date(claims, "nbf")  # the library accepts digits in a text, too
-    if (lifetime_s := expires_at - issued_at) > rules.max_lifetime_s:
-        raise AuthenticationError(
-            f"the token is made for {lifetime_s:.0f} seconds (from iat to exp); "
-            f"accepted are up to {rules.max_lifetime_s}"
-        )
+    require_lifetime(issued_at, expires_at, rules.max_lifetime_s)
     return subject_of(
         claims,
         rules.paths,
