@@ -177,6 +177,8 @@ def test_secrets_are_made_once_and_only_their_owner_can_read_them(run: Run, tmp_
     assert made == {path.name: path.read_bytes() for path in state.iterdir()}
     assert sorted(made) == ["redis_password", "signing_key", "verification_key"]
     assert len(made["redis_password"]) >= 43
+    # Nothing below the topmost new directory gets into a repository.
+    assert (tmp_path / ".state" / ".gitignore").read_text() == "*\n"
     assert state.stat().st_mode & 0o777 == 0o700
     assert (state / "redis_password").stat().st_mode & 0o777 == 0o600
     assert (state / "signing_key").stat().st_mode & 0o777 == 0o600
