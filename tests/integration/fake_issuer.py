@@ -11,6 +11,7 @@ import json
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import jwt
@@ -20,7 +21,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from tests.integration.servers import free_port
 
-__all__ = ["FakeIssuer", "SigningKey", "answer_with"]
+__all__ = ["FakeIssuer", "SigningKey", "answer_with", "seconds_from_now"]
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -29,6 +30,19 @@ _MAKERS: dict[str, tuple[Callable[[], Any], Callable[[Any], str]]] = {
     "ES256": (lambda: ec.generate_private_key(ec.SECP256R1()), ECAlgorithm.to_jwk),
     "EdDSA": (ed25519.Ed25519PrivateKey.generate, OKPAlgorithm.to_jwk),
 }
+
+
+def seconds_from_now(claims: dict[str, Any]) -> dict[str, Any]:
+    """Return claims with a NumericDate in place of each time that is given as seconds from now.
+
+    The parameters of a test must not hold a time of day: it differs between the processes that collect
+    the tests, and is long past when the test runs.
+    """
+    now = int(time.time())
+    return {
+        name: now + int(value.total_seconds()) if isinstance(value, timedelta) else value
+        for name, value in claims.items()
+    }
 
 
 class SigningKey:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from aiohttp import encode_basic_auth, web
 from mcp_server.identity import AuthenticationError, IdentityUnavailable, Verifier
 from mcp_server.identity.introspection import Introspection
 from mcp_server.settings import IssuerSettings
-from tests.integration.fake_issuer import FakeIssuer, answer_with
+from tests.integration.fake_issuer import FakeIssuer, answer_with, seconds_from_now
 
 pytestmark = pytest.mark.anyio
 
@@ -99,7 +100,7 @@ async def test_a_token_that_the_issuer_ends_is_refused_after_the_cache(tmp_path:
         ({"exp": None}, "lacks the claim exp"),
         ({"exp": 1}, "expired"),
         ({"exp": "soon"}, "exp must be a NumericDate"),
-        ({"exp": int(time.time()) + 86_400}, "made for [0-9]+ seconds"),
+        ({"exp": timedelta(hours=2)}, "made for 7[0-9]+ seconds"),
         ({"sub": None}, "lacks the claim sub"),
         ({"tenant": None}, "lacks the claim tenant"),
         ({"roles": "mcp:admin"}, "roles must be a list"),
@@ -109,7 +110,7 @@ async def test_a_token_that_the_issuer_ends_is_refused_after_the_cache(tmp_path:
 async def test_what_is_wrong_with_an_answer_is_said(
     tmp_path: Path, claims: dict[str, Any], said: str
 ) -> None:
-    async with asking(tmp_path, answer_with(_claims(**claims))) as (_, verifier):
+    async with asking(tmp_path, answer_with(_claims(**seconds_from_now(claims)))) as (_, verifier):
         with pytest.raises(AuthenticationError, match=said):
             await verifier.verify("opaque")
 

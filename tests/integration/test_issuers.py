@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import jwt
@@ -28,7 +29,7 @@ from mcp_server.identity import (
 from mcp_server.identity.issuers import JwksIssuer
 from mcp_server.identity.keys import read_keys
 from mcp_server.settings import IssuerSettings
-from tests.integration.fake_issuer import FakeIssuer, SigningKey, answer_with
+from tests.integration.fake_issuer import FakeIssuer, SigningKey, answer_with, seconds_from_now
 
 pytestmark = pytest.mark.anyio
 
@@ -116,10 +117,10 @@ async def test_an_issuer_may_have_one_tenant_whatever_a_claim_says(issuer: FakeI
         ({"roles": "mcp:admin"}, "roles must be a list of strings"),
         ({"groups": [["ops"]]}, "groups must be a list of strings"),
         ({"aud": "https://other.test"}, "issued for another audience"),
-        ({"exp": int(time.time()) - 3600}, "expired"),
-        ({"iat": int(time.time()) + 3600, "exp": int(time.time()) + 3900}, "check the clocks"),
-        ({"nbf": int(time.time()) + 3600}, "check the clocks"),
-        ({"exp": int(time.time()) + 86_400}, "made for [0-9]+ seconds"),
+        ({"exp": timedelta(hours=-1)}, "expired"),
+        ({"iat": timedelta(hours=1), "exp": timedelta(hours=1.1)}, "check the clocks"),
+        ({"nbf": timedelta(hours=1)}, "check the clocks"),
+        ({"exp": timedelta(hours=2)}, "made for 7[0-9]+ seconds"),
         ({"iss": "https://elsewhere.test"}, "an issuer that is not accepted"),
         ({"_claim_names": {"groups": "src1"}}, "the user is in too many groups"),
     ],
@@ -130,7 +131,7 @@ async def test_what_is_wrong_with_a_token_is_said(
 ) -> None:
     async with verifying(issuer.settings()) as verifier:
         with pytest.raises(AuthenticationError, match=said):
-            await verifier.verify(issuer.token(**claims))
+            await verifier.verify(issuer.token(**seconds_from_now(claims)))
 
 
 async def test_a_token_without_roles_and_groups_has_none(issuer: FakeIssuer) -> None:
