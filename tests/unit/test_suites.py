@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -168,3 +169,22 @@ def test_tests_that_the_output_counts_are_counted(suites: ModuleType, report: Pa
     lines = end_of(suites, report, status=0, output="71 tests passed", said=r"(\d+) tests passed")
 
     assert lines[-1] == "71 passed, 0 failed"
+
+
+def test_lines_of_steps_that_run_side_by_side_name_their_step(
+    suites: ModuleType, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [suites.Step(name, ("echo", f"output of {name}")) for name in ("one", "two")]
+    monkeypatch.setattr(suites, "REPORTS", _SCRIPT.parent / "no-such-directory")
+
+    outcomes = suites.run_suite(suites.Suite(steps))
+
+    assert {outcome.name for outcome in outcomes} == {"one", "two"}
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[1] == "==> one, two"
+    assert sorted(re.sub(r"\d+ s", "N s", line) for line in lines[2:]) == [
+        "ok   one (N s)",
+        "ok   two (N s)",
+        "one         | output of one",
+        "two         | output of two",
+    ]
