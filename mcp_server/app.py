@@ -7,7 +7,7 @@ import gc
 import math
 import signal
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
@@ -26,7 +26,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from mcp_server.audit.store import AuditStore
-from mcp_server.gate import Caller, Gate, Refused
+from mcp_server.gate import Call, Caller, Gate, Refused
 from mcp_server.gate.entitlements import EntitlementsReader, policy_me
 from mcp_server.gate.resource_reads import Resources
 from mcp_server.gate.sign_ins import SignIns
@@ -51,7 +51,7 @@ from mcp_server.infrastructure.database import Database
 from mcp_server.infrastructure.telemetry.tracing import exported
 from mcp_server.policy import Counters, PolicyEngine
 from mcp_server.prompts import PROMPTS, Prompts
-from mcp_server.settings import CmdbSettings, Settings, SettingsError
+from mcp_server.settings import CmdbSettings, Settings, SettingsError, ToolsSettings
 from mcp_server.tools.catalog import Catalog
 from mcp_server.tools.cmdb.backend import CmdbBackend
 from mcp_server.tools.cmdb.family import Cmdb
@@ -68,7 +68,7 @@ from mcp_server.transports.rest import RestApi, wrong_path
 from mcp_server.transports.sign_in import TokenEndpoint
 from mcp_server.transports.streamable_http import StreamableHttp
 
-__all__ = ["Node", "serve", "serve_stdio"]
+__all__ = ["Node", "perform_once", "serve", "serve_stdio"]
 
 # A node that stops waits for the longest deadline of its calls, plus this time for their decisions,
 # counters and audit rows.
@@ -424,3 +424,32 @@ async def serve_stdio(settings: Settings, token: str) -> None:
         server = node.mcp_transport(lambda _: caller(node, subject)).server
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())
+
+
+async def perform_once(
+    settings: Settings,
+    token: str,
+    plan: Callable[[Subject, str], tuple[Call, Callable[[], Awaitable[None]]]],
+) -> None:
+    """Take one call of a command through the gate: decided by OPA, recorded in the audit log.
+
+    Args:
+        token: the bearer token of the user on whose behalf the command works.
+        plan: gets the subject and the name of the node; returns the call and its work, which may raise
+            ToolError.
+
+    Raises:
+        AuthenticationError, IdentityUnavailable: as `TokenVerifier.verify`.
+        Refused, Failed, InternalError: as `Gate.perform_or_fail`.
+    """
+    async with Node(settings.model_copy(update={"tools": ToolsSettings()})) as node:
+        subject = await node.verifier.verify(token)
+        call, work = plan(subject, settings.node)
+        caller = Caller(
+            subject=subject,
+            ip="127.0.0.1",
+            user_agent="mcpctl",
+            request_id=uuid.uuid4().hex,
+            transport="cli",
+        )
+        await node.gate.perform_or_fail(caller, call, lambda _: work())

@@ -69,7 +69,7 @@ class AuditRecord:
         request_id: id that the rows of a request share with the logs of Nginx.
         phase: intent or outcome.
         node: name of the server that answered.
-        transport: mcp, rest or stdio.
+        transport: mcp, rest, stdio or cli (`mcpctl audit`).
         method: MCP method, such as tools/call.
         user_id: the subject; None if nobody was authenticated.
         tenant: tenant of the subject.

@@ -20,7 +20,21 @@ from mcp_server.cli.token import token
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands; `audit` needs the libraries of the audit log and is loaded when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "audit"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "audit":
+            from mcp_server.cli.audit import audit  # noqa: PLC0415
+
+            return audit
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mcpctl")
 def main() -> None:
     """Run an MCP server node, or ask about one."""

@@ -44,7 +44,7 @@ class Caller:
     ip: str
     user_agent: str
     request_id: str
-    transport: Literal["mcp", "rest", "stdio"]
+    transport: Literal["mcp", "rest", "stdio", "cli"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class Context:
     time: str
     node: str
     request_id: str
-    transport: Literal["mcp", "rest", "stdio"]
+    transport: Literal["mcp", "rest", "stdio", "cli"]
     counters: StoreState
     audit: StoreState
 

@@ -6,7 +6,7 @@ import data.lint
 # The fixtures with what a complete configuration has besides.
 _config := object.union(json.patch(fixtures.config, _no_resources), {
 	"permissions": {name: "what it is for" |
-		some name in ["tools:read", "tools:execute", "metrics:query", "k8s:get", "k8s:scale", "k8s:restart"]
+		some name in ["tools:read", "tools:execute", "metrics:query", "k8s:get", "k8s:scale", "k8s:restart", "audit:read"]
 	},
 	"catalog": {
 		"tools": {name: object.union(entry, {
@@ -66,7 +66,7 @@ test_valid_blocks_pass if {
 test_an_unknown_permission_in_a_role_is_named if {
 	_found(
 		_replace("/roles/mcp:viewer/permissions", ["tools:read", "tools:raed"]),
-		"policies/config/roles/data.yaml", "roles.mcp:viewer.permissions.1", "unknown permission \"tools:raed\"; accepted are k8s:get,",
+		"policies/config/roles/data.yaml", "roles.mcp:viewer.permissions.1", "unknown permission \"tools:raed\"; accepted are audit:read, k8s:get,",
 	)
 }
 
@@ -150,7 +150,7 @@ test_a_part_without_keys_is_named if {
 test_an_unknown_part_is_named if {
 	_found(
 		_replace("/netwrok", {"allow": []}),
-		"policies/config/netwrok/data.yaml", "netwrok", "is not a part of the policy data; accepted are agents, catalog,",
+		"policies/config/netwrok/data.yaml", "netwrok", "is not a part of the policy data; accepted are agents, audit, catalog,",
 	)
 }
 
@@ -206,7 +206,7 @@ test_an_agent_is_an_id_or_a_pattern_with_one_star if {
 test_a_limit_of_an_unknown_tool_is_refused if {
 	_found(
 		_replace("/limits/tool/k8s:sacle", {"limit": 1, "window_s": 1, "per": "user"}),
-		"policies/config/limits/data.yaml", "limits.tool.k8s:sacle", "limits nothing: there is no such tool or permission; accepted are cmdb:get_change_records, ",
+		"policies/config/limits/data.yaml", "limits.tool.k8s:sacle", "limits nothing: there is no such tool or permission; accepted are audit:read, cmdb:get_change_records, ",
 	)
 }
 

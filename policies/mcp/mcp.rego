@@ -7,6 +7,7 @@
 # schemas:
 #   - input: schema.input.schema
 #   - data.config.agents: schema.agents.schema
+#   - data.config.audit: schema.audit.schema
 #   - data.config.catalog: schema.catalog.schema
 #   - data.config.groups: schema.groups.schema
 #   - data.config.issuers: schema.issuers.schema

@@ -44,6 +44,7 @@ SECRETS = (
     "jwt_secret",
     "postgres_owner_password",
     "postgres_server_password",
+    "postgres_auditor_password",
     "redis_password",
     "bundle_signing_key",
 )

@@ -79,7 +79,7 @@ def test_only_the_servers_may_connect_and_only_with_tls_and_a_password(
             {
                 "type": "hostssl",
                 "database": ["mcp"],
-                "user_name": ["mcp_owner", "mcp_server"],
+                "user_name": ["mcp_owner", "mcp_server", "mcp_auditor"],
                 "address": address,
                 "netmask": "255.255.255.255",
                 "auth_method": "scram-sha-256",
@@ -160,13 +160,14 @@ def test_roles_are_exactly_these(me: Host) -> None:
     )
     everything = dict.fromkeys(nothing, True)
     assert roles == [
+        {"rolname": "mcp_auditor", **nothing, "hash": "SCRAM-SHA-256$"},
         {"rolname": "mcp_owner", **nothing, "hash": "SCRAM-SHA-256$"},
         {"rolname": "mcp_server", **nothing, "hash": "SCRAM-SHA-256$"},
         {"rolname": "postgres", **everything, "hash": None},
     ]
 
 
-def test_the_database_is_for_its_two_roles(me: Host) -> None:
+def test_the_database_is_for_its_roles(me: Host) -> None:
     rows = _sql(
         me,
         "select pg_get_userbyid(datdba) as owner,"
@@ -209,6 +210,21 @@ def test_the_servers_role_can_add_to_the_audit_trail_and_not_change_it(me: Host)
         answer = _refusal(me, "mcp_server", statement)
         assert "permission denied" in answer or "must be owner" in answer, (statement, answer)
     assert _refusal(me, "mcp_server", "select count(*) from audit.events") == ""
+
+
+def test_the_auditor_can_read_the_audit_trail_and_nothing_else(me: Host) -> None:
+    for statement in (
+        "insert into audit.events (time) values (now())",
+        "update audit.events set outcome = 'ok'",
+        "delete from audit.events",
+        "select count(*) from cmdb.assets",
+        "select count(*) from identity.api_keys",
+        "create table public.mine (id integer)",
+    ):
+        answer = _refusal(me, "mcp_auditor", statement)
+        assert "permission denied" in answer, (statement, answer)
+    assert _refusal(me, "mcp_auditor", "select count(*) from audit.events") == ""
+    assert _refusal(me, "mcp_auditor", "select count(*) from audit.questions") == ""
 
 
 def test_the_audit_trail_has_a_partition_for_each_of_the_coming_days(me: Host) -> None:

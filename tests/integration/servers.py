@@ -458,11 +458,13 @@ class PostgresServer(Server):
         port: on 127.0.0.1.
         ca: CA of its certificate.
         owner: role name of the owner of databases and schemas.
+        auditor: name of the role that reads the audit log.
     """
 
     stop_signal = signal.SIGINT  # "fast": disconnects clients instead of waiting for them
     owner = "mcp_owner"
     server_role = "mcp_server"
+    auditor = "mcp_auditor"
 
     def __init__(self, directory: Path, authority: Authority) -> None:
         super().__init__(directory)
@@ -471,6 +473,7 @@ class PostgresServer(Server):
         self.superuser_password = "superuser-secret"
         self.owner_password = "owner-secret"
         self.server_password = "server-secret"
+        self.auditor_password = "auditor-secret"
         self._password_file = directory / "server_password"
         self._password_file.write_text(self.server_password + "\n")
         self._data = directory / "data"
@@ -525,10 +528,12 @@ class PostgresServer(Server):
         return done.stdout.strip()
 
     def create_roles(self) -> None:
-        """Make the two roles as the Ansible role does; to be called once."""
+        """Make the roles as the Ansible role does; to be called once."""
         self.psql(
             f"CREATE ROLE {self.owner} LOGIN PASSWORD '{self.owner_password}';"
             f"CREATE ROLE {self.server_role} LOGIN PASSWORD '{self.server_password}';"
+            f"CREATE ROLE {self.auditor} LOGIN PASSWORD '{self.auditor_password}';"
+            f"ALTER ROLE {self.auditor} SET default_transaction_read_only = on;"
         )
 
     def create_database(self, name: str, *, template: str = "template0") -> None:
@@ -539,7 +544,7 @@ class PostgresServer(Server):
             # To copy the files takes less than half of what writing each page to the log takes.
             + f"CREATE DATABASE {name} OWNER {self.owner} TEMPLATE {template} STRATEGY file_copy;"
             f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;"
-            f"GRANT CONNECT ON DATABASE {name} TO {self.server_role};"
+            f"GRANT CONNECT ON DATABASE {name} TO {self.server_role}, {self.auditor};"
         )
 
     def drop_database(self, name: str) -> None:
@@ -579,8 +584,8 @@ class PostgresServer(Server):
                 f"full_page_writes = off\n"
             )
         (self._data / "pg_hba.conf").write_text(
-            "hostssl all mcp_owner,mcp_server 127.0.0.1/32 scram-sha-256\n"
-            "host    all postgres             127.0.0.1/32 scram-sha-256\n"
+            "hostssl all mcp_owner,mcp_server,mcp_auditor 127.0.0.1/32 scram-sha-256\n"
+            "host    all postgres                         127.0.0.1/32 scram-sha-256\n"
         )
 
     def _as_account(self) -> list[str]:

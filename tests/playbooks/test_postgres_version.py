@@ -34,6 +34,7 @@ def check(folder: Path, clusters: tuple[str, ...], wanted: object) -> dict[str, 
         "postgres_version": wanted,
         "postgres_owner_password": "o" * 16,
         "postgres_server_password": "s" * 16,
+        "postgres_auditor_password": "a" * 16,
         "__postgres_clusters_dir": str(folder),
     }
     return {

@@ -135,7 +135,8 @@ class TestToken:
 
         assert done.returncode == 0
         assert done.stdout.count(".") == 2
-        assert "names no mcp:viewr; it names mcp:viewer, mcp:operator, mcp:admin" in done.stderr
+        named = "mcp:viewer, mcp:operator, mcp:auditor, mcp:admin"
+        assert f"names no mcp:viewr; it names {named}" in done.stderr
 
     def test_a_secret_that_comes_through_a_pipe_is_read_once(self, lab: Path) -> None:
         options = ("--user=alice", "--role=mcp:viewer", f"--issuer={ORIGIN}", "--audience=a")

@@ -53,7 +53,12 @@ class TestShippedData:
         viewer = {"tools:read", "metrics:query"}
         operator = viewer | {"tools:execute", "k8s:get", "k8s:scale"}
         permitted = {role: set(row["permissions"]) for role, row in shipped("roles").items()}
-        assert permitted == {"mcp:viewer": viewer, "mcp:operator": operator, "mcp:admin": {"*"}}
+        assert permitted == {
+            "mcp:viewer": viewer,
+            "mcp:operator": operator,
+            "mcp:auditor": {"audit:read"},
+            "mcp:admin": {"*"},
+        }
 
     def test_the_namespaces_are_open_to_the_roles_of_the_requirements(self) -> None:
         namespaces = shipped("namespaces")
@@ -88,6 +93,7 @@ class TestShippedData:
         }
 
     def test_everyone_may_connect_and_nothing_passes_while_a_store_is_down(self) -> None:
+        assert shipped("audit") == {"all_tenants": ["default"]}
         assert shipped("network") == {"allow": []}
         assert shipped("tenants") == {"served": [], "suspended": []}
         assert shipped("stores") == {

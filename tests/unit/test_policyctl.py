@@ -51,7 +51,7 @@ class TestOverrides:
         ("overrides", "said"),
         [
             ({"../../mcp/limits": {"a": 1}}, "../../mcp/limits is not an area of the policy data"),
-            ({"limts": {"user": {}}}, "accepted are agents, catalog, groups, "),
+            ({"limts": {"user": {}}}, "accepted are agents, audit, catalog, "),
             ({"input": {"a": 1}}, "input is not an area of the policy data"),
             ({"limits": [1]}, "opa_policy_data_overrides.limits must be a mapping"),
             ({"limits": None}, "opa_policy_data_overrides.limits must be a mapping"),

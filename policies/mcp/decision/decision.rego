@@ -4,6 +4,7 @@
 package mcp.decision
 
 import data.mcp.access
+import data.mcp.audit
 import data.mcp.issuers
 import data.mcp.limits
 import data.mcp.methods
@@ -164,6 +165,7 @@ _allowed if {
 	_identified
 	methods.ok
 	access.ok
+	audit.ok
 	stores.ok
 }
 
@@ -220,7 +222,7 @@ _missing_scope := scopes.least({scope |
 })
 
 _all_reasons := {reason |
-	some why in [request.why, subject.why, issuers.why, tenants.why, network.why, methods.why, access.why, stores.why]
+	some why in [request.why, subject.why, issuers.why, tenants.why, network.why, methods.why, access.why, audit.why, stores.why]
 	some reason in why
 } | {reason |
 	some package_name

@@ -1,0 +1,377 @@
+"""`mcpctl audit`: read the audit log, on a node, on behalf of the subject of a token.
+
+OPA decides about each reading (method `audit/read`), and the audit log records it before the first row
+is shown. The rows are read by a database role of its own, which can do nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mcp_server.audit.formats import FORMATS, json_text
+from mcp_server.audit.search import GROUPS, Filter, count, stream
+from mcp_server.cli.options import (
+    config_option,
+    database_ca_option,
+    database_settings,
+    fail,
+    plain_errors,
+)
+from mcp_server.settings import Secret, Settings, load_settings
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from mcp_server.gate import Call
+    from mcp_server.identity import Subject
+
+__all__ = ["Time", "audit"]
+
+_METHOD = "audit/read"
+_LONGEST_S = 24 * 3600.0  # of one command, also with --follow
+_STATEMENT_S = 600.0
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+# A row is committed a little later than its time says, which the server takes before.
+_LATE = timedelta(seconds=15)
+_POLL_S = 1.0
+_F = TypeVar("_F", bound=Callable[..., Any])
+_Work = Callable[["asyncpg.Connection", Filter], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """How a command reads: the options that all of them share."""
+
+    config: Path
+    token_file: Path
+    role: str
+    password_file: Path
+    database_ca: Path | None
+    all_tenants: bool
+
+
+@click.group()
+def audit() -> None:
+    """The audit log.
+
+    Run it on a node, as root. Every command needs a token of the reader, whose roles the policy judges,
+    and the password of the database role that reads. Without --tenant or --all-tenants the rows of the
+    reader's own tenant are read.
+    """
+
+
+class Time(click.ParamType[datetime]):
+    """A time: RFC 3339 (UTC without an offset), or how long ago: 90s, 15m, 2h, 7d."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        if ago := re.fullmatch(r"(\d{1,6})([smhd])", value):
+            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(
+                f"{value!r} is no time; write 2026-11-30, 2026-11-30T08:00:00Z or how long ago: "
+                "90s, 15m, 2h, 7d",
+                param,
+                ctx,
+            )
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+class _Network(click.ParamType[IPv4Network | IPv6Network]):
+    """An address or a CIDR block."""
+
+    name = "address"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> IPv4Network | IPv6Network:
+        try:
+            return ip_network(value)
+        except ValueError as error:
+            self.fail(f"{error}; write an address or a CIDR block", param, ctx)
+
+
+_FILTERS = (
+    click.option("--since", type=Time(), default="24h", show_default=True, help="First time."),
+    click.option("--until", type=Time(), help="First time that is not included."),
+    click.option("--user"),
+    click.option("--tenant", help="[default: the reader's own]"),
+    click.option("--tool", help="Policy name of a tool or resource, such as cmdb:query_assets."),
+    click.option("--method", help="Such as tools/call or sign_in."),
+    click.option("--effect", help="allow, deny, limited or approval_required."),
+    click.option("--outcome", help="ok, denied, tool_error, timeout and so on."),
+    click.option("--phase", type=click.Choice(["intent", "outcome"])),
+    click.option("--reason", help="Code of a reason, such as not_available."),
+    click.option("--request-id"),
+    click.option("--node"),
+    click.option("--client", type=_Network(), help="Address or CIDR block of the client."),
+)
+_ACCESS = (
+    click.option("--all-tenants", is_flag=True, help="Read the rows of all tenants."),
+    click.option(
+        "--token-file",
+        required=True,
+        envvar="MCP_TOKEN_FILE",
+        show_envvar=True,
+        type=click.Path(path_type=Path),
+        help="File with the bearer token of the reader.",
+    ),
+    click.option(
+        "--role", default="mcp_auditor", show_default=True, help="Database role that reads."
+    ),
+    click.option(
+        "--password-file",
+        required=True,
+        envvar="MCP_AUDITOR_PASSWORD_FILE",
+        show_envvar=True,
+        type=click.Path(path_type=Path),
+        help="File with its password (/dev/stdin works).",
+    ),
+    config_option,
+    database_ca_option,
+)
+
+
+def _reader(*options: Callable[[Any], Any]) -> Callable[[_F], _F]:
+    """Add the options of a command that reads; the shared ones arrive as `access` and `which`."""
+
+    def decorate(command: _F) -> _F:
+        @plain_errors
+        def wrapped(**given: Any) -> None:
+            access = _Access(**{name: given.pop(name) for name in _Access.__slots__})
+            which = Filter(**{name: given.pop(name) for name in Filter.__slots__ if name in given})
+            if access.all_tenants and which.tenant is not None:
+                fail("--tenant and --all-tenants exclude each other")
+            command(access, which, **given)
+
+        wrapped.__doc__ = command.__doc__
+        wrapped.__name__ = command.__name__
+        for option in reversed((*options, *_ACCESS)):
+            wrapped = option(wrapped)
+        return wrapped  # type: ignore[return-value] # click takes any callable
+
+    return decorate
+
+
+def _format_option(default: str) -> Callable[[Any], Any]:
+    return click.option(
+        "--output", type=click.Choice(list(FORMATS)), default=default, show_default=True
+    )
+
+
+@audit.command()
+@_reader(
+    *_FILTERS,
+    click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True),
+    _format_option("table"),
+)
+def search(access: _Access, which: Filter, *, limit: int, output: str) -> None:
+    """Show the newest rows that match every given option."""
+
+    async def work(connection: asyncpg.Connection, judged: Filter) -> None:
+        await _write(stream(connection, judged, order="newest", limit=limit), output)
+
+    _read(access, which, work)
+
+
+@audit.command()
+@_reader(*_FILTERS, _format_option("json"))
+def export(access: _Access, which: Filter, *, output: str) -> None:
+    """Write all matching rows, the oldest first, one on a line."""
+
+    async def work(connection: asyncpg.Connection, judged: Filter) -> None:
+        await _write(stream(connection, judged), output)
+
+    _read(access, which, work)
+
+
+@audit.command()
+@_reader(click.argument("request_id"))
+def show(access: _Access, which: Filter) -> None:
+    """Show every row of a request in full, as indented JSON."""
+
+    async def work(connection: asyncpg.Connection, judged: Filter) -> None:
+        found = False
+        async for row in stream(connection, judged):
+            found = True
+            click.echo(json.dumps(json.loads(json_text(row)), indent=2))
+        if not found:
+            click.echo(
+                f"no row of request {which.request_id} among those that you may read", err=True
+            )
+
+    _read(access, which, work)
+
+
+@audit.command()
+@_reader(
+    *_FILTERS,
+    click.option("--lines", type=click.IntRange(1, 10_000), default=10, show_default=True),
+    click.option("--follow", "-f", is_flag=True, help="Go on with new rows until Ctrl-C."),
+    _format_option("table"),
+)
+def tail(access: _Access, which: Filter, *, lines: int, follow: bool, output: str) -> None:
+    """Show the last rows in the order of their time."""
+
+    async def work(connection: asyncpg.Connection, judged: Filter) -> None:
+        newest = [row async for row in stream(connection, judged, order="newest", limit=lines)]
+        await _write(_each(newest[::-1]), output)
+        if follow:
+            await _write(_new_rows(connection, judged, newest), output, header=False)
+
+    _read(access, which, work)
+
+
+@audit.command()
+@_reader(
+    *_FILTERS,
+    click.option("--by", type=click.Choice(list(GROUPS)), default="tool", show_default=True),
+    click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True),
+    click.option("--output", type=click.Choice(["table", "json"]), default="table"),
+)
+def stats(access: _Access, which: Filter, *, by: str, limit: int, output: str) -> None:
+    """Count the matching rows by one property, with the median and the 95th percentile of their time."""
+
+    async def work(connection: asyncpg.Connection, judged: Filter) -> None:
+        counted = await count(connection, judged, by, limit=limit)
+        if output == "json":
+            for row in counted:
+                click.echo(json_text(row))
+            return
+        click.echo(f"{'ROWS':>10}  {'P50 MS':>9}  {'P95 MS':>9}  {by.upper()}")
+        for row in counted:
+            times = (f"{row[name] or 0:9.1f}" for name in ("p50_ms", "p95_ms"))
+            click.echo(f"{row['rows']:>10}  {'  '.join(times)}  {json.dumps(row[by])[1:-1] or '-'}")
+
+    _read(access, which, work)
+
+
+async def _each(rows: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    for row in rows:
+        yield row
+
+
+async def _new_rows(
+    connection: asyncpg.Connection, which: Filter, shown: list[dict[str, Any]]
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield rows as they are committed, after those that were shown."""
+    seen = {row["event_id"]: row["time"] for row in shown}
+    newest = max(seen.values(), default=datetime.now(UTC))
+    # Older rows that were not shown come from before the first of them.
+    begin: datetime | None = newest
+    task = asyncio.current_task()
+    while True:
+        await asyncio.sleep(_POLL_S)
+        if task is not None and task.cancelling():
+            # asyncpg may lose a cancellation that arrives together with an answer.
+            raise asyncio.CancelledError
+        async for row in stream(connection, replace(which, since=newest - _LATE)):
+            event, time = row["event_id"], row["time"]
+            if event not in seen and (begin is None or time > begin):
+                yield row
+            seen[event] = time
+        begin = None
+        newest = max(seen.values(), default=newest)
+        seen = {event: time for event, time in seen.items() if time >= newest - _LATE}
+
+
+async def _write(rows: AsyncIterator[dict[str, Any]], output: str, *, header: bool = True) -> None:
+    form = FORMATS[output]
+    if header and form.header is not None:
+        sys.stdout.write(form.header + "\n")
+    async for row in rows:
+        sys.stdout.write(form.line(row) + "\n")
+        if output == "table":
+            sys.stdout.flush()
+    sys.stdout.flush()
+
+
+def _read(access: _Access, which: Filter, work: _Work) -> None:
+    """Do the work with the rows that the policy lets the reader see."""
+    from mcp_server.app import perform_once  # noqa: PLC0415
+    from mcp_server.gate import Call, Failed, InternalError, Refused  # noqa: PLC0415
+    from mcp_server.identity import AuthenticationError, IdentityUnavailable  # noqa: PLC0415
+    from mcp_server.infrastructure.telemetry import configure_logs  # noqa: PLC0415
+    from mcp_server.policy import Resource  # noqa: PLC0415
+
+    settings = load_settings(access.config)
+    configure_logs("ERROR")
+    password = Secret(file=access.password_file).reveal()
+    token = Secret(file=access.token_file).reveal()
+
+    def plan(subject: Subject, node: str) -> tuple[Call, Callable[[], Awaitable[None]]]:
+        own = which.tenant is None and not access.all_tenants
+        judged = replace(which, tenant=subject.tenant) if own else which
+        properties = {} if judged.tenant is None else {"tenant": judged.tenant}
+        call = Call(
+            _METHOD,
+            Resource("server", node, properties),
+            {**judged.arguments(), "account": getpass.getuser()},
+            # It changes nothing, but it is recorded before the first row is shown, as a change is.
+            changes=True,
+            timeout_s=_LONGEST_S,
+        )
+        return call, lambda: _as_role(settings, access, password, judged, work)
+
+    try:
+        asyncio.run(perform_once(settings, token, plan))
+    except (AuthenticationError, IdentityUnavailable) as error:
+        fail(f"the token in {access.token_file} is not usable: {error}")
+    except Refused as refusal:
+        fail("; ".join(f"{each.message} ({each.solution})" for each in refusal.reasons))
+    except (Failed, InternalError) as error:
+        fail(error)
+
+
+async def _as_role(
+    settings: Settings, access: _Access, password: str, which: Filter, work: _Work
+) -> None:
+    """Do the work over a connection of the role that reads.
+
+    Raises:
+        ToolError: PostgreSQL cannot be reached, or refuses.
+    """
+    import asyncpg  # noqa: PLC0415
+
+    from mcp_server.infrastructure.database import DatabaseUnavailable, connect  # noqa: PLC0415
+    from mcp_server.tools.catalog import ToolError  # noqa: PLC0415
+
+    database = database_settings(settings.database, access.database_ca)
+    try:
+        connection = await connect(
+            database, user=access.role, password=password, statement_timeout_s=_STATEMENT_S
+        )
+        try:
+            await work(connection, which)
+        finally:
+            await connection.close()
+    except BrokenPipeError:
+        # The reader of the output, such as head, has enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise ToolError(
+            f"PostgreSQL refuses {access.role} to read: {error}; grant it USAGE on the schema audit and "
+            "SELECT on audit.events"
+        ) from None
+    except (DatabaseUnavailable, asyncpg.PostgresError) as error:
+        raise ToolError(str(error)) from None
