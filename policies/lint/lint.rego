@@ -78,6 +78,11 @@ findings contains _unknown_role("issuers", [issuer, "roles", i], role) if {
 	not role in (object.keys(data.config.roles) | {"*"})
 }
 
+findings contains _unknown_role("lockdown", ["roles", i], role) if {
+	some i, role in data.config.lockdown.roles
+	not data.config.roles[role]
+}
+
 findings contains _unknown_role("groups", [issuer, group, i], role) if {
 	some issuer, groups in data.config.groups
 	some group, roles in groups

@@ -99,6 +99,11 @@ test_an_unknown_role_in_a_namespace_is_named if {
 	_found(_replace("/namespaces/cluster_wide/roles", ["mcp:root"]), file, "namespaces.cluster_wide.roles", accepted)
 }
 
+test_an_unknown_role_of_the_lockdown_is_named if {
+	message := "unknown role \"mcp:root\"; accepted are mcp:admin, mcp:operator, mcp:viewer"
+	_found(_replace("/lockdown/roles", ["mcp:root"]), "policies/config/lockdown/data.yaml", "lockdown.roles.0", message)
+}
+
 test_a_limit_that_is_not_a_positive_integer_is_named if {
 	file := "policies/config/limits/data.yaml"
 	_found(_replace("/limits/user/limit", 0), file, "limits.user.limit", "greater than or equal to 1")

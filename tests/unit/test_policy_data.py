@@ -95,6 +95,7 @@ class TestShippedData:
     def test_everyone_may_connect_and_nothing_passes_while_a_store_is_down(self) -> None:
         assert shipped("audit") == {"all_tenants": ["default"]}
         assert shipped("network") == {"allow": []}
+        assert shipped("lockdown") == {"active": False, "roles": ["mcp:admin"]}
         assert shipped("tenants") == {"served": [], "suspended": []}
         assert shipped("stores") == {
             "counters": {"when_down": "deny"},

@@ -7,6 +7,7 @@ import data.mcp.access
 import data.mcp.audit
 import data.mcp.issuers
 import data.mcp.limits
+import data.mcp.lockdown
 import data.mcp.methods
 import data.mcp.network
 import data.mcp.obligations
@@ -176,6 +177,7 @@ _identified if {
 	issuers.ok
 	tenants.ok
 	network.ok
+	lockdown.ok
 	not _denied
 }
 
@@ -222,7 +224,10 @@ _missing_scope := scopes.least({scope |
 })
 
 _all_reasons := {reason |
-	some why in [request.why, subject.why, issuers.why, tenants.why, network.why, methods.why, access.why, audit.why, stores.why]
+	some why in [
+		request.why, subject.why, issuers.why, tenants.why, network.why, lockdown.why,
+		methods.why, access.why, audit.why, stores.why,
+	]
 	some reason in why
 } | {reason |
 	some package_name

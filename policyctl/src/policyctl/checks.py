@@ -174,7 +174,7 @@ def run_tests(tree: PolicyTree) -> str:
     """Run the tests of the policies and require full coverage; return a summary of one line."""
     failure = "Tests of the policies fail"
     # The default limit of 5 s for each test is short for the property tests on a busy machine.
-    test = ("test", "--timeout", "120s", *_IGNORE)
+    test = ("test", "--timeout", "600s", *_IGNORE)
     tree.opa_output(failure, *test, "policies")
     # Property tests are slow to trace, and cover no line that the other tests do not.
     coverage = json.loads(
