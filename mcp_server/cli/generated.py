@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import yaml
 
@@ -34,3 +36,12 @@ def docs_tools() -> None:
     from mcp_server.cli.generate.tools_reference import tools_reference  # noqa: PLC0415
 
     click.echo(tools_reference(), nl=False)
+
+
+@docs.command("dashboard")
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def docs_dashboard(source: Path) -> None:
+    """Print a dashboard in Grafana's JSON; SOURCE has the arguments of monitoring_create_dashboard."""
+    from mcp_server.cli.generate.dashboard import dashboard  # noqa: PLC0415
+
+    click.echo(dashboard(source), nl=False)

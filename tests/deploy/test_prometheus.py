@@ -9,8 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import yaml
 
 from tests.deploy.installation import Host, Installation
+from tests.plays import ROOT
 
 testinfra_hosts = ["ansible://monitoring"]
 
@@ -171,3 +173,18 @@ def test_nobody_can_stop_it_through_its_api(me: Host) -> None:
 
     assert flags["web.enable-lifecycle"] == "false"
     assert flags["web.enable-admin-api"] == "false"
+
+
+_DASHBOARDS = sorted((ROOT / "docs/dashboards").glob("*.yaml"))
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("path", _DASHBOARDS, ids=lambda path: path.stem)
+def test_every_query_of_a_dashboard_has_data(path: Path, me: Host) -> None:
+    panels = yaml.safe_load(path.read_text())["panels"]
+    # As Grafana replaces it; an hour, so that the calls of the tests before this one are within it.
+    queries = [panel["query"].replace("$__rate_interval", "1h") for panel in panels]
+
+    answers = [_query(me, query) for query in queries]
+
+    assert [query for query, found in zip(queries, answers, strict=True) if not found] == []
