@@ -28,6 +28,7 @@ from mcp_server.identity import mint_token
 from tests.plays import ROOT, ansible_environment
 
 __all__ = [
+    "FIREWALL_UNIT",
     "JOURNAL",
     "PROBE",
     "Host",
@@ -40,6 +41,7 @@ __all__ = [
 
 JOURNAL = "journalctl --no-pager --output=export --all"
 PROBE = "/opt/mcp_server/current/bin/mcpctl probe --config=/etc/mcp_server/config.yaml"
+FIREWALL_UNIT = "enterprise-mcp-firewall.service"
 SECRETS = (
     "jwt_secret",
     "postgres_owner_password",
@@ -143,6 +145,8 @@ class Installation:
         self.inventory = inventory
         self.groups: dict[str, list[str]] = dict(description["groups"])
         self.facts: dict[str, dict[str, Any]] = dict(description["hosts"])
+        # The table of roles/firewall for each host: service, host, port, and who connects (from).
+        self.ports: list[dict[str, Any]] = list(description["ports"])
         self._directory = directory
         self.hosts = {name: self._host(name) for name in self.facts}
         self.address = {name: host.address for name, host in self.hosts.items()}
@@ -196,6 +200,15 @@ class Installation:
     def secret_lines(self) -> dict[str, str]:
         """Return each generated secret as one line to look for."""
         return {name: max(self.secret(name).splitlines(), key=len) for name in SECRETS}
+
+    @contextlib.contextmanager
+    def without_firewalls(self) -> Iterator[None]:
+        """Let every host reach every port: services must refuse by themselves too."""
+        hosts = [*self.hosts.values()]
+        with contextlib.ExitStack() as stack:
+            stack.callback(at_once, lambda host: host.systemctl("start", FIREWALL_UNIT), hosts)
+            at_once(lambda host: host.systemctl("stop", FIREWALL_UNIT), hosts)
+            yield
 
     # --- calling ---------------------------------------------------------------------------------
 

@@ -49,5 +49,5 @@ def test_the_inventory_of_this_installation_is_in_order(installation: Installati
     run = installation.play(PREFLIGHT)
 
     assert run.rc == 0, run.output
-    assert run.plays == ["Inventory", "Hosts", "Settings of the servers"]
+    assert run.plays == ["Inventory", "Hosts", "Firewall", "Settings of the servers"]
     assert "changed=0" in run.output

@@ -14,28 +14,27 @@ from tests.deploy.installation import Host, Installation
 
 testinfra_hosts = ["ansible://all"]
 
-# By group: (program, address, port); {own} is the address by which the other hosts know this one.
-EVERY_HOST = {
-    ("sshd", "0.0.0.0", 22),
-    ("sshd", "[::]", 22),
-    ("prometheus-node", "{own}", 9100),
+# (program, address, port)
+EVERY_HOST = {("sshd", "0.0.0.0", 22), ("sshd", "[::]", 22)}
+# The ports that other hosts reach are those of the firewall's table. By service: the program.
+PROGRAMS = {
+    "alertmanager": "prometheus-aler",
+    "mcp-server": "mcpctl",
+    "mcp-server-metrics": "mcpctl",
+    "nginx": "nginx",
+    "node-exporter": "prometheus-node",
+    "postgres": "postgres",
+    "prometheus": "prometheus",
+    "redis": "redis-server",
 }
-BY_GROUP = {
-    "loadbalancers": {("nginx", "{own}", 443)},
+# What only the host itself reaches, by group: (program, address, port).
+LOOPBACK_BY_GROUP = {
     "mcp_servers": {
-        ("mcpctl", "{own}", 8443),
-        ("mcpctl", "{own}", 9464),
         ("opa", "127.0.0.1", 8282),
         # opa-bundle.socket, where OPA fetches its bundle: systemd holds it for a program that starts
         # on demand.
         ("systemd", "127.0.0.1", 8283),
         ("python3", "127.0.0.1", 8283),
-    },
-    "postgres": {("postgres", "{own}", 5432)},
-    "redis": {("redis-server", "{own}", 6379)},
-    "monitoring": {
-        ("prometheus", "{own}", 9090),
-        ("prometheus-aler", "{own}", 9093),
     },
 }
 # Unix sockets that other accounts can open, with owner, group and mode.
@@ -60,13 +59,16 @@ def test_exactly_these_sockets_listen_on_the_network(
 
     expected = EVERY_HOST | {
         row
-        for group, rows in BY_GROUP.items()
+        for group, rows in LOOPBACK_BY_GROUP.items()
         if me.name in installation.groups[group]
         for row in rows
     }
-    assert listening == {
-        (program, address.format(own=me.address), port) for program, address, port in expected
+    expected |= {
+        (PROGRAMS[row["service"]], me.address, row["port"])
+        for row in installation.ports
+        if row["host"] == me.name
     }
+    assert listening == expected
 
 
 def test_exactly_these_unix_sockets_listen(
@@ -92,17 +94,17 @@ def test_exactly_these_unix_sockets_listen(
 def test_metrics_are_for_the_monitoring_host_only(
     host: Shell, me: Host, installation: Installation
 ) -> None:
-    """Every host tries with every certificate it has."""
+    """Every host tries with every certificate it has, as if there were no firewall."""
     tls = PurePosixPath("/etc/enterprise-mcp/tls")
     mine = host.check_output(f"ls -d {tls}/*/").split()
     readable = set()
-    for server in installation.members("mcp_servers"):
-        for leaf in mine:
-            code = host.run(
-                f"python3 - https://{server.fqdn}:9464/metrics {leaf} <<'PROGRAM'\n{_GET}PROGRAM"
-            )
-            if code.stdout.strip() == "200":
-                readable.add((PurePosixPath(leaf).name, server.name))
+    with installation.without_firewalls():
+        for server in installation.members("mcp_servers"):
+            for leaf in mine:
+                url = f"https://{server.fqdn}:9464/metrics"
+                code = host.run(f"python3 - {url} {leaf} <<'PROGRAM'\n{_GET}PROGRAM")
+                if code.stdout.strip() == "200":
+                    readable.add((PurePosixPath(leaf).name, server.name))
 
     servers = installation.groups["mcp_servers"]
     expected = set()

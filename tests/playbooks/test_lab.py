@@ -24,6 +24,7 @@ def _words(path: Path) -> set[str]:
 def test_a_preinstalled_package_is_one_that_a_role_installs(package: str) -> None:
     installers = [
         _ROLES / "base/vars/main.yml",
+        _ROLES / "firewall/tasks/install.yml",
         _ROLES / "node_exporter/tasks/install.yml",
         _ROLES / "mcp_server/tasks/install.yml",
     ]

@@ -19,7 +19,16 @@ import yaml
 from tests.plays import LOCAL, ROOT, ansible_playbook, run_play
 
 VERBS = ("preflight", "install", "configure", "service", "verify")
-ROLES = ("nginx", "node_exporter", "opa", "postgres", "prometheus", "redis", "mcp_server")
+ROLES = (
+    "firewall",
+    "nginx",
+    "node_exporter",
+    "opa",
+    "postgres",
+    "prometheus",
+    "redis",
+    "mcp_server",
+)
 GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
 LAYERS = ("mcp_server", "nginx", "policies", "postgres", "prometheus", "redis")
 _INCLUDES = ("ansible.builtin.import_tasks", "ansible.builtin.include_tasks")

@@ -108,7 +108,7 @@ def _variables(role: Path) -> dict[str, Any]:
 def test_every_unit_that_a_role_starts_is_looked_at(tmp_path: Path) -> None:
     asked = fake_systemctl(tmp_path)
 
-    result = verify_units(tmp_path, postgres_version=17)
+    result = verify_units(tmp_path, postgres_version=17, firewall_admin_networks=["192.0.2.0/24"])
 
     assert result.returncode == 0, result.stdout
     assert set(asked.read_text().split()) == started_by_roles() - {UMBRELLA}

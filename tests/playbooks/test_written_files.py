@@ -63,6 +63,7 @@ OTHERS = {
     "ansible.builtin.uri",
     "ansible.builtin.user",
     "ansible.builtin.wait_for",
+    "ansible.builtin.wait_for_connection",
     "community.crypto.certificate_complete_chain",
     "community.crypto.openssl_csr_pipe",
     "community.crypto.openssl_privatekey_info",
@@ -100,6 +101,17 @@ NOT_LOADED = {
         "/etc/hosts",  # read anew for each name
         "/etc/cloud/templates/hosts.debian.tmpl",  # read by the next boot
         "/etc/apt/apt.conf.d/20auto-upgrades",  # read by each run of apt
+    },
+    "firewall": {
+        # The role compares these with a note of the last load and loads the rules itself.
+        "/etc/enterprise-mcp/firewall/names",
+        "/etc/enterprise-mcp/firewall/rules.next.nft",
+        "/etc/enterprise-mcp/firewall/rules.nft",
+        "/etc/systemd/system/enterprise-mcp-firewall.service",
+        "/etc/systemd/system/enterprise-mcp-firewall-names.service",
+        "/etc/systemd/system/enterprise-mcp-firewall-names.timer",
+        "/usr/local/lib/enterprise-mcp/firewall-names",
+        "/etc/enterprise-mcp/firewall/rules.rollback.nft",  # loaded by a timer of the same run
     },
     "mcp_server": {
         # The role compares these with a note of the last start and restarts the server itself
