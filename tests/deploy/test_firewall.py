@@ -182,7 +182,7 @@ class TestChanges:
     async def test_nobody_notices_a_reload_of_all_rules(self, calm: Installation) -> None:
         hosts = [*calm.hosts.values()]
 
-        async with Traffic(calm, per_second=50) as traffic:
+        async with Traffic(calm, per_second=50, clients=8, charged_every=40) as traffic:
             for _ in range(5):
                 at_once(partial(Host.run, command=f"systemctl reload {FIREWALL_UNIT}"), hosts)
                 await traffic.more(20)

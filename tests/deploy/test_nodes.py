@@ -16,7 +16,7 @@ from tests.deploy.traffic import Traffic
 pytestmark = [pytest.mark.anyio, pytest.mark.cluster]
 
 UPSTREAM = "cat /etc/nginx/conf.d/10-mcp-upstream.conf"
-PER_SECOND = 50
+TRAFFIC: dict[str, Any] = {"per_second": 50, "clients": 8, "charged_every": 40}
 SECRETS = "ls -d /etc/mcp_server /etc/opa /etc/enterprise-mcp/tls /opt/mcp_server /var/lib/opa"
 
 
@@ -56,7 +56,7 @@ async def test_a_drained_node_gets_no_calls_and_comes_back(calm: Installation) -
     (balancer,) = calm.members("loadbalancers")
     *_, node = calm.members("mcp_servers")
 
-    async with Traffic(calm, per_second=PER_SECOND) as traffic:
+    async with Traffic(calm, **TRAFFIC) as traffic:
         told = await play(calm, "playbooks/drain.yml", "-e", f"node={node.name}")
         drained = balancer.run(UPSTREAM)
         before = calls(balancer, node)
@@ -91,7 +91,7 @@ async def test_a_node_leaves_for_good_and_joins_again(calm: Installation, tmp_pa
     others = [host for host in calm.hosts.values() if host != node]
     inventory = inventory_without(calm, node, tmp_path)
 
-    async with Traffic(calm, per_second=PER_SECOND) as traffic:
+    async with Traffic(calm, **TRAFFIC) as traffic:
         told = await play(calm, "playbooks/remove_node.yml", inventory=inventory)
         left = node.attempt(SECRETS).stdout.decode()
         running = node.run("systemctl is-active mcp-server opa opa-bundle.socket || true").split()

@@ -21,8 +21,8 @@ _USERS = 30
 class Traffic:
     """Calls at a steady rate until the block ends; `async with Traffic(installation) as traffic`.
 
-    One part of the calls is charged to the limits and one is not, so that a long test stays within
-    the limit of all users together.
+    One of `charged_every` calls is charged to the limits and the others are not, so that a long test
+    stays within the limit of all users together.
 
     Attributes:
         answered: how many calls got what they asked for.
@@ -30,11 +30,17 @@ class Traffic:
     """
 
     def __init__(
-        self, installation: Installation, *, per_second: float = 8, clients: int = 4
+        self,
+        installation: Installation,
+        *,
+        per_second: float = 8,
+        clients: int = 4,
+        charged_every: int = 3,
     ) -> None:
         self._installation = installation
         self._pause_s = clients / per_second
         self._clients = clients
+        self._charged_every = charged_every
         self._tasks: list[asyncio.Task[None]] = []
         self._going = True
         self.answered = 0
@@ -73,7 +79,7 @@ class Traffic:
                 if not self._going:
                     return
                 started = time.monotonic()
-                message = _CALL if number % 3 == 0 else _LIST
+                message = _CALL if number % self._charged_every == 0 else _LIST
                 fault = await _fault(http, token, message)
                 took = time.monotonic() - started
                 self.slowest_s = max(self.slowest_s, took)
