@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.cluster]
 
 UPSTREAM = "cat /etc/nginx/conf.d/10-mcp-upstream.conf"
 TRAFFIC: dict[str, Any] = {"per_second": 50, "clients": 8, "charged_every": 40}
+UNITS = "mcp-server.service opa.service opa-bundle.socket prometheus-node-exporter.service"
 SECRETS = "ls -d /etc/mcp_server /etc/opa /etc/enterprise-mcp/tls /opt/mcp_server /var/lib/opa"
 
 
@@ -36,12 +38,12 @@ def knows(host: Host, node: Host) -> list[str]:
     return host.run(f"grep -rlsE '{names}' {places} || true").split()
 
 
-def inventory_without(installation: Installation, node: Host, folder: Path) -> Path:
-    """Return a copy of the inventory in which the line of a node has moved to removed_nodes."""
+def inventory_without(installation: Installation, nodes: Sequence[Host], folder: Path) -> Path:
+    """Return a copy of the inventory in which the lines of nodes have moved to removed_nodes."""
     content = yaml.safe_load((installation.inventory / "hosts.yml").read_text())
     groups = content["all"]["children"]
-    line = groups["mcp_servers"]["hosts"].pop(node.name)
-    groups["removed_nodes"] = {"hosts": {node.name: line}}
+    lines = {node.name: groups["mcp_servers"]["hosts"].pop(node.name) for node in nodes}
+    groups["removed_nodes"] = {"hosts": lines}
     groups["lab"]["children"]["removed_nodes"] = None
     copy = folder / "inventory"
     copy.mkdir()
@@ -62,7 +64,9 @@ async def test_a_drained_node_gets_no_calls_and_comes_back(calm: Installation) -
         before = calls(balancer, node)
         await traffic.more(100)
         during = calls(balancer, node)
-        again = await play(calm, "playbooks/drain.yml", "-e", f"node={node.name}")
+        again = await play(
+            calm, "playbooks/drain.yml", "-e", f"node={node.name}", "--tags", "drain"
+        )
         kept = await play(calm, "playbooks/nginx.yml")
         await play(calm, "playbooks/undrain.yml", "-e", f"node={node.name}")
         await traffic.more(100)
@@ -86,47 +90,40 @@ def calls(balancer: Host, node: Host) -> int:
     return int(balancer.run(f'({log}) | grep -c \'"node":"[^"]*{node.address}:8443\' || true'))
 
 
-async def test_a_node_leaves_for_good_and_joins_again(calm: Installation, tmp_path: Path) -> None:
-    *_, node = calm.members("mcp_servers")
-    others = [host for host in calm.hosts.values() if host != node]
-    inventory = inventory_without(calm, node, tmp_path)
+async def test_nodes_leave_for_good_dead_or_alive_and_join_again(
+    calm: Installation, tmp_path: Path
+) -> None:
+    """Nobody answers at one of the two: the others forget it too, and the next run wipes it."""
+    (balancer,) = calm.members("loadbalancers")
+    _, dead, node = calm.members("mcp_servers")
+    others = [host for host in calm.hosts.values() if host not in (dead, node)]
+    inventory = inventory_without(calm, [dead, node], tmp_path)
 
     async with Traffic(calm, **TRAFFIC) as traffic:
-        told = await play(calm, "playbooks/remove_node.yml", inventory=inventory)
-        left = node.attempt(SECRETS).stdout.decode()
-        running = node.run("systemctl is-active mcp-server opa opa-bundle.socket || true").split()
-        known = [
-            file for files in at_once(lambda other: knows(other, node), others) for file in files
-        ]
+        with dead.stopped("ssh.service"):
+            told = await play(calm, "playbooks/remove_node.yml", inventory=inventory)
+        upstream = balancer.run(UPSTREAM)
+        files = node.attempt(SECRETS).stdout.decode()
+        active = node.run(f"systemctl is-active {UNITS} || true").split()
+        known = at_once(lambda host: knows(host, dead) + knows(host, node), others)
         again = await play(
             calm, "playbooks/remove_node.yml", "--tags", "remove", inventory=inventory
         )
-        # A line in the inventory is all that a new node needs.
+        files_of_the_dead = dead.attempt(SECRETS).stdout.decode()
+        # Lines in the inventory are all that nodes need to join.
         await play(calm, "site.yml")
         await traffic.more(100)
 
     assert traffic.faults == []
-    assert left == ""
-    assert set(running) == {"inactive"}
-    assert known == []
+    assert re.findall(r"server (\S+):8443 max_fails=[1-9]", upstream) == [
+        calm.members("mcp_servers")[0].address
+    ]
+    assert files == ""
+    assert set(active) == {"inactive"}
+    assert known == [[] for _ in others]
+    assert f"still has its secrets and certificates: {dead.name}." in told.output
     assert "What it knew stays valid" in told.output
-    assert "changed=0" in again.output
-    status = json.loads(node.run("/opt/mcp_server/current/bin/mcpctl probe"))
-    assert status["ready"] is True
-
-
-async def test_a_dead_node_can_be_removed(calm: Installation, tmp_path: Path) -> None:
-    """Nobody answers at its address; the others forget it, and the summary names it."""
-    (balancer,) = calm.members("loadbalancers")
-    *_, node = calm.members("mcp_servers")
-    inventory = inventory_without(calm, node, tmp_path)
-
-    dead = ("-e", json.dumps({"ansible_ssh_retries": 0}), "--tags", "remove,nginx")
-    with node.stopped("ssh.service"):
-        told = await play(calm, "playbooks/remove_node.yml", *dead, inventory=inventory)
-        upstream = balancer.run(UPSTREAM)
-    await play(calm, "playbooks/nginx.yml")
-
-    assert f"server {node.address}:" not in upstream
-    assert f"still has its secrets and certificates: {node.name}" in told.output
+    assert "still has its secrets" not in again.output
+    assert files_of_the_dead == ""
+    assert calm.node_status(dead)["ready"] is True
     assert calm.node_status(node)["ready"] is True
