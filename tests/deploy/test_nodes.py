@@ -13,6 +13,7 @@ from anyio import to_thread
 
 from tests.deploy.installation import Host, Installation, Playbook, at_once, eventually
 from tests.deploy.traffic import Traffic
+from tests.plays import ROOT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.cluster]
 
@@ -45,8 +46,10 @@ def inventory_without(installation: Installation, nodes: Sequence[Host], folder:
     lines = {node.name: groups["mcp_servers"]["hosts"].pop(node.name) for node in nodes}
     groups["removed_nodes"] = {"hosts": lines}
     groups["lab"]["children"]["removed_nodes"] = None
-    copy = folder / "inventory"
-    copy.mkdir()
+    copy = folder / "inventories" / "lab"
+    copy.mkdir(parents=True)
+    # The lab of `make demo` has its SSH keys beside its inventories.
+    (folder / ".lab").symlink_to(ROOT / ".lab")
     (copy / "hosts.yml").write_text(yaml.safe_dump(content))
     for name in ("group_vars", ".state"):
         if (installation.inventory / name).exists():
