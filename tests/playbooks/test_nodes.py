@@ -1,7 +1,4 @@
-"""drain.yml, undrain.yml and remove_node.yml refuse what cannot work before they reach a host.
-
-What they do to hosts under traffic is tested in tests/deploy/test_nodes.py.
-"""
+"""drain.yml, undrain.yml and remove_node.yml refuse what cannot work before they reach a host."""
 
 from __future__ import annotations
 
