@@ -25,7 +25,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
+from mcp_server.audit.heads import HeadWriter
 from mcp_server.audit.store import AuditStore
+from mcp_server.audit.unfinished import Unfinished
 from mcp_server.gate import Call, Caller, Gate, Refused
 from mcp_server.gate.entitlements import EntitlementsReader, policy_me
 from mcp_server.gate.resource_reads import Resources
@@ -75,6 +77,8 @@ __all__ = ["Node", "perform_once", "serve", "serve_stdio"]
 _ACCOUNTING_S = 5.0
 # After that, time for the answers to the calls that were cut off.
 _SETTLE_S = 10.0
+# A tool that only other nodes have may take as long as an obligation of the policy can allow.
+_LONGEST_OF_OTHERS_S = 300.0
 _EXPIRED = "the token of this session has expired; start `mcpctl stdio` again with a new one"
 
 
@@ -132,7 +136,10 @@ class Node:
             by_prefix={PREFIX: ApiKeys(self.database)},
             check=self.revocations.check,
         )
-        self.audit = AuditStore(self.database)
+        self.audit = AuditStore(
+            self.database,
+            HeadWriter(settings.audit, settings.node) if settings.audit.heads else None,
+        )
         self.kubernetes = (
             Kubernetes(settings.tools.kubernetes, cipher=cipher)
             if settings.tools.kubernetes
@@ -157,9 +164,17 @@ class Node:
             counters=self.counters,
             audit=self.audit,
             catalog=Catalog(tool for family in families for tool in family.tools()),
+            result_digests=settings.audit.result_digests,
         )
         self.sign_ins = SignIns(
             node=settings.node, policy=self.policy, counters=self.counters, audit=self.audit
+        )
+        timeouts = {tool.name: tool.timeout_s for tool in self.gate.catalog}
+        self.unfinished = Unfinished(
+            self.database,
+            self.audit,
+            node=settings.node,
+            longest_s=lambda tool: timeouts.get(tool or "", _LONGEST_OF_OTHERS_S),
         )
         self.prompts = Prompts(PROMPTS, self.gate.catalog)
         self.resources = Resources(
@@ -348,7 +363,7 @@ async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> 
         grace_s = node.gate.longest_s + _ACCOUNTING_S
         public = Listener(app, settings.listen, graceful_s=math.ceil(grace_s + _SETTLE_S))
         private = Listener(node.telemetry_application(), settings.telemetry, graceful_s=1)
-        async with app.router.lifespan_context(app):
+        async with app.router.lifespan_context(app), node.unfinished:
             stop = asyncio.Event()
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -53,7 +53,13 @@ def json_text(value: Any) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
-    return _time(value) if isinstance(value, datetime) else value
+    match value:
+        case datetime():
+            return _time(value)
+        case bytes():
+            return value.hex()
+        case _:
+            return value
 
 
 def _time(value: datetime) -> str:
@@ -96,6 +102,8 @@ def _csv_cell(value: Any) -> str:
             return ""
         case datetime():
             return _time(value)
+        case bytes():
+            return value.hex()
         case dict() | list():
             return json_text(value)
         case str() if value.startswith(_FORMULA):

@@ -96,7 +96,7 @@ def ocsf_event(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_change(row: Mapping[str, Any]) -> bool:
-    return bool(row["phase"] == "intent")
+    return row["phase"] == "intent" or row["intent_id"] is not None
 
 
 def _status(row: Mapping[str, Any]) -> int:

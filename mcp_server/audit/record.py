@@ -35,6 +35,9 @@ COLUMNS = {
     "duration_ms": "double precision",
     "outcome": "text",
     "judged": "jsonb",
+    "intent_id": "uuid",
+    "result_sha256": "bytea",
+    "result_bytes": "bigint",
 }
 """Columns of audit.events and their types, in the order of `AuditRecord.row`."""
 
@@ -84,6 +87,9 @@ class AuditRecord:
         outcome: ok, error, timeout and so on; None in an intent.
         judged: the remaining input of the policy, so that an auditor can repeat the query
             (`audit.questions`).
+        intent_id: of an outcome: the event_id of its intent.
+        result_sha256: SHA-256 of the result that the caller got, as UTF-8.
+        result_bytes: its size.
     """
 
     time: datetime
@@ -105,6 +111,9 @@ class AuditRecord:
     duration_ms: float | None = None
     outcome: str | None = None
     judged: RedactedArguments | None = None
+    intent_id: UUID | None = None
+    result_sha256: bytes | None = None
+    result_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.time.utcoffset() is None:
@@ -132,6 +141,9 @@ class AuditRecord:
             self.duration_ms,
             self.outcome,
             self.judged and self.judged.json,
+            self.intent_id,
+            self.result_sha256,
+            self.result_bytes,
         )
 
 

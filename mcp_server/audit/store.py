@@ -1,7 +1,8 @@
 """The audit log in PostgreSQL: a record is committed before its call is answered.
 
 Records of concurrent calls are committed in groups: while one group is being written, the next one
-gathers. There is one writer with one connection, and no timer.
+gathers. There is one writer with one connection. It links the rows in chains, whose heads it has signed
+(`chain`, `heads`).
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import contextlib
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 import structlog
 
+from mcp_server.audit.chain import CHAIN_COLUMNS, Chain, Chains
+from mcp_server.audit.heads import HeadWriter
 from mcp_server.audit.record import COLUMNS, AuditRecord
 from mcp_server.infrastructure.database import Database, DatabaseUnavailable
 from mcp_server.infrastructure.telemetry import tracing
@@ -27,12 +31,16 @@ _log = structlog.get_logger(__name__)
 _GROUP_LIMIT = 128
 _QUEUE_LIMIT = 4096
 _PROBE_INTERVAL_S = 1.0
+_SIGNING_INTERVAL_S = 60.0
+# Rows of a day are committed until a little after its end.
+_DAY_ENDED = timedelta(minutes=5)
+_ALL_COLUMNS = COLUMNS | CHAIN_COLUMNS
 
 # One statement, one round trip, one commit for a group: an array for each column. (COPY takes two
 # round trips, and asyncpg 0.32 loses track of one that is cut off.)
 _INSERT = (
-    f"INSERT INTO audit.events ({', '.join(COLUMNS)}) SELECT * FROM unnest("  # noqa: S608 (constants)
-    + ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(COLUMNS.values(), start=1))
+    f"INSERT INTO audit.events ({', '.join(_ALL_COLUMNS)}) SELECT * FROM unnest("  # noqa: S608 (constants)
+    + ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_ALL_COLUMNS.values(), start=1))
     + ")"
 )
 
@@ -55,10 +63,14 @@ class AuditStore:
 
     Args:
         database: an open pool; the store keeps one of its connections.
+        heads: signs the heads of the chains; None: they are not signed.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, heads: HeadWriter | None = None) -> None:
         self._database = database
+        self._heads = heads
+        self._chains = Chains()
+        self._signer: asyncio.Task[None] | None = None
         self._queue: deque[_Pending] = deque()
         self._wake = asyncio.Event()
         self._probed = asyncio.Event()
@@ -78,6 +90,7 @@ class AuditStore:
             self._stopping = False
             self._probed.clear()
             self._writer = asyncio.create_task(self._run(), name="audit-writer")
+            self._signer = asyncio.create_task(self._sign_heads(), name="audit-signer")
             await self._probed.wait()
 
     async def stop(self) -> None:
@@ -93,6 +106,11 @@ class AuditStore:
             task.cancel()
             await asyncio.wait([task])
         self._refuse_waiting(self._trouble)
+        if self._signer is not None:
+            self._signer.cancel()
+            await asyncio.wait([self._signer])
+        for chain in self._chains:
+            self._end(chain)
 
     async def commit(self, record: AuditRecord) -> None:
         """Return when the record's row is committed.
@@ -121,11 +139,12 @@ class AuditStore:
 
     async def _run(self) -> None:
         while not self._stopping:
+            finished = False
             try:
                 async with self._database.connection() as connection:
                     # The INSERT without rows: it fails if a column or a privilege is missing, or if the
                     # database is read-only.
-                    await connection.execute(_INSERT, *([] for _ in COLUMNS))
+                    await connection.execute(_INSERT, *([] for _ in _ALL_COLUMNS))
                     # Detect a lost connection at once, and not with the next record.
                     connection.add_termination_listener(self._on_termination)
                     self._up = True
@@ -133,6 +152,7 @@ class AuditStore:
                     _log.info("audit_log_open")
                     try:
                         await self._write_groups(connection)
+                        finished = True
                     finally:
                         with contextlib.suppress(asyncpg.InterfaceError):  # lost meanwhile
                             connection.remove_termination_listener(self._on_termination)
@@ -148,6 +168,8 @@ class AuditStore:
             finally:
                 self._up = False
                 self._probed.set()
+                if not finished:
+                    self._abandon_chains()
             if not self._stopping:
                 await asyncio.sleep(_PROBE_INTERVAL_S)
 
@@ -171,8 +193,13 @@ class AuditStore:
                 raise
 
     async def _write_group(self, connection: asyncpg.Connection, group: Sequence[_Pending]) -> None:
+        rows, ends = self._chains.link([pending.row for pending in group])
+        for chain in self._chains:
+            if chain.signed < 0:
+                # Before its first row: every chain in the log is known to its node.
+                self._sign(chain)
         try:
-            await _insert(connection, [pending.row for pending in group])
+            await _insert(connection, rows)
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             if len(group) == 1:
                 _log.error("audit_record_refused", error=str(error))
@@ -182,9 +209,33 @@ class AuditStore:
             for pending in group:
                 await self._write_group(connection, [pending])
             return
+        self._chains.advance(ends)
         for pending in group:
             if not pending.committed.done():
                 pending.committed.set_result(None)
+
+    async def _sign_heads(self) -> None:
+        while True:
+            await asyncio.sleep(_SIGNING_INTERVAL_S)
+            for chain in self._chains:
+                if chain.day < (datetime.now(UTC) - _DAY_ENDED).date():
+                    self._end(chain)
+                elif chain.seq != chain.signed:
+                    self._sign(chain)
+
+    def _sign(self, chain: Chain, *, final: bool = False) -> None:
+        if self._heads is not None:
+            self._heads.write(chain, final=final)
+
+    def _end(self, chain: Chain) -> None:
+        self._sign(chain, final=True)
+        self._chains.forget(chain)
+
+    def _abandon_chains(self) -> None:
+        """Begin new chains: rows of the last group may be committed or not."""
+        for chain in self._chains:
+            self._sign(chain)
+            self._chains.forget(chain)
 
     def _on_termination(self, _connection: asyncpg.Connection) -> None:
         self._up = False

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -264,6 +264,95 @@ def stats(access: _Access, which: Filter, *, by: str, limit: int, output: str) -
             click.echo(f"{row['rows']:>10}  {'  '.join(times)}  {json.dumps(row[by])[1:-1] or '-'}")
 
     _read(access, which, work)
+
+
+@audit.command()
+@_reader(
+    click.option(
+        "--heads",
+        "directories",
+        multiple=True,
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Directory with signed heads; repeatable.  [default: audit.heads of this node]",
+    ),
+    click.option(
+        "--public-key",
+        "public_keys",
+        multiple=True,
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Public key (PEM) of a node that signed them; repeatable.  [default: this node's]",
+    ),
+    click.option(
+        "--retention-days",
+        type=click.IntRange(1),
+        default=90,
+        show_default=True,
+        help="Rows of older days may be gone (postgres_audit_retention_days).",
+    ),
+    click.option("--output", type=click.Choice(["text", "json"]), default="text"),
+)
+def verify(
+    access: _Access,
+    which: Filter,
+    *,
+    directories: tuple[Path, ...],
+    public_keys: tuple[Path, ...],
+    retention_days: int,
+    output: str,
+) -> None:
+    """Verify that no row was changed, removed, inserted or reordered.
+
+    Exits with status 1 if it finds something. Rows of nodes whose signed heads are not given are
+    verified in themselves only. It reads the rows of all tenants: as with --all-tenants.
+    """
+    from mcp_server.audit import verify as verification  # noqa: PLC0415
+    from mcp_server.audit.heads import (  # noqa: PLC0415
+        Head,
+        public_key_of,
+        read_heads,
+        read_public_key,
+    )
+
+    settings = load_settings(access.config).audit
+    try:
+        keys = [read_public_key(file.read_bytes()) for file in public_keys]
+        if not public_keys and settings.signing_key is not None:
+            keys.append(public_key_of(settings.signing_key.reveal()))
+        if not directories and settings.heads is not None:
+            directories = (settings.heads,)
+        heads = list(read_heads(directories, keys))
+    except (OSError, ValueError) as error:
+        fail(f"cannot read the signed heads or their keys: {error}")
+    invalid = [
+        verification.Finding("invalid_head", str(head))
+        for head in heads
+        if not isinstance(head, Head)
+    ]
+    report = verification.Report()
+
+    async def work(connection: asyncpg.Connection, _: Filter) -> None:
+        nonlocal report
+        report = await verification.verify(
+            connection,
+            [head for head in heads if isinstance(head, Head)],
+            retention_days=retention_days,
+        )
+
+    _read(replace(access, all_tenants=True), which, work)
+    report.findings.extend(invalid)
+    if output == "json":
+        click.echo(json_text(asdict(report)))
+    else:
+        for each in report.findings:
+            place = " ".join(filter(None, (each.day, each.node, each.chain)))
+            click.echo(f"{each.kind}: {place}{': ' if place else ''}{each.message}")
+        click.echo(
+            f"{report.rows} rows in {report.chains} chains, {report.heads} signed heads; "
+            f"{report.unsigned} rows after the last head, {report.expired} expired chains; "
+            f"{len(report.findings)} findings"
+        )
+    if report.findings:
+        sys.exit(1)
 
 
 async def _each(rows: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:

@@ -72,6 +72,7 @@ class Gate:
 
     Args:
         node: this node's name, for the policy and the audit.
+        result_digests: whether audit rows have the digest and the size of results.
     """
 
     def __init__(
@@ -82,12 +83,14 @@ class Gate:
         counters: Counters,
         audit: AuditStore,
         catalog: Catalog,
+        result_digests: bool = True,
     ) -> None:
         self._node = node
         self._policy = policy
         self._counters = counters
         self._audit = audit
-        self._recorder = Recorder(node, audit, frozenset(tool.name for tool in catalog))
+        names = frozenset(tool.name for tool in catalog)
+        self._recorder = Recorder(node, audit, names, digests=result_digests)
         self._deadlines = Deadlines()
         self._predictions = Predictions()
         self.catalog = catalog
@@ -102,6 +105,7 @@ class Gate:
         work: Callable[[Obligations], Awaitable[_T]],
         *,
         outcome_of: Callable[[_T], str] = lambda _: "ok",
+        text_of: Callable[[_T], str | None] = lambda _: None,
     ) -> Answer[_T]:
         """Run `work` if the policy permits the call; return its result once the audit row is committed.
 
@@ -111,6 +115,7 @@ class Gate:
         Args:
             work: gets the obligations of the decision and does what the call asks for.
             outcome_of: returns the word for the audit row that describes a result.
+            text_of: returns the text of a result that the caller gets, for its digest in the audit row.
 
         Raises:
             Refused: the policy denied the call. Limited: a rate limit is exhausted.
@@ -127,6 +132,7 @@ class Gate:
                     await self._recorder.record_intent(request)
                     value = await self._run(request, work)
                     request.outcome = outcome_of(value)
+                    request.result = text_of(value)
             finally:
                 await self._recorder.record_outcome(request)
         return Answer(value, request.quota)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import uuid
 from collections.abc import Coroutine, Set
 from datetime import UTC, datetime
@@ -32,10 +33,14 @@ class Recorder:
     Args:
         node: this node's name.
         tools: the names of the catalogue, which metrics may name.
+        digests: whether an outcome has the SHA-256 and the size of its result.
     """
 
-    def __init__(self, node: str, audit: AuditStore, tools: Set[str]) -> None:
+    def __init__(
+        self, node: str, audit: AuditStore, tools: Set[str], *, digests: bool = True
+    ) -> None:
         self._node = node
+        self._digests = digests
         self._audit = audit
         self._tools = tools
 
@@ -48,7 +53,9 @@ class Recorder:
         if not request.call.changes:
             return
         try:
-            await self._audit.commit(self._row(request, Phase.INTENT))
+            row = self._row(request, Phase.INTENT)
+            await self._audit.commit(row)
+            request.intent_id = row.event_id
         except AuditUnavailable as error:
             if request.may_go_unrecorded:
                 _count_unrecorded(request, error)
@@ -130,6 +137,9 @@ class Recorder:
 
     def _row(self, request: InFlight, phase: Phase) -> AuditRecord:
         caller, call = request.caller, request.call
+        result = None
+        if self._digests and request.result is not None:
+            result = request.result.encode(errors="surrogatepass")
         return AuditRecord(
             time=datetime.now(UTC),
             event_id=uuid.uuid4(),
@@ -151,6 +161,9 @@ class Recorder:
             duration_ms=request.duration_s * 1000,
             outcome=request.outcome if phase is Phase.OUTCOME else None,
             judged=_rest_of_policy_input(request.policy_input),
+            intent_id=request.intent_id,
+            result_sha256=None if result is None else hashlib.sha256(result).digest(),
+            result_bytes=None if result is None else len(result),
         )
 
 

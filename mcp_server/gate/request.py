@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
 
 from mcp_server.gate.errors import Refused
 from mcp_server.identity import Subject
@@ -87,6 +88,8 @@ class InFlight:
         begun: whether the work has begun, so that a change may have been made.
         unrecordable: whether the audit log refused its intent, so that it was not made.
         outcome: how it ended, in one word.
+        intent_id: the event_id of the audit row of the intent, if there is one.
+        result: the text that the caller gets, of which the audit row has the digest.
     """
 
     caller: Caller
@@ -101,6 +104,8 @@ class InFlight:
     begun: bool = False
     unrecordable: bool = False
     outcome: str = "error"
+    intent_id: UUID | None = None
+    result: str | None = None
     _decided: str = "deny"
 
     def decided(self, answer: Authorization) -> None:

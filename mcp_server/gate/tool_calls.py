@@ -104,7 +104,7 @@ async def call_tool(
         return ToolAnswer(shown.text, shown.structured, tool.source)
 
     try:
-        answer = await gate.perform(caller, call, work, outcome_of=_outcome_of)
+        answer = await gate.perform(caller, call, work, outcome_of=_outcome_of, text_of=_text_of)
     except TimeoutError:
         return _ended_early(tool, gate.why_late, changes=call.changes)
     except InternalError as internal:
@@ -169,6 +169,10 @@ def _ended_early(tool: Tool[Any, Any], why: str, *, changes: bool) -> Answer[Too
 
 def _error_answer(tool: Tool[Any, Any], text: str, *, retryable: bool) -> ToolAnswer:
     return ToolAnswer(text, None, tool.source, is_error=True, retryable=retryable)
+
+
+def _text_of(value: ToolAnswer | InvalidArguments) -> str | None:
+    return None if isinstance(value, InvalidArguments) else value.text
 
 
 def _outcome_of(value: ToolAnswer | InvalidArguments) -> str:

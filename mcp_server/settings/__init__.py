@@ -44,6 +44,7 @@ __all__ = [
     "DIRECTORY",
     "MAX_LIFETIME_S",
     "SHARED_SECRET",
+    "AuditSettings",
     "ClaimsSettings",
     "ClusterSettings",
     "CmdbSettings",
@@ -345,6 +346,23 @@ class ToolsSettings(Model):
     cmdb: CmdbSettings | None = None
 
 
+class AuditSettings(Model):
+    """The audit log: signed heads of its chains, and what a row says of a result."""
+
+    signing_key: Secret | None = None
+    """Ed25519 key (PEM) of this node that signs the heads of its chains."""
+    heads: Path | None = None
+    """Directory for the signed heads."""
+    result_digests: bool = True
+    """Whether a row has the SHA-256 and the size of the result that the caller got."""
+
+    @model_validator(mode="after")
+    def _signs_what_it_writes(self) -> Self:
+        if (self.signing_key is None) != (self.heads is None):
+            raise ValueError("signing_key and heads belong together")
+        return self
+
+
 class LogSettings(Model):
     """Structured logs on standard error, one JSON object a line."""
 
@@ -362,6 +380,7 @@ class Settings(Model):
     policy: PolicySettings = PolicySettings()
     counters: CountersSettings
     database: DatabaseSettings
+    audit: AuditSettings = AuditSettings()
     tools: ToolsSettings = ToolsSettings()
     log: LogSettings = LogSettings()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import hashlib
 import io
 import json
 import os
@@ -263,6 +264,22 @@ async def test_show_has_every_row_of_a_request_in_full(
     assert "no row of request" in (await audit("show", "absent")).stderr
 
 
+async def test_an_answer_of_a_tool_is_proven_by_its_digest(
+    node: McpNode, user: str, node_owner: asyncpg.Connection, assets: None
+) -> None:
+    async with node.http(node.token(user)) as http:
+        answer = await LegacyClient(http).call("cmdb_query_assets", {"limit": 1})
+    seen = answer["result"]["content"][0]["text"].encode()
+
+    row = await node_owner.fetchrow(
+        "SELECT result_sha256, result_bytes FROM audit.events WHERE user_id = $1"
+        " AND method = 'tools/call'",
+        user,
+    )
+
+    assert tuple(row) == (hashlib.sha256(seen).digest(), len(seen))
+
+
 async def test_stats_count_the_rows(audit: Run, user: str, node_owner: asyncpg.Connection) -> None:
     await _insert(node_owner, user, rows=4)
 
@@ -271,6 +288,30 @@ async def test_stats_count_the_rows(audit: Run, user: str, node_owner: asyncpg.C
 
     assert _rows(counted.stdout) == [{"outcome": "ok", "rows": 4, "p50_ms": 1.5, "p95_ms": 2.85}]
     assert table.stdout.splitlines()[1].split() == ["4", "1.5", "2.9", "-"]
+
+
+async def test_verify_needs_the_rows_of_all_tenants_and_tells_what_it_finds(
+    audit: Run, user: str, node: McpNode, node_owner: asyncpg.Connection
+) -> None:
+    async with node.http(node.token(user)) as http:
+        await LegacyClient(http).call("cmdb_query_assets")
+    # A row that no server wrote.
+    await node_owner.execute(
+        "INSERT INTO audit.events (time, event_id, request_id, phase, node, transport, method)"
+        " VALUES (now(), gen_random_uuid(), 'r', 'outcome', 'node1', 'mcp', 'ping')"
+    )
+
+    refused = await audit("verify", check=False, tenant="acme")
+    found = await audit("verify", "--output", "json", check=False)
+    text = await audit("verify", check=False)
+
+    assert "of your own tenant only" in refused.stderr
+    assert found.exit_code == text.exit_code == 1
+    (report,) = _rows(found.stdout)
+    assert report["rows"] > 0
+    assert "unchained" in {finding["kind"] for finding in report["findings"]}
+    assert "changed" not in {finding["kind"] for finding in report["findings"]}
+    assert text.stdout.splitlines()[-1].endswith(f"{len(report['findings'])} findings")
 
 
 async def test_tail_follows_new_rows_until_it_is_interrupted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -73,6 +74,8 @@ async def test_a_committed_record_reads_back_as_it_was(
         duration_ms=1.5,
         outcome="denied",
         judged=redact_arguments({"roles": ["mcp:viewer"], "groups": ["token=abcdefgh"]}),
+        result_sha256=hashlib.sha256(b"result").digest(),
+        result_bytes=6,
     )
 
     await store.commit(record)
@@ -107,6 +110,9 @@ async def test_a_committed_record_reads_back_as_it_was(
         "policy_revision": "abc",
         "duration_ms": 1.5,
         "outcome": "denied",
+        "intent_id": None,
+        "result_sha256": hashlib.sha256(b"result").digest(),
+        "result_bytes": 6,
     }
 
 

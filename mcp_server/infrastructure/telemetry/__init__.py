@@ -2,6 +2,8 @@
 
 from mcp_server.infrastructure.telemetry.logs import configure_logs, log
 from mcp_server.infrastructure.telemetry.metrics import (
+    AUDIT_HEADS,
+    AUDIT_UNKNOWN,
     AUTHENTICATION_FAILURES,
     DECISION_SECONDS,
     DECISIONS,
@@ -16,6 +18,8 @@ from mcp_server.infrastructure.telemetry.metrics import (
 )
 
 __all__ = [
+    "AUDIT_HEADS",
+    "AUDIT_UNKNOWN",
     "AUTHENTICATION_FAILURES",
     "DECISIONS",
     "DECISION_SECONDS",

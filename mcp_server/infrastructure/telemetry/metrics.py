@@ -5,6 +5,8 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
+    "AUDIT_HEADS",
+    "AUDIT_UNKNOWN",
     "AUTHENTICATION_FAILURES",
     "DECISIONS",
     "DECISION_SECONDS",
@@ -47,6 +49,10 @@ SIGN_INS = Counter(
 )
 UNRECORDED = Counter(
     "mcp_requests_not_recorded", "Audit rows left out because the policy allows it while it is down"
+)
+AUDIT_HEADS = Counter("mcp_audit_heads", "Signed heads of the audit log's chains", ["result"])
+AUDIT_UNKNOWN = Counter(
+    "mcp_audit_unknown_outcomes", "Changes whose outcome was never recorded, marked as unknown"
 )
 READY = Gauge("mcp_ready", "1 when the node can decide, count and audit")
 INFLIGHT = Gauge("mcp_inflight_requests", "Requests in progress")
