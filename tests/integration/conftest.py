@@ -35,6 +35,7 @@ _POLICIES = Path(__file__).resolve().parents[2] / "policies"
 _numbers = itertools.count(1)
 # Files that start clusters or wait for deadlines: begun last, one of them would be alone at the end.
 _LONG = (
+    "test_audit_unfinished",
     "test_kubernetes",
     "test_masking",
     "test_monitoring_limits",
