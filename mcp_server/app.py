@@ -62,6 +62,7 @@ from mcp_server.tools.cmdb.rest import RestCmdb
 from mcp_server.tools.cursor import KEY_BYTES, CursorCipher
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
+from mcp_server.transports.cors import AllowedOrigins, Cors
 from mcp_server.transports.errors import UNAUTHORIZED, UNAVAILABLE
 from mcp_server.transports.http_guard import HttpGuard, RequestState, TrustedHosts, internal_error
 from mcp_server.transports.listener import Listener
@@ -185,6 +186,7 @@ class Node:
                 policy_me(EntitlementsReader(self.gate, offered=self._offered)),
             ]
         )
+        self.origins = AllowedOrigins(settings.public_origin, settings.cors.allowed_origins)
         self._transports: list[McpTransport] = []
         self.monitor = Monitor(
             policy=self.policy,
@@ -280,6 +282,7 @@ class Node:
                 verifier=self.verifier,
                 sign_ins=self.sign_ins,
                 public_origin=settings.public_origin,
+                origins=self.origins,
                 max_body_bytes=settings.listen.max_body_bytes,
                 draining=lambda: self.draining,
                 initial_scope=lambda: self.monitor.latest.initial_scope,
@@ -304,7 +307,7 @@ class Node:
                         directory=self.directory,
                         tokens=self._directory_tokens,
                         sign_ins=self.sign_ins,
-                        public_origin=settings.public_origin,
+                        origins=self.origins,
                         draining=lambda: self.draining,
                     ),
                     methods=None,
@@ -361,7 +364,10 @@ async def serve(settings: Settings, make: Callable[[Settings], Node] = Node) -> 
     async with make(settings) as node:
         app = node.application()
         grace_s = node.gate.longest_s + _ACCOUNTING_S
-        public = Listener(app, settings.listen, graceful_s=math.ceil(grace_s + _SETTLE_S))
+        # Around everything, so that pages of allowed origins can read every error.
+        public = Listener(
+            Cors(app, node.origins), settings.listen, graceful_s=math.ceil(grace_s + _SETTLE_S)
+        )
         private = Listener(node.telemetry_application(), settings.telemetry, graceful_s=1)
         async with app.router.lifespan_context(app), node.unfinished:
             stop = asyncio.Event()

@@ -28,7 +28,7 @@ class SharedSecret:
         self._secret = settings.secret.reveal() if secret is None else secret
         if len(self._secret.encode()) < _MIN_SECRET_BYTES:
             raise SettingsError(
-                f"the JWT secret in {settings.secret.file} is shorter than {_MIN_SECRET_BYTES} bytes "
+                f"the JWT secret, {settings.secret}, is shorter than {_MIN_SECRET_BYTES} bytes "
                 "(RFC 7518 section 3.2)"
             )
         self.issuer = settings.issuer

@@ -1,23 +1,21 @@
 """The configuration as one typed model, read from the YAML file that MCP_CONFIG_PATH names.
 
-Unknown keys are errors, so that a misspelt setting never silently keeps its default. Secrets are in
-files that only the service's unit can read; the model contains their paths and reads them on demand.
+Unknown keys are errors, so that a misspelt setting never silently keeps its default. Secrets are read
+on demand: from files that only the service's unit can read, or encrypted in the configuration itself.
 """
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, Field, HttpUrl, ValidationError, field_validator, model_validator
+from pydantic import Field, HttpUrl, field_validator, model_validator
 
 from mcp_server.settings.directory import DirectorySettings
+from mcp_server.settings.document import Document, read_document, validated
 from mcp_server.settings.identity import (
     API_KEYS,
     DIRECTORY,
@@ -33,11 +31,12 @@ from mcp_server.settings.model import (
     Model,
     Port,
     Seconds,
-    Secret,
     SettingsError,
     TlsSettings,
     is_loopback,
 )
+from mcp_server.settings.origins import CorsSettings
+from mcp_server.settings.secret import EncryptionSettings, Secret, secrets_of
 
 __all__ = [
     "API_KEYS",
@@ -48,9 +47,11 @@ __all__ = [
     "ClaimsSettings",
     "ClusterSettings",
     "CmdbSettings",
+    "CorsSettings",
     "CountersSettings",
     "DatabaseSettings",
     "DirectorySettings",
+    "EncryptionSettings",
     "GrafanaSettings",
     "IdentitySettings",
     "IntrospectionSettings",
@@ -69,6 +70,8 @@ __all__ = [
     "ToolsSettings",
     "is_loopback",
     "load_settings",
+    "secrets_of",
+    "settings_of",
 ]
 
 
@@ -383,6 +386,8 @@ class Settings(Model):
     audit: AuditSettings = AuditSettings()
     tools: ToolsSettings = ToolsSettings()
     log: LogSettings = LogSettings()
+    cors: CorsSettings = CorsSettings()
+    encryption: EncryptionSettings | None = None
 
     @property
     def public_origin(self) -> str:
@@ -398,55 +403,21 @@ def load_settings(path: Path) -> Settings:
 
     Raises:
         SettingsError: the file is missing, is not YAML, or is invalid. The message lists every fault
-            with its path and, for an unknown key, the nearest known one.
+            with its path, its value unless it may be a secret, and what is accepted.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(document, dict):
-        raise SettingsError(
-            f"{path} must hold a mapping of settings, not {type(document).__name__}"
-        )
-    try:
-        return Settings.model_validate(document)
-    except ValidationError as error:
-        raise SettingsError("\n".join(_faults(path, error))) from None
+    return settings_of(read_document(path))
 
 
-def _faults(path: Path, error: ValidationError) -> Iterator[str]:
-    for fault in error.errors(include_url=False, include_input=False):
-        location = [str(part) for part in fault["loc"]]
-        where = ".".join(location)
-        if fault["type"] == "extra_forbidden":
-            known = _keys_at(location[:-1])
-            near = difflib.get_close_matches(location[-1], known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
-            yield f"{path}: {where} is not a setting{hint}"
-        else:
-            yield f"{path}: {where}: {fault['msg']}"
-
-
-def _keys_at(location: list[str]) -> list[str]:
-    model: type[BaseModel] = Settings
-    annotation: Any = model
-    for part in location:
-        if get_origin(annotation) is dict:
-            # A name chosen by the operator; the type of the mapping's values describes what follows.
-            annotation = get_args(annotation)[1]
-        elif get_origin(annotation) is tuple:
-            # The number of an entry of a list.
-            annotation = get_args(annotation)[0]
-        else:
-            annotation = model.model_fields[part].annotation
-        model = next(
-            (
-                candidate
-                for candidate in (annotation, *get_args(annotation))
-                if isinstance(candidate, type) and issubclass(candidate, BaseModel)
-            ),
-            model,
-        )
-    return sorted(model.model_fields)
+def settings_of(document: Document) -> Settings:
+    """Return the settings of a configuration file; see `load_settings`."""
+    settings = validated(document, Settings)
+    cipher = settings.encryption.cipher() if settings.encryption else None
+    for path, secret in secrets_of(settings):
+        place = ".".join(path)
+        if secret.encrypted is not None and cipher is None:
+            raise SettingsError(
+                f"{document.path}: {place} is encrypted, and there is no section encryption, which "
+                "names the key"
+            )
+        secret.bind(place, cipher)
+    return settings

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from mcp_server.settings.model import Model, Secret
+from mcp_server.settings.model import Model
+from mcp_server.settings.secret import Secret
 
 __all__ = ["DirectorySettings"]
 

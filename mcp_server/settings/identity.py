@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, HttpUrl, field_validator, model_validator
 
 from mcp_server.settings.directory import DirectorySettings
-from mcp_server.settings.model import Model, Seconds, Secret, is_loopback
+from mcp_server.settings.model import Model, Seconds, is_loopback
+from mcp_server.settings.secret import Secret
 
 __all__ = [
     "API_KEYS",

@@ -28,6 +28,7 @@ from mcp_server.identity import AuthenticationError, IdentityUnavailable, TokenV
 from mcp_server.identity.claimed import claimed_by
 from mcp_server.infrastructure import telemetry
 from mcp_server.transports import errors, strict_json
+from mcp_server.transports.cors import AllowedOrigins
 from mcp_server.transports.errors import Rejection, Transport, transport_of
 
 __all__ = [
@@ -115,7 +116,8 @@ class HttpGuard:
         transport: the transport's name in the policy input; it also selects the form of errors.
         verifier: turns a bearer token into a subject.
         sign_ins: counts and records tokens that are not valid.
-        public_origin: for the URL in the challenge; requests by pages of other origins are refused.
+        public_origin: for the URL in the challenge.
+        origins: the origins whose pages may call; requests by other pages are refused.
         max_body_bytes: a larger body gets 413.
         draining: whether the node is stopping: new requests get 503 and do not run, so that the load
             balancer sends them to another node.
@@ -130,6 +132,7 @@ class HttpGuard:
         verifier: TokenVerifier,
         sign_ins: SignIns,
         public_origin: str,
+        origins: AllowedOrigins,
         max_body_bytes: int,
         draining: Callable[[], bool],
         initial_scope: Callable[[], str] = lambda: "",
@@ -141,6 +144,7 @@ class HttpGuard:
         self._verifier = verifier
         self._sign_ins = sign_ins
         self._public_origin = public_origin
+        self._origins = origins
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,7 +152,7 @@ class HttpGuard:
         headers = Headers(scope=scope)
         request_id = request_id_of(headers)
         try:
-            require_service(headers, draining=self._draining(), public_origin=self._public_origin)
+            require_service(headers, draining=self._draining(), origins=self._origins)
             try:
                 state = RequestState(await self._caller(scope, headers, request_id))
             except AuthenticationError as error:
@@ -270,7 +274,7 @@ class HttpGuard:
         return {**start, "status": status, "headers": headers}
 
 
-def require_service(headers: Headers, *, draining: bool, public_origin: str) -> None:
+def require_service(headers: Headers, *, draining: bool, origins: AllowedOrigins) -> None:
     """Refuse a request that is not to be served: this node is stopping, or a foreign page sent it.
 
     Raises:
@@ -278,7 +282,7 @@ def require_service(headers: Headers, *, draining: bool, public_origin: str) -> 
     """
     if draining:
         raise _draining()
-    if headers.get("origin", "") not in ("", public_origin):
+    if origins.refuses(headers):
         raise _foreign_origin()
 
 

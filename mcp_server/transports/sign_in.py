@@ -22,6 +22,7 @@ from mcp_server.identity.directory import (
     SignInRefused,
 )
 from mcp_server.transports import errors
+from mcp_server.transports.cors import AllowedOrigins
 from mcp_server.transports.errors import ErrorKind, Rejection, kind_of
 from mcp_server.transports.http_guard import (
     RETRY_AFTER_S,
@@ -56,6 +57,7 @@ class TokenEndpoint:
 
     Args:
         directory: None: there is none, and the response is 404.
+        origins: the origins whose pages may call.
         draining: whether the node is stopping.
     """
 
@@ -65,13 +67,13 @@ class TokenEndpoint:
         directory: Directory | None,
         tokens: DirectoryTokens,
         sign_ins: SignIns,
-        public_origin: str,
+        origins: AllowedOrigins,
         draining: Callable[[], bool],
     ) -> None:
         self._directory = directory
         self._tokens = tokens
         self._sign_ins = sign_ins
-        self._public_origin = public_origin
+        self._origins = origins
         self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +88,7 @@ class TokenEndpoint:
                 raise Rejection(
                     errors.METHOD_NOT_ALLOWED, "this path takes POST", headers={"Allow": "POST"}
                 )
-            require_service(headers, draining=self._draining(), public_origin=self._public_origin)
+            require_service(headers, draining=self._draining(), origins=self._origins)
             if self._directory is None:
                 raise Rejection(errors.NOT_FOUND, "no directory is configured to sign in with")
             name, password = _credentials(

@@ -43,6 +43,7 @@ from mcp_server.tools.catalog import (
     ToolContext,
     ToolError,
 )
+from mcp_server.transports.cors import AllowedOrigins
 from mcp_server.transports.direct_calls import DirectCalls, PlainCall
 from mcp_server.transports.http_guard import HttpGuard, RequestState
 from mcp_server.transports.mcp import McpTransport
@@ -212,6 +213,7 @@ async def _client(
         verifier=cast(TokenVerifier, _Verifier()),
         sign_ins=cast(SignIns, None),  # every token is valid
         public_origin="https://mcp.example",
+        origins=AllowedOrigins("https://mcp.example"),
         max_body_bytes=1_000_000,
         draining=lambda: False,
     )

@@ -70,6 +70,14 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "numbers_as_text": {"mcp_server_port": "9443", "mcp_server_database_port": "6432"},
     "removed": tools(monitoring=None),
     "no_prometheus": {"mcp_server_prometheus_url": ""},
+    "encrypted": variables(
+        {
+            "encryption": {"key": {"credential": "config_key"}},
+            "tools": {"monitoring": {"prometheus": {"token": {"encrypted": "gAAAA"}}}},
+        },
+        {"config_key": "secret-key"},
+    ),
+    "cors": {"mcp_server_cors_allowed_origins": ["https://*.company.com"]},
     "grafana": tools({"grafana_token": "secret-grafana"}, monitoring={"grafana": GRAFANA}),
     "tenants": tools(
         {"mimir_token": "secret-mimir"},
@@ -113,7 +121,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "secret_in_the_clear": (
         tools(monitoring={"grafana": GRAFANA | {"token": "secret-in-the-clear"}}),
-        "tools.monitoring.grafana.token: Input should be",
+        "tools.monitoring.grafana.token: the secret is readable text",
     ),
     "incomplete_grafana": (
         tools(
@@ -150,6 +158,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "credential_missing": (
         tools(kubernetes={"clusters": {"prod": PROD}}),
         "k8s_prod_token is missing, and mcp_server_settings names its file",
+    ),
+    "credential_missing_by_name": (
+        variables({"database": {"password": {"file": None, "credential": "pg"}}}),
+        "pg is missing, and mcp_server_settings names its file",
+    ),
+    "every_origin": (
+        {"mcp_server_cors_allowed_origins": ["*"]},
+        "* would let every website call this server",
     ),
     "credential_empty": (variables({}, {"a_token": " "}), "a_token is empty"),
     "credential_is_a_path": (

@@ -193,10 +193,115 @@ def test_a_secret_of_random_bytes_is_an_error_that_says_what_to_write(tmp_path: 
         Secret(file=path).reveal()
 
 
-def test_a_fault_does_not_show_values(tmp_path: Path) -> None:
-    document = {**MINIMAL, "database": {"host": "h", "password": "hunter2"}}
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"database": {"host": "h", "password": ["hunter2"]}},
+        {"database": {"host": "h", "password": {"file": ["hunter2"]}}},
+        {"database": {"host": "h", "password": {"credential": "hunter2 "}}},
+        {"database": {"host": "h", "pasword": "hunter2"}},
+        {"counters": {"url": "redis://user:hunter2@h"}},
+        {"log": {"level": "https://user:hunter2@h"}},
+    ],
+)
+def test_a_fault_does_not_show_what_may_be_a_secret(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, {**MINIMAL, **change}))
 
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"listen": {"port": 70000}}, "less than or equal to 65535, not 70000"),
+        ({"log": {"level": "TRACE"}}, "'INFO', 'WARNING' or 'ERROR', not 'TRACE'"),
+        ({"node": None}, "node: Input should be a valid string, not null"),
+        ({"listen": {"drain_s": "5s"}}, "not '5s'; give the number alone: its unit is seconds"),
+        (
+            {"listen": {"max_body_bytes": "256K"}},
+            "not '256K'; give the number alone: its unit is bytes",
+        ),
+        ({"database": {"host": "h", "timeout": 5}}, "did you mean timeout_s?"),
+    ],
+)
+def test_a_fault_names_the_value_and_what_is_accepted(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, {**MINIMAL, **change}))
+
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ("node: a\nlisten:\n\tport: 1\n", "line 3, column 1: a tab; YAML is indented with spaces"),
+        ("node: hunter2\npublic_url: u\nnode: b\n", "node is there twice, on lines 1 and 3"),
+        ("log: {level: INFO, level: hunter2}", "level is there twice, on lines 1 and 1"),
+        ("node: hunter2: b", "line 1, column 14: mapping values are not allowed here"),
+        ("password: [hunter2", "line 1, column 19: "),
+        ("since: 2026-99-99", "is not valid YAML"),
+        ("node: *hunter", "undefined alias"),
+        ("a: 1\n---\nb: 2", "another document"),
+        ("node: !!python/object:hunter2 {}", "a tag or a key that is not accepted"),
+        ("node: \x07hunter2", "special characters are not allowed"),
+    ],
+)
+def test_bad_yaml_is_named_with_its_line_and_without_its_text(
+    tmp_path: Path, document: str, said: str
+) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(write(tmp_path, document))
 
+    assert said in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("https://portal.company.com", "https://portal.company.com"),
+        ("HTTPS://Portal.Company.com:443/", "https://portal.company.com"),
+        ("https://portal.company.com:8443", "https://portal.company.com:8443"),
+        ("https://*.company.com", "https://*.company.com"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("https://[2001:DB8::1]:8443", "https://[2001:db8::1]:8443"),
+        ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
+    ],
+)
+def test_an_origin_is_taken_as_browsers_send_it(tmp_path: Path, given: str, taken: str) -> None:
+    settings = load_settings(write(tmp_path, {**MINIMAL, "cors": {"allowed_origins": [given]}}))
+
+    assert settings.cors.allowed_origins == (taken,)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("*", "* would let every website call this server"),
+        ("https://*", "* stands for the first label only"),
+        ("https://*.com", "*.com would be all domains below a top-level domain"),
+        ("https://portal.*.com", "* stands for the first label only"),
+        ("https://*portal.company.com", "* stands for the first label only"),
+        ("https://*.*.company.com", "* stands for the first label only"),
+        ("https://portal.company.com.", "* stands for the first label only"),
+        ("https://bücher.example", "a name has ASCII letters (xn--…)"),
+        ("http://portal.company.com", "must begin with https://"),
+        ("https://portal.company.com/app", "is no origin"),
+        ("https://portal.company.com?x", "is no origin"),
+        ("https://user@portal.company.com", "is no origin"),
+        ("https://portal.company.com:99999", "Port out of range"),
+        ("portal.company.com", "is no origin"),
+        ("null", "is no origin"),
+        ("", "is no origin"),
+        ("https://", "is no origin"),
+        ("file:///etc", "is no origin"),
+    ],
+)
+def test_what_is_no_origin_is_refused(tmp_path: Path, given: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=r"cors\.allowed_origins\.0: ") as caught:
+        load_settings(write(tmp_path, {**MINIMAL, "cors": {"allowed_origins": [given]}}))
+
+    assert said in str(caught.value)

@@ -46,7 +46,8 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
 - Over REST, `POST /tools/{{name}}/execute` runs a tool with the arguments as a JSON object. `GET /tools`
   and `GET /resources` list everything that the caller may see, in one page. Query parameters get 400.
   Resources, prompts and completions can be read over MCP only.
-- The server refuses requests by pages of other origins (403), over MCP and REST.
+- The server refuses requests by pages of other origins (403), over MCP and REST, unless
+  `cors.allowed_origins` has the origin (docs/settings.md).
 - Errors have one table for all transports: see [Errors](#errors).
 """
 

@@ -260,6 +260,10 @@ def _client(configuration: Configuration, context: RenewedContext | None = None)
     return api
 
 
+# What is seen of a token that has no file, and never changes.
+_IN_THE_CONFIGURATION = (0, 0)
+
+
 class _TokenFile:
     """Reads the token of a file into the configuration whenever the file changes."""
 
@@ -269,11 +273,12 @@ class _TokenFile:
 
     def __call__(self, configuration: Any) -> None:
         try:
-            now = Path(self._token.file).stat()
-            changed = (now.st_mtime_ns, now.st_ino) != self._seen
-            if changed:
+            path = self._token.path
+            now = path.stat() if path else None
+            seen = (now.st_mtime_ns, now.st_ino) if now else _IN_THE_CONFIGURATION
+            if seen != self._seen:
                 configuration.api_key["BearerToken"] = f"Bearer {self._token.reveal()}"
-                self._seen = (now.st_mtime_ns, now.st_ino)
+                self._seen = seen
         except (OSError, SettingsError):
             if self._seen is None:
                 raise
