@@ -28,7 +28,7 @@ from starlette.types import ASGIApp
 from mcp_server.audit.heads import HeadWriter
 from mcp_server.audit.store import AuditStore
 from mcp_server.audit.unfinished import Unfinished
-from mcp_server.gate import Call, Caller, Gate, Refused
+from mcp_server.gate import Call, Caller, Gate, IdempotencyKey, Refused
 from mcp_server.gate.entitlements import EntitlementsReader, policy_me
 from mcp_server.gate.resource_reads import Resources
 from mcp_server.gate.sign_ins import SignIns
@@ -67,7 +67,7 @@ from mcp_server.transports.errors import UNAUTHORIZED, UNAVAILABLE
 from mcp_server.transports.http_guard import HttpGuard, RequestState, TrustedHosts, internal_error
 from mcp_server.transports.listener import Listener
 from mcp_server.transports.mcp import McpTransport
-from mcp_server.transports.rest import RestApi, wrong_path
+from mcp_server.transports.rest import RestApi, takes_body, wrong_path
 from mcp_server.transports.sign_in import TokenEndpoint
 from mcp_server.transports.streamable_http import StreamableHttp
 
@@ -273,9 +273,14 @@ class Node:
         settings = self.settings
         transport = self.mcp_transport(lambda ctx: _request_state(ctx).caller, _keep_refusal)
         endpoint = StreamableHttp(transport, max_body_bytes=settings.listen.max_body_bytes)
-        rest = RestApi(self.gate, self.resources)
+        rest = RestApi(
+            self.gate,
+            self.resources,
+            public_origin=settings.public_origin,
+            key_of=lambda subject, key: IdempotencyKey(self.database, settings.node, subject, key),
+        )
 
-        def guarded(app: ASGIApp, transport: Any) -> ASGIApp:
+        def guarded(app: ASGIApp, transport: Any, **options: Any) -> ASGIApp:
             return HttpGuard(
                 app,
                 transport=transport,
@@ -286,6 +291,7 @@ class Node:
                 max_body_bytes=settings.listen.max_body_bytes,
                 draining=lambda: self.draining,
                 initial_scope=lambda: self.monitor.latest.initial_scope,
+                **options,
             )
 
         @asynccontextmanager
@@ -313,7 +319,7 @@ class Node:
                     methods=None,
                 ),
                 Route("/mcp", guarded(endpoint.handle_request, "mcp"), methods=None),
-                Mount("/", guarded(rest.app, "rest")),
+                Mount("/", guarded(rest.app, "rest", takes_body=takes_body)),
             ],
             lifespan=lifespan,
             exception_handlers={HTTPException: wrong_path(), Exception: internal_error},

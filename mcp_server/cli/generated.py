@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -45,3 +46,12 @@ def docs_dashboard(source: Path) -> None:
     from mcp_server.cli.generate.dashboard import dashboard  # noqa: PLC0415
 
     click.echo(dashboard(source), nl=False)
+
+
+@docs.command("openapi")
+def docs_openapi() -> None:
+    """Print docs/openapi.json: the REST API with every tool this version can serve (OpenAPI 3.1)."""
+    from mcp_server.cli.generate.policy_catalog import every_tool  # noqa: PLC0415
+    from mcp_server.transports.openapi import openapi  # noqa: PLC0415
+
+    click.echo(json.dumps(openapi(every_tool()), indent=2, ensure_ascii=False))

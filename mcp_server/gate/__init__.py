@@ -2,8 +2,9 @@
 
 Read `pipeline` first: it holds the steps of a request in their order. `recorder` writes the audit rows.
 `tool_calls` and `resource_reads` run a tool or read a resource inside the pipeline; `entitlements` is
-the resource about the caller. `charging` makes the charges of rate limits; `sign_ins` takes attempts to
-sign in through the same policy, counters and audit log. `request` and `errors` hold the types.
+the resource about the caller. `idempotency` makes a change with one Idempotency-Key once. `charging`
+makes the charges of rate limits; `sign_ins` takes attempts to sign in through the same policy, counters
+and audit log. `request` and `errors` hold the types.
 """
 
 from mcp_server.gate.errors import (
@@ -15,9 +16,10 @@ from mcp_server.gate.errors import (
     Refused,
     ScopeMissing,
 )
+from mcp_server.gate.idempotency import IdempotencyKey, KeyConflict
 from mcp_server.gate.pipeline import Gate
-from mcp_server.gate.request import Answer, Call, Caller
-from mcp_server.gate.tool_calls import Progress, ToolAnswer, call_tool, tool_context
+from mcp_server.gate.request import Answer, Call, Caller, ToolAnswer
+from mcp_server.gate.tool_calls import Progress, call_tool, tool_context
 
 __all__ = [
     "Answer",
@@ -25,7 +27,9 @@ __all__ = [
     "Caller",
     "Failed",
     "Gate",
+    "IdempotencyKey",
     "InternalError",
+    "KeyConflict",
     "Limited",
     "NodeUnavailable",
     "OutcomeNotRecorded",

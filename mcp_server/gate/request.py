@@ -24,7 +24,15 @@ from mcp_server.policy import (
 )
 from mcp_server.redaction import without_secrets
 
-__all__ = ["DEFAULT_TIMEOUT_S", "Answer", "Call", "Caller", "InFlight", "decision_input"]
+__all__ = [
+    "DEFAULT_TIMEOUT_S",
+    "Answer",
+    "Call",
+    "Caller",
+    "InFlight",
+    "ToolAnswer",
+    "decision_input",
+]
 
 _T = TypeVar("_T")
 
@@ -73,6 +81,23 @@ class Answer(Generic[_T]):
 
     value: _T
     quota: tuple[Quota, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswer:
+    """The result of a tool after obligations, or the reason why there is none.
+
+    Attributes:
+        source: the system that the text came from; it must not be trusted with instructions.
+        replayed: whether it is the stored answer of an earlier request (Idempotency-Key).
+    """
+
+    text: str
+    structured: dict[str, Any] | None
+    source: str
+    is_error: bool = False
+    retryable: bool = False
+    replayed: bool = False
 
 
 @dataclass(slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mcp_server.gate.errors import InternalError, not_available
+from mcp_server.gate.idempotency import IdempotencyKey, KeyConflict
 from mcp_server.gate.pipeline import Gate
-from mcp_server.gate.request import Answer, Call, Caller
+from mcp_server.gate.request import Answer, Call, Caller, ToolAnswer
 from mcp_server.infrastructure import telemetry
 from mcp_server.policy import Obligations, Resource
 from mcp_server.redaction import mask_fields, mask_text, redact_text
@@ -18,28 +18,13 @@ from mcp_server.tools.backend import OutcomeUnknown
 from mcp_server.tools.catalog import InvalidArguments, Tool, ToolContext, ToolError
 from mcp_server.tools.presentation import marked, presented
 
-__all__ = ["Progress", "ToolAnswer", "call_tool", "tool_context"]
+__all__ = ["Progress", "call_tool", "tool_context"]
 
 Progress = Callable[[float, float | None, str], Awaitable[None]]
 """Gets the progress of a long call: the part done, the whole (where known), and a message for people."""
 
 _WIRE_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LONGEST_TOOL = 128
-
-
-@dataclass(frozen=True, slots=True)
-class ToolAnswer:
-    """The result of a tool after obligations, or the reason why there is none.
-
-    Attributes:
-        source: the system that the text came from; it must not be trusted with instructions.
-    """
-
-    text: str
-    structured: dict[str, Any] | None
-    source: str
-    is_error: bool = False
-    retryable: bool = False
 
 
 async def call_tool(
@@ -49,6 +34,7 @@ async def call_tool(
     raw_arguments: Mapping[str, Any],
     *,
     progress: Progress | None = None,
+    key: IdempotencyKey | None = None,
 ) -> Answer[ToolAnswer]:
     """Call the tool that clients know as `wire_name`.
 
@@ -56,8 +42,10 @@ async def call_tool(
 
     Args:
         progress: gets the progress of a long call.
+        key: a change with this key is made once; without meaning for a call that changes nothing.
 
     Raises:
+        KeyConflict: the call was not made because of its key.
         InvalidArguments: the arguments do not fit a tool that the caller may see, or the tool, which
             the policy allowed to run, refused them.
         Refused, Limited, NodeUnavailable: as `Gate.perform`.
@@ -84,7 +72,7 @@ async def call_tool(
         timeout_s=tool.timeout_s,
     )
 
-    async def work(obligations: Obligations) -> ToolAnswer | InvalidArguments:
+    async def run(obligations: Obligations) -> ToolAnswer | InvalidArguments:
         masked = tool.masked_names(obligations.redact)
         context = tool_context(
             caller, dataclasses.replace(obligations, redact=masked), progress=progress
@@ -103,6 +91,12 @@ async def call_tool(
             return _error_answer(tool, text, retryable=error.retryable)
         return ToolAnswer(shown.text, shown.structured, tool.source)
 
+    async def work(obligations: Obligations) -> ToolAnswer | InvalidArguments | KeyConflict:
+        if key is None or not call.changes:
+            return await run(obligations)
+        request = [tool.name, call.arguments]
+        return await key.run(request, tool.timeout_s, lambda: run(obligations))
+
     try:
         answer = await gate.perform(caller, call, work, outcome_of=_outcome_of, text_of=_text_of)
     except TimeoutError:
@@ -113,7 +107,7 @@ async def call_tool(
         why = f"failed inside the server (request {internal.request_id})"
         return _ended_early(tool, why, changes=True)
     match answer.value:
-        case InvalidArguments() as error:
+        case InvalidArguments() | KeyConflict() as error:
             raise error
         case value:
             return Answer(value, answer.quota)
@@ -171,11 +165,13 @@ def _error_answer(tool: Tool[Any, Any], text: str, *, retryable: bool) -> ToolAn
     return ToolAnswer(text, None, tool.source, is_error=True, retryable=retryable)
 
 
-def _text_of(value: ToolAnswer | InvalidArguments) -> str | None:
-    return None if isinstance(value, InvalidArguments) else value.text
+def _text_of(value: ToolAnswer | InvalidArguments | KeyConflict) -> str | None:
+    return value.text if isinstance(value, ToolAnswer) else None
 
 
-def _outcome_of(value: ToolAnswer | InvalidArguments) -> str:
+def _outcome_of(value: ToolAnswer | InvalidArguments | KeyConflict) -> str:
     if isinstance(value, InvalidArguments):
         return "invalid_arguments"
+    if isinstance(value, KeyConflict) or value.replayed:
+        return "not_repeated"
     return "tool_error" if value.is_error else "ok"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.types import Receive, Scope, Send
 
 from mcp_server import __version__
 from mcp_server.health.readiness import Readiness
@@ -73,12 +75,25 @@ def health_routes(
 
     well_known = [Route(f"/{name}", metadata) for name in (_METADATA, f"{_METADATA}/mcp")]
     return [
-        Route("/health/live", live),
-        Route("/health/ready", ready),
-        Route("/health", health),
+        Route("/health/live", _Get(live), methods=None),
+        Route("/health/ready", _Get(ready), methods=None),
+        Route("/health", _Get(health), methods=None),
         # Public (RFC 8615): an unknown name gets 404, and no request for a token.
         Mount("/.well-known", Router(well_known, redirect_slashes=False)),
     ]
+
+
+class _Get:
+    """An endpoint that answers 405 to other methods than GET, before another route takes them."""
+
+    def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in {"GET", "HEAD"}:
+            raise HTTPException(405, headers={"Allow": "GET, HEAD"})
+        response = await self._answer(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 def _not_ready(code: str, message: str) -> Response:

@@ -17,7 +17,8 @@ _REQUEST_HEADERS = (
     "Mcp-Session-Id, MCP-Protocol-Version, Traceparent, Tracestate"
 )
 _RESPONSE_HEADERS = (
-    "Mcp-Session-Id, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Request-Id"
+    "Idempotency-Replayed, Mcp-Session-Id, RateLimit, RateLimit-Policy, Retry-After, "
+    "WWW-Authenticate, X-Request-Id"
 )
 _PREFLIGHT_S = 600
 _LABEL = "[a-z0-9_-]{1,63}"

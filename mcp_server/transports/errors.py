@@ -1,6 +1,6 @@
 """The kinds of errors that clients see, in one table, and the form they have over MCP and over HTTP.
 
-MCP gets a JSON-RPC error with a documented `data`; every other client gets one JSON object. Both forms
+MCP gets a JSON-RPC error with a documented `data`; every other client gets problem details. Both forms
 come from the same row of the table, so that a refusal means the same over every transport.
 """
 
@@ -22,6 +22,7 @@ __all__ = [
     "Transport",
     "error_data",
     "kind_of",
+    "problem",
     "refusal_details",
     "transport_of",
 ]
@@ -140,12 +141,34 @@ INTERNAL_ERROR = ErrorKind(
     "the server failed; its log has the request's id",
 )
 
+IDEMPOTENCY_IN_PROGRESS = ErrorKind(
+    "idempotency_in_progress",
+    409,
+    -32012,
+    True,
+    "the first request with this Idempotency-Key is still running",
+)
+IDEMPOTENCY_KEY_REUSED = ErrorKind(
+    "idempotency_key_reused",
+    422,
+    types.INVALID_REQUEST,
+    False,
+    "the Idempotency-Key belongs to another request",
+)
+OUTCOME_UNKNOWN = ErrorKind(
+    "outcome_unknown",
+    502,
+    -32012,
+    False,
+    "the first request with this Idempotency-Key ended without an answer; look before you repeat it",
+)
+
 ERRORS = (
     *(FORBIDDEN, RATE_LIMITED, NODE_UNAVAILABLE, UNAVAILABLE, OUTCOME_NOT_RECORDED, DRAINING, BUSY),
     *(UNAUTHORIZED, INSUFFICIENT_SCOPE, INVALID_REQUEST, PARSE_ERROR, BODY_TOO_LARGE, BAD_REQUEST),
     *(UNKNOWN_HOST, FOREIGN_ORIGIN, NOT_FOUND, METHOD_NOT_ALLOWED, NOT_ACCEPTABLE),
     *(UNSUPPORTED_MEDIA_TYPE, HEADER_MISMATCH, INVALID_ARGUMENTS, TOOL_ERROR, TOOL_UNAVAILABLE),
-    INTERNAL_ERROR,
+    *(INTERNAL_ERROR, IDEMPOTENCY_IN_PROGRESS, IDEMPOTENCY_KEY_REUSED, OUTCOME_UNKNOWN),
 )
 """All kinds of errors. Several share a JSON-RPC number; the first one is the default for it."""
 
@@ -244,11 +267,45 @@ class Rejection(Exception):
         if self.retry_after_s is not None:
             headers = {**headers, "Retry-After": str(self.retry_after_s)}
             data["retry_after_ms"] = self.retry_after_s * 1000
-        error: dict[str, Any] = {"code": self.code, "message": str(self)}
-        body: dict[str, Any] = {"error": error}
-        if transport == "mcp":
-            number = self.kind.number
-            data = error_data(number, request_id, data)
-            error = {"code": number, "message": str(self), "data": data}
-            body = {"jsonrpc": "2.0", "id": answered, "error": error}
+        if transport == "rest":
+            return problem(self.kind, str(self), request_id, headers=headers, code=self.code)
+        number = self.kind.number
+        data = error_data(number, request_id, data)
+        error = {"code": number, "message": str(self), "data": data}
+        body = {"jsonrpc": "2.0", "id": answered, "error": error}
         return JSONResponse(body, status_code=self.kind.status, headers=headers)
+
+
+def problem(
+    kind: ErrorKind,
+    message: str,
+    request_id: str,
+    /,  # `error` may have a member request_id as well
+    *,
+    headers: Mapping[str, str] | None = None,
+    code: str | None = None,
+    **details: Any,
+) -> Response:
+    """Return an error of the REST API: problem details (RFC 9457), and the same as `error`.
+
+    Args:
+        message: for a person.
+        request_id: the request's id, for `instance`; empty: not known.
+        code: in place of the kind's.
+        details: further members of `error`.
+    """
+    code = code or kind.code
+    body: dict[str, Any] = {
+        "type": f"urn:enterprise-mcp:problem:{code}",
+        "title": kind.meaning,
+        "status": kind.status,
+        "detail": message,
+    }
+    if request_id:
+        body["instance"] = f"urn:enterprise-mcp:request:{request_id}"
+    return JSONResponse(
+        {**body, "error": {"code": code, "message": message, **details}},
+        status_code=kind.status,
+        headers=dict(headers or {}),
+        media_type="application/problem+json",
+    )

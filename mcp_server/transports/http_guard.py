@@ -121,6 +121,7 @@ class HttpGuard:
         max_body_bytes: a larger body gets 413.
         draining: whether the node is stopping: new requests get 503 and do not run, so that the load
             balancer sends them to another node.
+        takes_body: returns whether a POST to a path has a body; any other gets 405 from the handler.
         initial_scope: returns the scope that a client without a token should ask for, or "".
     """
 
@@ -136,7 +137,9 @@ class HttpGuard:
         max_body_bytes: int,
         draining: Callable[[], bool],
         initial_scope: Callable[[], str] = lambda: "",
+        takes_body: Callable[[str], bool] = lambda _path: True,
     ) -> None:
+        self._takes_body = takes_body
         self._draining = draining
         self._initial_scope = initial_scope
         self._app = app
@@ -165,7 +168,7 @@ class HttpGuard:
                 raise Rejection(
                     errors.UNAVAILABLE, str(error), retry_after_s=RETRY_AFTER_S
                 ) from error
-            if scope["method"] == "POST":
+            if scope["method"] == "POST" and self._takes_body(scope["path"]):
                 body = await read_json(headers, receive, self._max_body_bytes)
                 state.body = parsed(body)
                 receive = _replay(body, receive)

@@ -111,7 +111,7 @@ class _Protocol(HttpToolsProtocol):
         # The path is unknown, so the form of REST is as good as any.
         body = bytes(Rejection(errors.BAD_REQUEST, msg).response("rest", "").body)
         self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"
             b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
         )
         self.transport.close()

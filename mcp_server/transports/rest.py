@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -16,42 +16,71 @@ from starlette.routing import Route, Router
 from mcp_server.gate import (
     Answer,
     Call,
-    Caller,
+    Failed,
     Gate,
+    IdempotencyKey,
     InternalError,
+    KeyConflict,
     Limited,
     NodeUnavailable,
     Refused,
     ToolAnswer,
     call_tool,
 )
-from mcp_server.gate.resource_reads import Resources
+from mcp_server.gate.entitlements import POLICY_ME
+from mcp_server.gate.resource_reads import Reading, Resources
+from mcp_server.identity import Subject
 from mcp_server.policy import Obligations, Quota, Resource, Visible
 from mcp_server.tools.catalog import InvalidArguments
 from mcp_server.transports import errors
-from mcp_server.transports.errors import ErrorKind, kind_of, refusal_details
-from mcp_server.transports.http_guard import RETRY_AFTER_S, RequestState
+from mcp_server.transports.errors import ErrorKind, kind_of, problem, refusal_details
+from mcp_server.transports.http_guard import RETRY_AFTER_S, RequestState, request_id_of
+from mcp_server.transports.openapi import openapi
 
-__all__ = ["RestApi", "wrong_path"]
+__all__ = ["RestApi", "takes_body", "wrong_path"]
 
 _NAMES_SHOWN = 5
 _PATHS = (
-    "POST /mcp, GET /tools, POST /tools/{name}/execute, GET /resources, POST /auth/token "
-    "and GET /health"
+    "POST /mcp, GET /tools, POST /tools/{name}/execute, GET /resources, GET /resources/read?uri=…, "
+    "GET /me, GET /openapi.json, POST /auth/token and GET /health"
 )
 
 
-class RestApi:
-    """`GET /tools`, `POST /tools/{name}/execute` and `GET /resources`.
+_PRIVATE = {"Cache-Control": "private, no-cache"}
+_MAX_KEY = 255
+_CONFLICTS = {
+    "in_progress": errors.IDEMPOTENCY_IN_PROGRESS,
+    "reused": errors.IDEMPOTENCY_KEY_REUSED,
+    "unknown": errors.OUTCOME_UNKNOWN,
+    "unavailable": errors.UNAVAILABLE,
+}
 
-    Every response is JSON. Errors are `{"error": {"code", "message", ...}}` with a row of
+
+class RestApi:
+    """The routes of docs/rest.md.
+
+    Every response is JSON. Errors are problem details (RFC 9457) with a row of
     `mcp_server.transports.errors.ERRORS`. A rate limit (429) comes with Retry-After, RateLimit and
     RateLimit-Policy.
+
+    Args:
+        public_origin: for the description of the API.
+        key_of: returns the Idempotency-Key of a subject.
     """
 
-    def __init__(self, gate: Gate, resources: Resources) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        resources: Resources,
+        *,
+        public_origin: str,
+        key_of: Callable[[Subject, str], IdempotencyKey],
+    ) -> None:
         self._gate = gate
         self._resources = resources
+        self._public_origin = public_origin
+        self._key_of = key_of
+        execute = "/tools/{name}/execute"
         self.app = Router(
             [
                 self._route(
@@ -59,7 +88,7 @@ class RestApi:
                 ),
                 self._route(
                     "POST",
-                    "/tools/{name}/execute",
+                    execute,
                     self._execute,
                     "arguments of the tool are a JSON object in the body",
                 ),
@@ -67,32 +96,55 @@ class RestApi:
                     "GET",
                     "/resources",
                     self._list_resources,
-                    "it lists all that you may see; reading one is for MCP only (resources/read)",
+                    "it lists all that you may see; GET /resources/read?uri=… reads one",
+                ),
+                self._route("GET", "/resources/read", self._read_resource, "", parameters=("uri",)),
+                self._route("GET", "/me", self._me, "it is about the bearer of the token"),
+                self._route(
+                    "GET", "/openapi.json", self._openapi, "it describes all that you may see"
                 ),
             ],
             redirect_slashes=False,  # a redirect has no body that says why
         )
 
     def _route(
-        self, method: str, path: str, answer: Callable[[Request], Awaitable[Response]], instead: str
+        self,
+        method: str,
+        path: str,
+        answer: Callable[[Request], Awaitable[Response]],
+        instead: str,
+        *,
+        parameters: Collection[str] = (),
     ) -> Route:
-        """Return a route that refuses query parameters by name and says what to use instead."""
+        """Return a route that takes each query parameter once, and refuses others by name.
 
-        async def answer_without_query(request: Request) -> Response:
+        Args:
+            instead: what to use in place of a query parameter.
+            parameters: the required query parameters.
+        """
+
+        async def answer_checked(request: Request) -> Response:
             # The path is decoded before it is routed. An encoded slash is part of a name (RFC 3986
             # section 2.2), and no tool has one in its name. A gateway that compares paths would see
             # another path than this server.
             if b"%2f" in request.scope.get("raw_path", b"").lower():
                 raise HTTPException(HTTPStatus.NOT_FOUND)
-            names = list(request.query_params)
-            if not names:
-                return await self._without_details(request, answer)
-            shown = ", ".join(json.dumps(name[:64]) for name in names[:_NAMES_SHOWN])
-            more = " and others" if len(names) > _NAMES_SHOWN else ""
-            text = f"unknown query parameters: {shown}{more}; this path takes none: {instead}"
-            return _error(errors.INVALID_REQUEST, text)
+            names = [name for name, _ in request.query_params.multi_items()]
+            unknown = [name for name in dict.fromkeys(names) if name not in parameters]
+            if unknown:
+                shown = ", ".join(json.dumps(name[:64]) for name in unknown[:_NAMES_SHOWN])
+                more = " and others" if len(unknown) > _NAMES_SHOWN else ""
+                taken = f"this path takes {' and '.join(parameters) or 'none'}"
+                text = f"unknown query parameters: {shown}{more}; {taken}"
+                return _error(
+                    request, errors.INVALID_REQUEST, f"{text}: {instead}" if instead else text
+                )
+            if sorted(names) != sorted(parameters):
+                text = f"the query must have {' and '.join(parameters)} once"
+                return _error(request, errors.INVALID_REQUEST, text)
+            return await self._without_details(request, answer)
 
-        return Route(path, answer_without_query, methods=[method])
+        return Route(path, answer_checked, methods=[method])
 
     async def _without_details(
         self, request: Request, answer: Callable[[Request], Awaitable[Response]]
@@ -107,7 +159,11 @@ class RestApi:
                     caller, f"{request.method} {request.url.path}", error
                 )
             return _error(
-                errors.INTERNAL_ERROR, str(error), retryable=False, request_id=caller.request_id
+                request,
+                errors.INTERNAL_ERROR,
+                str(error),
+                retryable=False,
+                request_id=caller.request_id,
             )
 
     async def _list_tools(self, request: Request) -> Response:
@@ -129,7 +185,7 @@ class RestApi:
                     if tool.name in visible.tools
                 ]
             },
-            headers={"Cache-Control": "private, no-cache"},
+            headers=_PRIVATE,
         )
 
     async def _list_resources(self, request: Request) -> Response:
@@ -161,7 +217,7 @@ class RestApi:
                     if template.uri in visible.resources and template.parameters
                 ],
             },
-            headers={"Cache-Control": "private, no-cache"},
+            headers=_PRIVATE,
         )
 
     async def _visible(self, request: Request, method: str) -> Visible | Response:
@@ -174,7 +230,46 @@ class RestApi:
             call = Call(method, Resource("server", "enterprise-mcp"))
             return (await self._gate.perform(state.caller, call, work)).value
         except Refused as refusal:
-            return _refused(refusal, state)
+            return _refused(request, refusal)
+
+    async def _read_resource(self, request: Request) -> Response:
+        reading = await self._reading(request, request.query_params["uri"])
+        if isinstance(reading, Response):
+            return reading
+        return JSONResponse(
+            {
+                "uri": reading.value.uri,
+                "mime_type": reading.value.mime_type,
+                "text": reading.value.text,
+                "request_id": RequestState.of(request.scope).caller.request_id,
+            },
+            headers={**_PRIVATE, **_quota_headers(reading.quota)},
+        )
+
+    async def _me(self, request: Request) -> Response:
+        reading = await self._reading(request, POLICY_ME)
+        if isinstance(reading, Response):
+            return reading
+        return JSONResponse(
+            json.loads(reading.value.text), headers={**_PRIVATE, **_quota_headers(reading.quota)}
+        )
+
+    async def _reading(self, request: Request, uri: str) -> Answer[Reading] | Response:
+        caller = RequestState.of(request.scope).caller
+        try:
+            return await self._resources.read(self._gate, caller, uri)
+        except Refused as refusal:
+            return _refused(request, refusal)
+        except Failed as error:
+            kind = errors.TOOL_UNAVAILABLE if error.retryable else errors.TOOL_ERROR
+            return _error(request, kind, str(error), retryable=error.retryable)
+
+    async def _openapi(self, request: Request) -> Response:
+        visible = await self._visible(request, "tools/list")
+        if isinstance(visible, Response):
+            return visible
+        tools = [tool for tool in self._gate.catalog if tool.name in visible.tools]
+        return JSONResponse(openapi(tools, self._public_origin), headers=_PRIVATE)
 
     async def _execute(self, request: Request) -> Response:
         state = RequestState.of(request.scope)
@@ -183,16 +278,38 @@ class RestApi:
             # As over MCP, where `arguments` may be null (tools/call).
             arguments = {} if arguments["arguments"] is None else arguments["arguments"]
         if not isinstance(arguments, dict):
-            return _error(errors.INVALID_REQUEST, "the body must be an object of arguments")
+            return _error(
+                request, errors.INVALID_REQUEST, "the body must be an object of arguments"
+            )
+        keys = request.headers.getlist("idempotency-key")
+        if len(keys) > 1 or not all(0 < len(key) <= _MAX_KEY and _printable(key) for key in keys):
+            text = f"Idempotency-Key must be there once, with 1 to {_MAX_KEY} printable ASCII characters"
+            return _error(request, errors.INVALID_REQUEST, text)
         try:
             answer = await call_tool(
-                self._gate, state.caller, request.path_params["name"], arguments
+                self._gate,
+                state.caller,
+                self._wire_name(request.path_params["name"]),
+                arguments,
+                key=self._key_of(state.caller.subject, keys[0]) if keys else None,
             )
         except InvalidArguments as error:
-            return _error(errors.INVALID_ARGUMENTS, str(error))
+            return _error(request, errors.INVALID_ARGUMENTS, str(error))
+        except KeyConflict as conflict:
+            after = {"Retry-After": str(conflict.retry_after_s)} if conflict.retry_after_s else {}
+            return _error(request, _CONFLICTS[conflict.kind], str(conflict), after)
         except Refused as refusal:
-            return _refused(refusal, state)
-        return _executed(answer, state.caller)
+            return _refused(request, refusal)
+        return _executed(request, answer)
+
+    def _wire_name(self, name: str) -> str:
+        """Return the name of a tool that clients use; its name in the policy is taken too."""
+        return next((tool.wire_name for tool in self._gate.catalog if tool.name == name), name)
+
+
+def takes_body(path: str) -> bool:
+    """Return whether a POST to a path of the REST API has a body."""
+    return path.startswith("/tools/") and path.endswith("/execute")
 
 
 def wrong_path(
@@ -204,33 +321,37 @@ def wrong_path(
         paths: the existing paths, in words.
     """
 
-    async def answer(_: Request, error: Exception) -> Response:
+    async def answer(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             # The framework lists them in the order of a set, which differs from process to process.
             allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
             text = f"this path takes {allowed}"
-            return _error(errors.METHOD_NOT_ALLOWED, text, {"Allow": allowed})
+            return _error(request, errors.METHOD_NOT_ALLOWED, text, {"Allow": allowed})
         text = f"{error.detail}; what there is: {paths}"
-        return _error(errors.NOT_FOUND, text, error.headers)
+        return _error(request, errors.NOT_FOUND, text, error.headers)
 
     return answer
 
 
-def _executed(answer: Answer[ToolAnswer], caller: Caller) -> Response:
+def _executed(request: Request, answer: Answer[ToolAnswer]) -> Response:
     result = answer.value
     headers = _quota_headers(answer.quota)
+    if result.replayed:
+        headers["Idempotency-Replayed"] = "true"
     if result.is_error:
         kind = errors.TOOL_UNAVAILABLE if result.retryable else errors.TOOL_ERROR
-        return _error(kind, result.text, headers, retryable=result.retryable)
+        return _error(request, kind, result.text, headers, retryable=result.retryable)
+    caller = RequestState.of(request.scope).caller
     return JSONResponse(
         {"result": result.structured, "text": result.text, "request_id": caller.request_id},
         headers=headers,
     )
 
 
-def _refused(refusal: Refused, state: RequestState) -> Response:
+def _refused(request: Request, refusal: Refused) -> Response:
+    state = RequestState.of(request.scope)
     headers: dict[str, str] = {}
     state.refusal = refusal  # the HTTP guard adds what clients and the load balancer look at
     match refusal:
@@ -240,6 +361,7 @@ def _refused(refusal: Refused, state: RequestState) -> Response:
         case Refused(retryable=True) if not isinstance(refusal, NodeUnavailable):
             headers = {"Retry-After": str(RETRY_AFTER_S)}
     return _error(
+        request,
         kind_of(refusal),
         str(refusal),
         headers,
@@ -249,10 +371,17 @@ def _refused(refusal: Refused, state: RequestState) -> Response:
 
 
 def _error(
-    kind: ErrorKind, message: str, headers: Mapping[str, str] | None = None, **details: Any
+    request: Request,
+    kind: ErrorKind,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    **details: Any,
 ) -> Response:
-    body = {"error": {"code": kind.code, "message": message, **details}}
-    return JSONResponse(body, status_code=kind.status, headers=dict(headers or {}))
+    return problem(kind, message, request_id_of(request.headers), headers=headers, **details)
+
+
+def _printable(key: str) -> bool:
+    return key.isascii() and key.isprintable()
 
 
 def _quota_headers(quota: tuple[Quota, ...]) -> dict[str, str]:

@@ -611,7 +611,7 @@ class TestRest:
                 "takes POST",
             ),
             ("POST", "/tools", 405, "method_not_allowed", "takes GET"),
-            ("POST", "/health", 404, "not_found", "GET /health"),
+            ("POST", "/health", 405, "method_not_allowed", "takes GET, HEAD"),
             ("GET", "/tools/monitoring_query_metrics", 404, "not_found", "GET /tools"),
             ("POST", "/tools/monitoring_query_metrics%2Fexecute", 404, "not_found", "POST /mcp"),
             ("POST", "/tools%2fmonitoring_query_metrics/execute", 404, "not_found", "POST /mcp"),
@@ -632,7 +632,11 @@ class TestRest:
         ("verb", "path", "says"),
         [
             ("GET", "/resources?uri=enterprise://cmdb/assets", '"uri"; this path takes none'),
-            ("GET", "/resources?uri=enterprise://cmdb/assets", "MCP only (resources/read)"),
+            (
+                "GET",
+                "/resources?uri=enterprise://cmdb/assets",
+                "GET /resources/read?uri=… reads one",
+            ),
             ("GET", "/tools?limit=1&cursor=&limit=2", '"limit", "cursor"; this path takes none'),
             ("GET", "/tools?a&b&c&d&e&f", '"d", "e" and others;'),
             (

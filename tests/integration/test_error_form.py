@@ -103,19 +103,26 @@ def shortcoming(asked: Asked, answer: httpx2.Response) -> str | None:
     needed = {401: "www-authenticate", 405: "allow"}.get(answer.status_code)
     if needed is not None and needed not in answer.headers:
         return f"no {needed}"
-    if answer.headers.get("content-type") != "application/json":
-        return f"content-type {answer.headers.get('content-type')}"
+    path, content_type = asked.path.partition("?")[0], answer.headers.get("content-type")
+    # /auth/token has its own errors (RFC 6749, section 5.2), and shares some with the others.
+    forms = ["application/json"] if path == "/mcp" else ["application/problem+json"]
+    if content_type not in [*forms, *(["application/json"] if path == "/auth/token" else [])]:
+        return f"content-type {content_type}"
     if asked.method == "HEAD":
         return None
     try:
         document = answer.json()
         error = document["error"]
-        if asked.path.partition("?")[0] == "/auth/token" and type(error) is str:
+        if path == "/auth/token" and type(error) is str:
             # The endpoint's own errors have the form of RFC 6749, section 5.2.
             told = [error, document["error_description"]]
         else:
             told = [error["message"], error["code"]]
-        if asked.path.partition("?")[0] == "/mcp":
+            if path != "/mcp":
+                assert document["status"] == answer.status_code
+                assert document["type"] == f"urn:enterprise-mcp:problem:{error['code']}"
+                told += [document["title"], document["detail"], document["instance"]]
+        if path == "/mcp":
             data = error["data"]
             assert document["jsonrpc"] == "2.0"
             assert "id" in document
@@ -154,7 +161,7 @@ async def test_every_answer_that_is_not_2xx_has_the_documented_form(node: McpNod
     async with node.http() as http:
         answers = await asyncio.gather(*(ask(http, asked) for asked in asking))
 
-    assert {"/mcp", "/tools", f"/tools/{TOOL}/execute", "/resources", "/health"} <= set(served)
+    assert {"/mcp", "/tools", f"/tools/{TOOL}/execute", "/me", "/health"} <= set(served)
     assert [fault for _, fault in answers if fault] == []
     # The requests come to all kinds of answers.
     statuses = {status for status, _ in answers}

@@ -252,7 +252,7 @@ class TestOverMcp:
         assert error["code"] == -32012
         assert error["data"].items() >= {"code": "draining", "retryable": True}.items()
         assert error["data"]["retry_after_ms"] == 1000
-        assert rest.json() == {"error": {"code": "draining", "message": error["message"]}}
+        assert rest.json()["error"] == {"code": "draining", "message": error["message"]}
 
 
 class TestOverRest:
@@ -263,7 +263,7 @@ class TestOverRest:
         answer = await _execute(node, **headers)
 
         assert answer.status_code == status
-        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["error"].keys() == {"code", "message"}
         assert answer.json()["error"]["code"] == word
         assert ("www-authenticate" in answer.headers) == (status == 401)

@@ -149,7 +149,7 @@ async def test_a_client_of_rest_gets_500_in_json(
         answer = await http.request(verb, path, json={} if verb == "POST" else None)
 
     assert answer.status_code == 500
-    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["error"] == {
         "code": "internal_error",
         "message": "internal error; an administrator finds the cause in the log of request "

@@ -19,7 +19,7 @@ _PATHS: tuple[tuple[str, Answer], ...] = (
             "/metrics",
             "/status",
             "/docs",
-            "/openapi.json",
+            "/swagger.json",
             "/admin",
             "/debug/pprof",
             "/.env",

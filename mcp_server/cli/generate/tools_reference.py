@@ -43,16 +43,16 @@ policy shows each caller what could be allowed to it: roles are mapped to permis
 - `tools/list`, `resources/list`, `resources/templates/list` and `prompts/list` have pages of
   {PAGE_SIZE} entries. A completion has at most {MAX_COMPLETIONS} values, for texts of at most
   {LONGEST_COMPLETED} characters.
-- Over REST, `POST /tools/{{name}}/execute` runs a tool with the arguments as a JSON object. `GET /tools`
-  and `GET /resources` list everything that the caller may see, in one page. Query parameters get 400.
-  Resources, prompts and completions can be read over MCP only.
+- The REST API is described in docs/rest.md and docs/openapi.json. `GET /tools` and `GET /resources` list
+  everything that the caller may see, in one page. Prompts and completions are for MCP only.
 - The server refuses requests by pages of other origins (403), over MCP and REST, unless
   `cors.allowed_origins` has the origin (docs/settings.md).
 - Errors have one table for all transports: see [Errors](#errors).
 """
 
 _ERRORS = """\
-REST answers with the HTTP status and `{"error": {"code", "message", ...}}`. MCP answers with a JSON-RPC
+REST answers with the HTTP status and problem details (RFC 9457), whose member `error` has `code` and
+`message`. MCP answers with a JSON-RPC
 error: its `code` is the number, and its `data` has the word as `code`, `retryable` and `request_id`.
 Before a message is read, MCP gets the HTTP status too, and no `id`. A failed tool call is a result with
 `isError` over MCP.
