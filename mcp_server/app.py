@@ -62,6 +62,7 @@ from mcp_server.tools.cmdb.rest import RestCmdb
 from mcp_server.tools.cursor import KEY_BYTES, CursorCipher
 from mcp_server.tools.kubernetes.family import Kubernetes
 from mcp_server.tools.monitoring.family import Monitoring
+from mcp_server.transports.client_info import client_of_session
 from mcp_server.transports.cors import AllowedOrigins, Cors
 from mcp_server.transports.errors import UNAUTHORIZED, UNAVAILABLE
 from mcp_server.transports.http_guard import HttpGuard, RequestState, TrustedHosts, internal_error
@@ -427,7 +428,7 @@ async def serve_stdio(settings: Settings, token: str) -> None:
         AuthenticationError, IdentityUnavailable: as `TokenVerifier.verify`.
     """
 
-    def caller(node: Node, subject: Subject) -> Caller:
+    def caller(node: Node, subject: Subject, ctx: ServerRequestContext[Any, Any]) -> Caller:
         try:
             if subject.expired():
                 raise AuthenticationError(_EXPIRED)
@@ -444,11 +445,12 @@ async def serve_stdio(settings: Settings, token: str) -> None:
             user_agent="stdio",
             request_id=uuid.uuid4().hex,
             transport="stdio",
+            client_info=client_of_session(ctx),
         )
 
     async with Node(settings) as node:
         subject = await node.verifier.verify(token)
-        server = node.mcp_transport(lambda _: caller(node, subject)).server
+        server = node.mcp_transport(lambda ctx: caller(node, subject, ctx)).server
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())
 

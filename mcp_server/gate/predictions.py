@@ -20,8 +20,8 @@ _Shape: TypeAlias = tuple[object, ...]
 class Predictions:
     """The charges of the last allowed call of each shape, the most recently used ones.
 
-    A shape is the policy revision, the subject with its roles, groups, scopes and client, the method and
-    the resource.
+    A shape is the policy revision, the subject with its roles, groups, scopes and client, the client
+    program, the method and the resource.
     """
 
     def __init__(self) -> None:
@@ -61,6 +61,7 @@ def _shape(policy_input: DecisionInput, revision: str) -> _Shape:
         subject.roles,
         subject.scopes,
         subject.groups,
+        policy_input.client_info,
         policy_input.action.name,
         resource.type,
         resource.id,

@@ -193,9 +193,11 @@ def _count_unrecorded(request: InFlight, error: AuditUnavailable) -> None:
 def _rest_of_policy_input(policy_input: DecisionInput) -> RedactedArguments:
     """Return the parts of the policy's input that have no column of their own in the row."""
     subject, resource, context = policy_input.subject, policy_input.resource, policy_input.context
+    client = policy_input.client_info
     who = _subject_json(subject)
     what = redact_arguments(
         {
+            "client_info": {"name": client.name, "version": client.version},
             "resource": {
                 "type": resource.type,
                 "id": resource.id,

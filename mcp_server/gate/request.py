@@ -14,6 +14,7 @@ from mcp_server.identity import Subject
 from mcp_server.policy import (
     Action,
     Authorization,
+    ClientInfo,
     Context,
     DecisionInput,
     Obligations,
@@ -47,6 +48,7 @@ class Caller:
     Attributes:
         ip: the client's address as canonical text.
         request_id: the id of the request, from the load balancer or made here.
+        client_info: what the client program reports of itself; nobody verifies it.
     """
 
     subject: Subject
@@ -54,6 +56,7 @@ class Caller:
     user_agent: str
     request_id: str
     transport: Literal["mcp", "rest", "stdio", "cli"]
+    client_info: ClientInfo = field(default_factory=ClientInfo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,4 +192,5 @@ def decision_input(
             counters="up" if counters_up else "down",
             audit="up" if audit_up else "down",
         ),
+        client_info=caller.client_info,
     )

@@ -153,6 +153,7 @@ class PolicyEngine:
             PolicyUnavailable: as `authorize`.
         """
         subject, context = policy_input.subject, policy_input.context
+        client = policy_input.client_info
         key = (
             self.revision,
             json.dumps(
@@ -172,6 +173,8 @@ class PolicyEngine:
                     subject.client_id,
                     subject.actor,
                     subject.networks,
+                    client.name,
+                    client.version,
                 ]
             ),
         )

@@ -19,6 +19,7 @@ __all__ = [
     "Authorization",
     "Canary",
     "Charge",
+    "ClientInfo",
     "Context",
     "Count",
     "DecisionInput",
@@ -87,6 +88,17 @@ class Resource:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """What a client program reports of itself (`clientInfo` of MCP); nobody verifies it.
+
+    Empty strings: it reported nothing, as REST clients and later requests of the handshake era do.
+    """
+
+    name: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """The circumstances; `time` is RFC 3339 in UTC, `ip` the canonical text of the client's address."""
 
@@ -107,6 +119,7 @@ class DecisionInput:
     action: Action
     resource: Resource
     context: Context
+    client_info: ClientInfo = field(default_factory=ClientInfo)
 
     def to_json(self, counts: Sequence[Count] = ()) -> dict[str, Any]:
         """Return the JSON object that OPA gets as `input`, with the counts after charging, if any."""
@@ -140,7 +153,13 @@ class DecisionInput:
                 "id": resource.id,
                 "properties": dict(resource.properties),
             },
-            "context": _context_json(context),
+            "context": {
+                **_context_json(context),
+                "client_info": {
+                    "name": self.client_info.name,
+                    "version": self.client_info.version,
+                },
+            },
         }
         return _with_counts(policy_input, counts)
 

@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from mcp_server.transports import errors
+from mcp_server.transports.client_info import reported_client
 from mcp_server.transports.direct_calls import DirectCalls
 from mcp_server.transports.errors import Rejection, error_data
 from mcp_server.transports.http_guard import RequestState
@@ -99,6 +100,7 @@ class StreamableHttp:
             )
             await answer(scope, receive, send)
             return
+        state.caller = replace(state.caller, client_info=reported_client(body))
         completing = _in_documented_form(scope, receive, send)
         if (call := self._direct.recognise(scope, body)) is not None:
             response = await self._direct.answer(call, state)

@@ -96,11 +96,19 @@ findings contains _finding("groups", [issuer], message) if {
 	message := sprintf("is no issuer, so its groups grant nothing; accepted are %s", [_list(object.keys(data.config.issuers))])
 }
 
-findings contains _finding("agents", [name], message) if {
+findings contains _finding("agents", [name], _not_an_agent) if {
 	some name, _ in data.config.agents
-	regex.match(`[?{}\[\]\\]|\*.*\*`, name)
-	message := "is not the id of an agent; accepted are ids, and patterns of ids with one *, without ?, {, }, [, ] and \\"
+	_is_no_agent(name)
 }
+
+findings contains _finding("limits", ["agent", name], _not_an_agent) if {
+	some name, _ in data.config.limits.agent
+	_is_no_agent(name)
+}
+
+_is_no_agent(name) if regex.match(`[?{}\[\]\\]|\*.*\*`, name)
+
+_not_an_agent := "is not the id of an agent; accepted are ids, and patterns of ids with one *, without ?, {, }, [, ] and \\"
 
 findings contains _finding("network", ["allow", i], message) if {
 	some i, block in data.config.network.allow

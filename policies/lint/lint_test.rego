@@ -117,7 +117,7 @@ test_a_limit_that_is_not_a_positive_integer_is_named if {
 test_an_unknown_key_is_named_with_the_accepted_ones if {
 	_found(
 		_replace("/limits/tennant", {}),
-		"policies/config/limits/data.yaml", "limits", "property tennant is not allowed; accepted are global, method, tenant, tool, user",
+		"policies/config/limits/data.yaml", "limits", "property tennant is not allowed; accepted are agent, global, method, tenant, tool, user",
 	)
 	_found(
 		_replace("/limits/user/limt", 1),
@@ -201,6 +201,10 @@ test_an_agent_is_an_id_or_a_pattern_with_one_star if {
 		_found(
 			_replace(concat("/", ["/agents", name]), {"permissions": []}),
 			"policies/config/agents/data.yaml", sprintf("agents.%s", [name]), "is not the id of an agent; accepted are ids",
+		)
+		_found(
+			_replace("/limits/agent", {name: {"limit": 1, "window_s": 1}}),
+			"policies/config/limits/data.yaml", sprintf("limits.agent.%s", [name]), "is not the id of an agent; accepted are ids",
 		)
 	}
 	every name in ["*", "https:~1~1agents.example.com~1*", "release-agent"] {

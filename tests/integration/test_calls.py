@@ -515,6 +515,32 @@ class TestAudit:
         assert rows[5]["request_id"] == "from-the-balancer"
 
 
+async def test_what_a_client_program_reports_is_recorded_with_the_decision(
+    node: McpNode, node_owner: asyncpg.Connection
+) -> None:
+    """In each request of the newer era, and in the handshake of the older one."""
+    message = _call("cmdb_query_assets", {})
+    request_id = uuid.uuid4().hex
+    async with node.http(node.token(), **{"X-Request-Id": request_id}) as http:
+        await modern_rpc(http, message)
+        await LegacyClient(http).initialize()
+        await rpc(http, message)
+        await http.post("/tools/cmdb_query_assets/execute", json={})
+
+    rows = await node_owner.fetch(
+        "SELECT question->'context'->'client_info' AS reported FROM audit.questions"
+        " WHERE request_id = $1 ORDER BY time",
+        request_id,
+    )
+    nothing = {"name": "", "version": ""}
+    assert [json.loads(row["reported"]) for row in rows] == [
+        {"name": "test", "version": "1"},
+        {"name": "legacy", "version": "1"},
+        nothing,
+        nothing,
+    ]
+
+
 # The same call, said in the ways that JSON has, and what the policy judges of it.
 SAID_IN_OTHER_WAYS: list[dict[str, Any]] = [
     {"service_name": "db1", "depth": 2},

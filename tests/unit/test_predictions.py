@@ -9,7 +9,15 @@ import pytest
 
 from mcp_server.gate import predictions
 from mcp_server.gate.predictions import Predictions
-from mcp_server.policy import Action, Authorization, Context, DecisionInput, Resource, SubjectInput
+from mcp_server.policy import (
+    Action,
+    Authorization,
+    ClientInfo,
+    Context,
+    DecisionInput,
+    Resource,
+    SubjectInput,
+)
 
 _CHARGE = {"id": "user", "key": "user:t:a", "limit": 5, "window_s": 60, "cost": 1}
 
@@ -65,6 +73,7 @@ def test_an_allowed_call_predicts_the_next_one_of_its_shape() -> None:
         {"subject": dataclasses.replace(_SUBJECT, issuer="j")},
         {"subject": dataclasses.replace(_SUBJECT, client_id="d")},
         {"subject": dataclasses.replace(_SUBJECT, actor="bot")},
+        {"client_info": ClientInfo("other", "1")},
         {"action": Action("resources/read")},
         {"resource": Resource("tool", "y")},
         {"resource": Resource("prompt", "x")},

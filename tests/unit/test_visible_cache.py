@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from mcp_server.policy import Action, Context, DecisionInput, PolicyEngine, Resource, SubjectInput
+from mcp_server.policy import (
+    Action,
+    ClientInfo,
+    Context,
+    DecisionInput,
+    PolicyEngine,
+    Resource,
+    SubjectInput,
+)
 from mcp_server.settings import PolicySettings
 
 pytestmark = pytest.mark.anyio
@@ -60,5 +68,17 @@ async def test_a_subject_that_differs_in_anything_is_asked_about_again(
     await policy.visible(
         dataclasses.replace(_INPUT, subject=dataclasses.replace(_SUBJECT, **{field: other}))
     )
+
+    assert asked == ["visible", "visible"]
+
+
+@pytest.mark.parametrize("client", [ClientInfo("chat"), ClientInfo(version="2")], ids=str)
+async def test_another_client_program_is_asked_about_again(
+    engine: tuple[PolicyEngine, list[str]], client: ClientInfo
+) -> None:
+    policy, asked = engine
+    await policy.visible(_INPUT)
+
+    await policy.visible(dataclasses.replace(_INPUT, client_info=client))
 
     assert asked == ["visible", "visible"]

@@ -32,6 +32,41 @@ test_an_actor_is_limited_as_a_client_is if {
 	_may(_config, "release-agent", "bot", "tools:read")
 }
 
+_program(name) := {"context": {"client_info": {"name": name, "version": "1"}}}
+
+_may_by_program(config, name, permission) if {
+	agents.allow(permission) with input as fixtures.but(fixtures.request([], "ping"), _program(name)) with data.config as config
+}
+
+_programs := object.union(_config, {"agents": {
+	"client_info:*": {"permissions": ["tools:read"]},
+	"client_info:editor": {"permissions": ["*"]},
+}})
+
+test_a_client_program_can_be_limited_by_the_name_that_it_reports if {
+	_may_by_program(_programs, "editor", "k8s:restart")
+	_may_by_program(_programs, "chat", "tools:read")
+	not _may_by_program(_programs, "chat", "metrics:query")
+	_may_by_program(_programs, "", "k8s:restart")
+}
+
+test_rows_of_verified_names_are_not_about_reported_ones if {
+	_may_by_program(_config, "chat", "k8s:restart")
+	_may_by_program(_config, "release-agent", "k8s:restart")
+}
+
+test_a_reported_name_takes_no_limit_of_a_verified_one_away if {
+	every name in ["", "editor", "release-agent", "client_info:editor"] {
+		request := fixtures.but(fixtures.request([], "ping"), _program(name))
+		by_agent := fixtures.but(request, {"subject": {"properties": {"client_id": "other"}}})
+		not agents.allow("k8s:scale") with input as by_agent with data.config as _programs
+	}
+}
+
+test_a_verified_name_that_looks_like_a_reported_one_is_limited_as_any_other if {
+	not _may(_config, "client_info:editor", "", "k8s:scale")
+}
+
 test_nothing_is_allowed_while_the_rows_are_not_known if {
 	not _may(object.union(fixtures.config, {"agents": null}), "x", "", "tools:read")
 	not _may(object.remove(fixtures.config, ["agents"]), "x", "", "tools:read")

@@ -302,6 +302,7 @@ _canary_request(caller, roles, method, kind, id) := {
 		"transport": "mcp",
 		"counters": "up",
 		"audit": "up",
+		"client_info": {"name": "", "version": ""},
 	},
 }
 

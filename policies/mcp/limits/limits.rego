@@ -6,6 +6,7 @@
 package mcp.limits
 
 import data.mcp.access
+import data.mcp.agents
 import data.mcp.reasons
 
 # METADATA
@@ -29,17 +30,36 @@ charges := array.concat(for_all, for_tool(input.resource.id, access.entry)) if {
 
 # METADATA
 # title: The windows that every call of the subject is charged to
-# description: The window of the whole tenant is included only if config/limits has a limit for it.
-for_all := _of_everyone_and_user if not data.config.limits.tenant
+# description: Windows of the whole tenant and of agents are included only if config/limits has limits for them.
+for_all := array.concat(array.concat(_of_everyone_and_user, _of_the_tenant), _of_agents)
 
-for_all := array.concat(_of_everyone_and_user, [{
+_of_the_tenant := [] if not data.config.limits.tenant
+
+_of_the_tenant := [{
 	"id": "tenant",
 	"key": concat(":", ["tenant", _tenant]),
 	"limit": limit.limit,
 	"window_s": limit.window_s,
 	"cost": 1,
-}]) if {
+}] if {
 	limit := data.config.limits.tenant
+}
+
+_of_agents := [] if not data.config.limits.agent
+
+_of_agents := [charge |
+	some agent in agents.present
+	row := agents.row(data.config.limits.agent, agent)
+	limit := data.config.limits.agent[row]
+	charge := {
+		"id": concat(":", ["agent", agent.name]),
+		"key": _agent_key(row, agent),
+		"limit": limit.limit,
+		"window_s": limit.window_s,
+		"cost": 1,
+	}
+] if {
+	data.config.limits.agent
 }
 
 # METADATA
@@ -93,6 +113,12 @@ _tool_key(name, limit) := concat(":", ["tool", name, "tenant", _tenant]) if {
 } else := concat(":", ["tool", name, "user", _tenant, _user]) if {
 	limit.per == "user"
 } else := concat(":", ["tool", name])
+
+# Every client may report every name. A window of the user and the row, so that nobody uses up the limit of others or makes
+# any number of windows.
+_agent_key(row, agent) := concat(":", ["agent", urlquery.encode(row), "user", _tenant, _user]) if {
+	agent.reported
+} else := concat(":", ["agent", urlquery.encode(agent.name)])
 
 # Encoded, so that a tenant's or user's name cannot select the counter of another one.
 _tenant := urlquery.encode(input.subject.properties.tenant)

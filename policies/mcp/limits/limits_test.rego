@@ -72,6 +72,53 @@ test_everyone_of_a_tenant_is_counted_together_where_tenants_are_limited if {
 	_tenant_key("a:b", "alice") == "tenant:a%3Ab"
 }
 
+_agents := object.union(fixtures.config, {"limits": {"agent": {
+	"*": {"limit": 50, "window_s": 60},
+	"bot": {"limit": 5, "window_s": 60},
+	"client_info:chat-*": {"limit": 2, "window_s": 60},
+}}})
+
+_agent_windows(subject, program) := windows if {
+	changes := {
+		"subject": {"id": "a b", "properties": subject},
+		"context": {"client_info": {"name": program, "version": ""}},
+	}
+	charges := limits.charges with input as fixtures.but(_scale, changes) with data.config as _agents
+	windows := [{"id": charge.id, "key": charge.key, "limit": charge.limit} |
+		some charge in charges
+		startswith(charge.id, "agent:")
+	]
+}
+
+test_the_calls_of_an_agent_are_counted_together if {
+	_agent_windows({"client_id": "chat:x", "actor": "bot"}, "") == [
+		{"id": "agent:bot", "key": "agent:bot", "limit": 5},
+		{"id": "agent:chat:x", "key": "agent:chat%3Ax", "limit": 50},
+	]
+	_agent_windows({"client_id": "bot", "actor": "bot"}, "") == [{"id": "agent:bot", "key": "agent:bot", "limit": 5}]
+	_agent_windows({}, "") == []
+}
+
+test_calls_under_a_reported_name_are_counted_for_each_user_and_row if {
+	every program in ["chat-1", "chat-2"] {
+		windows := _agent_windows({}, program)
+		[window.key | some window in windows] == ["agent:client_info%3Achat-%2A:user:default:a+b"]
+	}
+	_agent_windows({}, "bot") == []
+}
+
+test_the_limit_of_an_agent_ends_its_calls_and_nobody_elses if {
+	charges := limits.charges with input as fixtures.but(_scale, {"subject": {"properties": {"client_id": "bot"}}})
+		with data.config as _agents
+	request := fixtures.but(_scale, {"subject": {"properties": {"client_id": "bot"}}})
+	counts := [{"charge": charge, "count": count, "reset_ms": 1} |
+		some charge in charges
+		count := {true: 6, false: 1}[charge.id == "agent:bot"]
+	]
+	not limits.within with input as object.union(request, {"counts": counts}) with data.config as _agents
+	fixtures.decide(request, _agents).effect == "allow"
+}
+
 _tool_key(per) := key if {
 	config := object.union(fixtures.config, {"limits": {"tool": {"k8s:scale": {"per": per}}}})
 	charges := limits.charges with input as _scale with data.config as config
