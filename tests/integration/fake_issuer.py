@@ -88,8 +88,13 @@ class FakeIssuer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Close the listener and all connections; harmless when it does not listen."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
 
     def settings(self, name: str = "company", **different: Any) -> dict[str, Any]:
         """Return an entry of `identity.issuers` for this issuer."""
