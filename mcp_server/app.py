@@ -39,19 +39,19 @@ from mcp_server.identity import (
     IdentityUnavailable,
     SharedSecret,
     Subject,
-    TokenVerifier,
     VerifiedTokens,
     Verifier,
 )
 from mcp_server.identity.api_keys import PREFIX, ApiKeys
 from mcp_server.identity.directory import Directory, DirectoryTokens
+from mcp_server.identity.dpop import PROOF_AGE_S, DpopProof
 from mcp_server.identity.introspection import Introspection
 from mcp_server.identity.issuers import JwksIssuer
 from mcp_server.identity.revocations import Revocations
 from mcp_server.infrastructure import telemetry
 from mcp_server.infrastructure.database import Database
 from mcp_server.infrastructure.telemetry.tracing import exported
-from mcp_server.policy import Counters, PolicyEngine
+from mcp_server.policy import Counters, CountersUnavailable, PolicyEngine
 from mcp_server.prompts import PROMPTS, Prompts
 from mcp_server.settings import CmdbSettings, Settings, SettingsError, ToolsSettings
 from mcp_server.tools.catalog import Catalog
@@ -126,7 +126,7 @@ class Node:
         )
         known = {each.issuer for each in self._issuers}
         introspected = [self._introspection] if self._introspection is not None else []
-        self.verifier: TokenVerifier = Verifier(
+        self.verifier = Verifier(
             [
                 shared_secret,
                 *((self._directory_tokens,) if self.directory else ()),
@@ -137,6 +137,7 @@ class Node:
             verified=verified,
             by_prefix={PREFIX: ApiKeys(self.database)},
             check=self.revocations.check,
+            first_use=self._first_use,
         )
         self.audit = AuditStore(
             self.database,
@@ -225,6 +226,17 @@ class Node:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
+    async def _first_use(self, proof: DpopProof) -> bool:
+        """Tell whether a DPoP proof was not used on any node; see `possession.FirstUse`."""
+        name = f"{proof.key}:{proof.id}"
+        try:
+            return await self.counters.first(name, within_s=2 * PROOF_AGE_S)
+        except CountersUnavailable as error:
+            telemetry.log.warning("counters_unavailable", error=str(error))
+            raise IdentityUnavailable(
+                "DPoP proofs cannot be compared with earlier ones at the moment; try again"
+            ) from error
+
     async def _announce_lists(self) -> None:
         for transport in self._transports:
             await transport.changes.publish(ToolsListChanged())
@@ -280,6 +292,7 @@ class Node:
             public_origin=settings.public_origin,
             key_of=lambda subject, key: IdempotencyKey(self.database, settings.node, subject, key),
         )
+        certificates = settings.identity.client_certificates
 
         def guarded(app: ASGIApp, transport: Any, **options: Any) -> ASGIApp:
             return HttpGuard(
@@ -293,6 +306,7 @@ class Node:
                 draining=lambda: self.draining,
                 initial_scope=lambda: self.monitor.latest.initial_scope,
                 **options,
+                certificate_tenant=certificates.tenant if certificates else None,
             )
 
         @asynccontextmanager

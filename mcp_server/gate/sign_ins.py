@@ -150,19 +150,20 @@ class SignIns:
         await self._succeeded(attempt, user, may_go_unrecorded=may_go_unrecorded)
         return user
 
-    async def token_refused(self, attempt: Attempt, reason: str) -> None:
+    async def token_refused(self, attempt: Attempt, reason: str, *, counted: bool = True) -> None:
         """Count and record a request whose token is not valid.
 
         A valid token is not affected: nothing is counted before a token was found to be invalid.
 
         Args:
             reason: why, for the audit log; holds no part of the token.
+            counted: False for a token that nobody guessed: it is recorded only.
 
         Raises:
             Limited: too many tokens from this address were not valid.
         """
-        limited = self._known_limit(attempt.ip)
-        if limited is None:
+        limited = self._known_limit(attempt.ip) if counted else None
+        if limited is None and counted:
             try:
                 await self._admitted(attempt, uuid.uuid4().hex)
             except Limited as refusal:

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from mcp_server import __version__
 from mcp_server.health.readiness import Readiness
+from mcp_server.identity.dpop import ALGORITHMS
 
 __all__ = ["health_routes", "telemetry_routes"]
 
@@ -68,6 +69,7 @@ def health_routes(
                 "resource": f"{public_origin}/mcp",
                 "resource_name": "Enterprise MCP",
                 "bearer_methods_supported": ["header"],
+                "dpop_signing_alg_values_supported": list(ALGORITHMS),
                 **{name: value for name, value in optional.items() if value},
             },
             headers={"Cache-Control": "public, max-age=3600"},

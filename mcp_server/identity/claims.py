@@ -55,6 +55,7 @@ def subject_of(
     Raises:
         AuthenticationError: a claim is missing, has the wrong type, or is too long.
     """
+    certificate, key = _confirmation(claims)
     return Subject(
         id=_text(claims, paths.subject),
         tenant=_text(claims, paths.tenant) if tenant is None else tenant,
@@ -68,6 +69,8 @@ def subject_of(
         client_id=_client(claims, paths.client),
         actor=_actor(claims),
         method=method,
+        bound_certificate=certificate,
+        bound_key=key,
     )
 
 
@@ -182,6 +185,27 @@ def _actor(claims: Mapping[str, Any]) -> str:
     if not isinstance(claims["act"], dict):
         raise AuthenticationError("the claim act must be an object with the claim sub")
     return _text(claims, ("act", "sub"))
+
+
+def _confirmation(claims: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the thumbprints of the certificate and of the key that a token is bound to (RFC 7800).
+
+    A token that is bound in another way is refused: nothing here could tell a thief from its owner.
+    """
+    if "cnf" not in claims:
+        return "", ""
+    confirmation = claims["cnf"]
+    if not isinstance(confirmation, dict) or not confirmation:
+        raise AuthenticationError("the claim cnf must be an object with x5t#S256 or jkt")
+    if confirmation.keys() - {"x5t#S256", "jkt"}:
+        raise AuthenticationError(
+            "the token is bound to a key in a way that is not supported here; accepted members of cnf "
+            "are x5t#S256 and jkt"
+        )
+    certificate, key = (
+        _text(claims, ("cnf", name)) if name in confirmation else "" for name in ("x5t#S256", "jkt")
+    )
+    return certificate, key
 
 
 def _require_printable(name: str, text: str) -> None:

@@ -99,7 +99,7 @@ class Introspection:
         expires_at = numeric_date(claims, "exp")
         issued_at = numeric_date(claims, "iat") if "iat" in claims else 0.0
         if expires_at + issuer.leeway_s <= now:
-            raise AuthenticationError("the token has expired; ask for a new one")
+            raise AuthenticationError("the token has expired; ask for a new one", expired=True)
         if issued_at:
             require_lifetime(issued_at, expires_at, issuer.max_lifetime_s)
         return subject_of(

@@ -144,7 +144,9 @@ def _verified_claims(token: str, key: Any, rules: JwtRules) -> dict[str, Any]:
     except jwt.PyJWTError as error:
         for kind, reason in _REASONS:
             if isinstance(error, kind):
-                raise AuthenticationError(reason) from None
+                # The library compares the times only after the signature has verified.
+                expired = kind is jwt.ExpiredSignatureError
+                raise AuthenticationError(reason, expired=expired) from None
         raise AuthenticationError(_MALFORMED) from None
     type_ = decoded["header"].get("typ", "JWT")
     if not isinstance(type_, str) or type_.lower() not in _TYPES:

@@ -21,7 +21,7 @@ from mcp_server.identity.http import IssuerClient, IssuerUnavailable
 from mcp_server.identity.subject import AuthenticationError, IdentityUnavailable
 from mcp_server.settings import IssuerSettings, is_loopback
 
-__all__ = ["IssuerKeys", "PublicKey", "read_keys"]
+__all__ = ["IssuerKeys", "PublicKey", "read_key", "read_keys"]
 
 # Seconds between two fetches of the keys of one issuer, whatever tokens come.
 _MIN_INTERVAL_S = 5.0
@@ -222,20 +222,20 @@ def read_keys(document: Mapping[str, Any], algorithms: Collection[str]) -> dict[
     found: dict[str, PublicKey] = {}
     twice: set[str] = set()
     for entry in listed[:_MAX_KEYS] if isinstance(listed, list) else []:
-        key = _read_key(entry, algorithms) if isinstance(entry, dict) else None
+        kid = entry.get("kid") if isinstance(entry, dict) else None
+        if not isinstance(kid, str) or not 0 < len(kid) <= _MAX_KID_LENGTH:
+            continue
+        key = read_key(entry, algorithms)
         if key is None:
             continue
-        kid = entry["kid"]
         if kid in found:
             twice.add(kid)
         found[kid] = key
     return {kid: key for kid, key in found.items() if kid not in twice}
 
 
-def _read_key(entry: dict[str, Any], algorithms: Collection[str]) -> PublicKey | None:
-    kid = entry.get("kid")
-    if not isinstance(kid, str) or not 0 < len(kid) <= _MAX_KID_LENGTH:
-        return None
+def read_key(entry: dict[str, Any], algorithms: Collection[str]) -> PublicKey | None:
+    """Return a public key (JWK) that verifies signatures of one of the algorithms, else None."""
     if entry.get("use", "sig") != "sig" or "d" in entry:
         return None
     try:

@@ -27,6 +27,10 @@ class Subject:
         actor: who acts on behalf of the user (`act.sub`, RFC 8693 section 4.1), or the empty string.
         networks: CIDR blocks from which the credential is accepted; none: everywhere.
         method: how the caller was authenticated, such as `jwt`.
+        bound_certificate: thumbprint of the client certificate that the token is bound to
+            (`cnf.x5t#S256`, RFC 8705 section 3.1), or the empty string.
+        bound_key: thumbprint of the key that the token is bound to (`cnf.jkt`, RFC 9449 section 6.1), or
+            the empty string.
     """
 
     id: str
@@ -42,6 +46,8 @@ class Subject:
     actor: str = ""
     networks: tuple[str, ...] = ()
     method: str = ""
+    bound_certificate: str = ""
+    bound_key: str = ""
 
     def expired(self) -> bool:
         """Return whether the subject's token is no longer accepted."""
@@ -51,13 +57,18 @@ class Subject:
 class AuthenticationError(Exception):
     """No subject: the request ends with 401 before any decision.
 
-    `code` is the error code of RFC 6750 section 3.1 (empty when no token was sent). The message is the
-    `error_description` of the response and contains no part of the token.
+    `code` is the error code of RFC 6750 section 3.1 (empty when no token was sent) or of RFC 9449
+    section 7.1. The message is the `error_description` of the response and contains no part of the
+    token.
+
+    Attributes:
+        expired: whether the token is genuine and only too old. It was not guessed.
     """
 
-    def __init__(self, message: str, *, code: str = "invalid_token") -> None:
+    def __init__(self, message: str, *, code: str = "invalid_token", expired: bool = False) -> None:
         super().__init__(message)
         self.code = code
+        self.expired = expired
 
 
 class IdentityUnavailable(Exception):

@@ -6,7 +6,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from mcp_server.identity.dpop import DpopProof
 from mcp_server.identity.jwt import UnverifiedJwt, read_unverified
+from mcp_server.identity.possession import NOTHING, FirstUse, Presented, require_possession
 from mcp_server.identity.subject import AuthenticationError, Subject, TokenVerifier
 
 __all__ = ["Issuer", "VerifiedTokens", "Verifier"]
@@ -75,6 +77,7 @@ class Verifier:
         opaque: verifier of all tokens that are no JWT and have no such prefix; None: there are none.
         by_prefix: verifiers of tokens that begin with a text, such as API keys; they have caches of
             their own. No prefix is the beginning of a JWT (`ey`).
+        first_use: tells whether a DPoP proof is new; None: no token with a proof is accepted.
     """
 
     def __init__(
@@ -85,17 +88,26 @@ class Verifier:
         check: Callable[[Subject], None] = lambda _: None,
         opaque: TokenVerifier | None = None,
         by_prefix: Mapping[str, TokenVerifier] | None = None,
+        first_use: FirstUse | None = None,
     ) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         self._by_prefix = dict(by_prefix or {})
         self._verified = VerifiedTokens() if verified is None else verified
         self._check = check
         self._opaque = opaque
+        self._first_use = first_use or _never
 
-    async def verify(self, token: str) -> Subject:
-        """Return the subject of `token`; see `TokenVerifier.verify`. A cached token never waits."""
+    async def verify(self, token: str, presented: Presented = NOTHING) -> Subject:
+        """Return the subject of `token`; see `TokenVerifier.verify`.
+
+        A cached token never waits, unless a DPoP proof comes with it.
+
+        Args:
+            presented: what came with the token; a token that is bound to a key needs its proof.
+        """
         subject = await self._subject(token)
         self._check(subject)
+        await require_possession(subject, token, presented, self._first_use)
         return subject
 
     async def _subject(self, token: str) -> Subject:
@@ -119,3 +131,7 @@ class Verifier:
         subject = await issuer.subject(unverified)
         self._verified.add(token, subject)
         return subject
+
+
+async def _never(_: DpopProof) -> bool:
+    return False

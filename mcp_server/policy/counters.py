@@ -9,7 +9,9 @@ mean is for Rego to say.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ssl
+import uuid
 from collections.abc import Awaitable, Sequence
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar, cast
@@ -142,6 +144,17 @@ class Counters:
     async def stop(self) -> None:
         """Close all connections."""
         await self._redis.aclose(close_connection_pool=True)
+
+    async def first(self, name: str, *, within_s: int) -> bool:
+        """Tell whether this is the first use of a name within a time, on any node.
+
+        Raises:
+            CountersUnavailable: Redis did not answer.
+        """
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        once = Charge(id="once", key=f"once:{digest}", limit=1, window_s=within_s, cost=1)
+        (count,) = await self.charge(uuid.uuid4().hex, (once,))
+        return count.count == 1
 
     async def charge(self, entry: str, charges: Sequence[Charge]) -> tuple[Count, ...]:
         """Add every charge's cost to its window, all in one atomic step.

@@ -18,6 +18,7 @@ from mcp_server.settings.directory import DirectorySettings
 from mcp_server.settings.document import Document, read_document, validated
 from mcp_server.settings.identity import (
     API_KEYS,
+    CLIENT_CERTIFICATES,
     DIRECTORY,
     MAX_LIFETIME_S,
     SHARED_SECRET,
@@ -40,6 +41,7 @@ from mcp_server.settings.secret import EncryptionSettings, Secret, secrets_of
 
 __all__ = [
     "API_KEYS",
+    "CLIENT_CERTIFICATES",
     "DIRECTORY",
     "MAX_LIFETIME_S",
     "SHARED_SECRET",

@@ -13,11 +13,13 @@ from mcp_server.settings.secret import Secret
 
 __all__ = [
     "API_KEYS",
+    "CLIENT_CERTIFICATES",
     "DIRECTORY",
     "MAX_LIFETIME_S",
     "SHARED_SECRET",
     "ClaimPath",
     "ClaimsSettings",
+    "ClientCertificatesSettings",
     "IdentitySettings",
     "IntrospectionSettings",
     "IssuerSettings",
@@ -35,6 +37,9 @@ DIRECTORY = "directory"
 
 API_KEYS = "api-keys"
 """Name of the issuer of API keys (`mcpctl apikey`)."""
+
+CLIENT_CERTIFICATES = "client-certificates"
+"""Name of the issuer of clients that show a certificate and no token."""
 
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 Leeway = Annotated[float, Field(ge=0, le=300)]
@@ -150,6 +155,13 @@ def _require_https(url: HttpUrl, name: str) -> None:
         )
 
 
+class ClientCertificatesSettings(Model):
+    """Clients that sign in with a certificate, which Nginx verifies (`nginx_client_ca`)."""
+
+    tenant: Text = "default"
+    """The tenant of all of them. Their roles are those of their names in `policies/config/groups`."""
+
+
 class IdentitySettings(Model):
     """Accepted token issuers and sign-in methods."""
 
@@ -157,13 +169,16 @@ class IdentitySettings(Model):
     directory: DirectorySettings | None = None
     """None: nobody signs in with a password, and `POST /auth/token` responds with 404."""
     issuers: tuple[IssuerSettings, ...] = ()
+    client_certificates: ClientCertificatesSettings | None = None
+    """None: a certificate alone signs nobody in. Tokens can be bound to one all the same."""
     revocations_max_age_s: Annotated[float, Field(ge=5, le=3600)] = 60
     """Seconds for which the list of revoked tokens is used while the database does not answer; then no
     token is accepted."""
 
     @model_validator(mode="after")
     def _require_distinct_issuers(self) -> Self:
-        names = [SHARED_SECRET, DIRECTORY, API_KEYS, *(each.name for each in self.issuers)]
+        own = [SHARED_SECRET, DIRECTORY, API_KEYS, CLIENT_CERTIFICATES]
+        names = [*own, *(each.name for each in self.issuers)]
         urls = [self.jwt.issuer, self.jwt.directory_issuer, *(each.issuer for each in self.issuers)]
         for what, values in (("a name", names), ("an issuer", urls)):
             if twice := sorted({value for value in values if values.count(value) > 1}):

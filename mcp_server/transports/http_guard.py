@@ -24,8 +24,11 @@ from mcp_server.gate import (
     ScopeMissing,
 )
 from mcp_server.gate.sign_ins import Attempt, SignIns
-from mcp_server.identity import AuthenticationError, IdentityUnavailable, TokenVerifier
+from mcp_server.identity import AuthenticationError, IdentityUnavailable, Subject, Verifier
 from mcp_server.identity.claimed import claimed_by
+from mcp_server.identity.client_certificates import CERTIFICATE_HEADER, read_certificate
+from mcp_server.identity.dpop import ALGORITHMS, DpopRequest
+from mcp_server.identity.possession import Presented
 from mcp_server.infrastructure import telemetry
 from mcp_server.transports import errors, strict_json
 from mcp_server.transports.cors import AllowedOrigins
@@ -123,6 +126,7 @@ class HttpGuard:
             balancer sends them to another node.
         takes_body: returns whether a POST to a path has a body; any other gets 405 from the handler.
         initial_scope: returns the scope that a client without a token should ask for, or "".
+        certificate_tenant: tenant of clients that show a certificate and no token; None: they get 401.
     """
 
     def __init__(
@@ -130,7 +134,7 @@ class HttpGuard:
         app: ASGIApp,
         *,
         transport: Transport,
-        verifier: TokenVerifier,
+        verifier: Verifier,
         sign_ins: SignIns,
         public_origin: str,
         origins: AllowedOrigins,
@@ -138,10 +142,12 @@ class HttpGuard:
         draining: Callable[[], bool],
         initial_scope: Callable[[], str] = lambda: "",
         takes_body: Callable[[str], bool] = lambda _path: True,
+        certificate_tenant: str | None = None,
     ) -> None:
         self._takes_body = takes_body
         self._draining = draining
         self._initial_scope = initial_scope
+        self._certificate_tenant = certificate_tenant
         self._app = app
         self._transport = transport
         self._verifier = verifier
@@ -160,9 +166,9 @@ class HttpGuard:
                 state = RequestState(await self._caller(scope, headers, request_id))
             except AuthenticationError as error:
                 telemetry.AUTHENTICATION_FAILURES.labels(error.code or "no_token").inc()
-                if error.code == "invalid_token":
+                if error.code in ("invalid_token", "invalid_dpop_proof"):
                     await self._count_failure(scope, headers, request_id, error)
-                raise self._unauthorized(error) from error
+                raise self._unauthorized(headers, error) from error
             except IdentityUnavailable as error:
                 telemetry.AUTHENTICATION_FAILURES.labels("unavailable").inc()
                 raise Rejection(
@@ -186,7 +192,7 @@ class HttpGuard:
         Raises:
             Rejection: too many from this address were not valid.
         """
-        token = headers["authorization"].partition(" ")[2].strip()
+        token = headers.get("authorization", "").partition(" ")[2].strip()
         attempt = Attempt(
             method="token",
             claimed=claimed_by(token),
@@ -196,7 +202,7 @@ class HttpGuard:
             transport=self._transport,
         )
         try:
-            await self._sign_ins.token_refused(attempt, str(error))
+            await self._sign_ins.token_refused(attempt, str(error), counted=not error.expired)
         except Limited as limited:
             raise Rejection(
                 errors.RATE_LIMITED,
@@ -205,24 +211,40 @@ class HttpGuard:
             ) from error
 
     async def _caller(self, scope: Scope, headers: Headers, request_id: str) -> Caller:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        if not scheme:
-            raise AuthenticationError("a bearer token is required", code="")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise AuthenticationError(
-                "the Authorization header must be: Bearer <token>", code="invalid_request"
-            )
         return Caller(
-            subject=await self._verifier.verify(token.strip()),
+            subject=await self._subject(scope, headers),
             ip=canonical_ip(scope),
             user_agent=user_agent_of(headers),
             request_id=request_id,
             transport=self._transport,
         )
 
-    def _unauthorized(self, error: AuthenticationError) -> Rejection:
-        """Return the 401 of RFC 6750 section 3 with a challenge."""
+    async def _subject(self, scope: Scope, headers: Headers) -> Subject:
+        """Return the subject of a token, or else of the client's certificate."""
+        shown = headers.get(CERTIFICATE_HEADER)
+        certificate = read_certificate(shown) if shown else None
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if not scheme:
+            if certificate is None or self._certificate_tenant is None:
+                raise AuthenticationError("a bearer token is required", code="")
+            return certificate.subject(self._certificate_tenant)
+        if scheme.lower() not in ("bearer", "dpop") or not token.strip():
+            raise AuthenticationError(
+                "the Authorization header must be: Bearer <token>", code="invalid_request"
+            )
+        dpop = None
+        if scheme.lower() == "dpop":
+            url = f"{self._public_origin}{scope['path']}"
+            # Several headers, which RFC 9449 section 4.3 refuses, are no JWT together.
+            dpop = DpopRequest(", ".join(headers.getlist("dpop")), scope["method"], url)
+        return await self._verifier.verify(token.strip(), Presented(certificate, dpop))
+
+    def _unauthorized(self, headers: Headers, error: AuthenticationError) -> Rejection:
+        """Return the 401 of RFC 6750 section 3, or RFC 9449 section 7.1, with a challenge."""
         challenge = self._challenge(error.code, str(error), self._initial_scope())
+        if headers.get("authorization", "").partition(" ")[0].lower() == "dpop":
+            algorithms = " ".join(ALGORITHMS)
+            challenge = f'DPoP algs="{algorithms}", {challenge.removeprefix("Bearer ")}'
         return Rejection(
             errors.UNAUTHORIZED,
             str(error),

@@ -12,9 +12,11 @@ import uvicorn
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 from uvicorn._types import ASGI3Application
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from mcp_server.identity.client_certificates import CERTIFICATE_HEADER
 from mcp_server.infrastructure import telemetry
 from mcp_server.infrastructure.tls import renew_server_context, server_context
 from mcp_server.settings import ListenSettings, TelemetrySettings
@@ -25,6 +27,7 @@ from mcp_server.transports.http_guard import request_id_of
 __all__ = ["Listener"]
 
 _GOODBYE_S = 1.0
+_CERTIFICATE_HEADER = CERTIFICATE_HEADER.encode()
 
 
 class Listener:
@@ -48,7 +51,7 @@ class Listener:
         proxies = settings.trusted_proxies if isinstance(settings, ListenSettings) else ()
         self._server = _Server(
             uvicorn.Config(
-                app,
+                _ProxyHeaders(app, list(proxies), certificates=settings.tls is not None),
                 host=settings.host,
                 port=settings.port,
                 # uvloop showed a p99 above one second at 100 connections, asyncio below 0.1 s.
@@ -59,8 +62,8 @@ class Listener:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=bool(proxies),
-                forwarded_allow_ips=list(proxies),
+                # _ProxyHeaders does it.
+                proxy_headers=False,
                 ssl_context_factory=_factory(self._context) if self._context else None,
                 limit_concurrency=(
                     settings.max_concurrency if isinstance(settings, ListenSettings) else None
@@ -97,6 +100,27 @@ class Listener:
         tls = self._settings.tls
         if self._context is not None and tls is not None:
             renew_server_context(self._context, tls)
+
+
+class _ProxyHeaders(ProxyHeadersMiddleware):
+    """Takes the client's address and certificate from headers of trusted proxies, and of nobody else.
+
+    Args:
+        proxies: their addresses.
+        certificates: whether a certificate is taken: only over TLS, where the listener knows its peers.
+    """
+
+    def __init__(self, app: ASGIApp, proxies: list[str], *, certificates: bool) -> None:
+        super().__init__(cast(ASGI3Application, app), proxies)
+        self._certificates = certificates
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        client = scope.get("client")
+        trusted = client is not None and client[0] in self.trusted_hosts
+        if not (trusted and self._certificates):
+            headers = [each for each in scope["headers"] if each[0] != _CERTIFICATE_HEADER]
+            scope = {**scope, "headers": headers}
+        await super().__call__(scope, receive, send)
 
 
 class _Protocol(HttpToolsProtocol):

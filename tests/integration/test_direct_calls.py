@@ -22,7 +22,7 @@ from mcp_server.audit import AuditStore
 from mcp_server.gate import Caller, Gate, Refused
 from mcp_server.gate.resource_reads import Resources
 from mcp_server.gate.sign_ins import SignIns
-from mcp_server.identity import Subject, TokenVerifier
+from mcp_server.identity import Subject, Verifier
 from mcp_server.policy import (
     Authorization,
     Count,
@@ -152,7 +152,7 @@ class _Counters:
 
 
 class _Verifier:
-    async def verify(self, _: str) -> Subject:
+    async def verify(self, *_: object) -> Subject:
         return Subject(id="alice", tenant="default", roles=("mcp:viewer",), issuer="shared-secret")
 
 
@@ -210,7 +210,7 @@ async def _client(
     guard = HttpGuard(
         endpoint.handle_request,
         transport="mcp",
-        verifier=cast(TokenVerifier, _Verifier()),
+        verifier=cast(Verifier, _Verifier()),
         sign_ins=cast(SignIns, None),  # every token is valid
         public_origin="https://mcp.example",
         origins=AllowedOrigins("https://mcp.example"),

@@ -242,6 +242,7 @@ def test_a_request_reaches_one_node_with_what_only_nginx_may_say(gateway: Gatewa
         "X-Forwarded-Proto": "http",
         "Forwarded": "for=10.0.0.1",
         "X-Real-IP": "10.0.0.1",
+        "X-Client-Certificate": "-----BEGIN%20CERTIFICATE-----",
     }
 
     answer = gateway.post(headers=claims)
@@ -252,6 +253,7 @@ def test_a_request_reaches_one_node_with_what_only_nginx_may_say(gateway: Gatewa
     assert seen.headers["x-forwarded-proto"] == "https"
     assert "forwarded" not in seen.headers
     assert "x-real-ip" not in seen.headers
+    assert "x-client-certificate" not in seen.headers
     assert answer.headers.get_list("x-request-id") == [seen.headers["x-request-id"]]
     assert seen.headers["x-request-id"] != "mine"
 

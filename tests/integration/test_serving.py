@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from mcp_server import app
-from mcp_server.identity import Subject
+from mcp_server.identity import Subject, Verifier
+from mcp_server.identity.possession import NOTHING, Presented
 from mcp_server.settings import (
     CountersSettings,
     DatabaseSettings,
@@ -76,10 +77,10 @@ async def test_what_lives_as_long_as_the_node_is_not_searched_for_garbage(
     assert frozen > 10_000
 
 
-class _BrokenVerifier:
+class _BrokenVerifier(Verifier):
     """Fails as nobody foresaw."""
 
-    async def verify(self, token: str) -> Subject:
+    async def verify(self, token: str, presented: Presented = NOTHING) -> Subject:
         raise KeyError(token)
 
 
@@ -88,7 +89,7 @@ async def test_a_fault_outside_of_the_gate_is_told_as_all_errors_are(
     settings: Settings, path: str
 ) -> None:
     node = app.Node(settings)
-    node.verifier = _BrokenVerifier()
+    node.verifier = _BrokenVerifier([])
     transport = httpx2.ASGITransport(app=node.application(), raise_app_exceptions=False)
     headers = {"Authorization": "Bearer hidden", "X-Request-Id": "r1"}
     async with httpx2.AsyncClient(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -376,6 +377,27 @@ async def test_invalid_tokens_of_an_address_are_limited_and_its_valid_ones_are_n
     assert sorted(keys) == [f"mcp:window:sign_in:token:address:192.0.2.{n}" for n in (11, 12)]
     entries = int(redis_server.cli("zcard", "mcp:window:sign_in:token:address:192.0.2.11"))
     assert entries == 100
+
+
+async def test_an_expired_token_is_recorded_and_no_guess(
+    signing: McpNode, node_owner: asyncpg.Connection, redis_server: RedisServer
+) -> None:
+    """A client that does not renew its token uses up nobody's limit; a forged old token does."""
+    long_ago = time.time() - 7200
+    expired = signing.token(now=long_ago)
+    forged = signing.token(now=long_ago, secret="another-secret-of-32-bytes-or-more-0123")
+
+    refused = [await _tools(signing, expired, "192.0.2.13") for _ in range(3)]
+    counted = redis_server.cli("keys", "mcp:window:sign_in:*").split()
+    other = await _tools(signing, forged, "192.0.2.13")
+
+    assert {answer.status_code for answer in (*refused, other)} == {401}
+    assert "expired" in refused[0].json()["error"]["message"]
+    assert counted == []
+    window = "mcp:window:sign_in:token:address:192.0.2.13"
+    assert int(redis_server.cli("zcard", window)) == 1
+    reasons = [json.loads(row["reasons"])[0] for row in await _rows(node_owner, "192.0.2.13")]
+    assert ["expired" in reason["message"] for reason in reasons] == [True, True, True, False]
 
 
 async def test_a_request_without_a_token_is_no_failed_sign_in(

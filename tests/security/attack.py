@@ -96,6 +96,8 @@ def answer_of(response: httpx2.Response) -> Answer:
     """Return what a response tells; a body without a documented error has no code."""
     try:
         error = response.json()["error"]
+        if isinstance(error, str):  # of /auth/token, as RFC 6749 section 5.2 has it
+            return Answer(response.status_code, error)
         told = error.get("data", error)
         reasons = ",".join(reason["code"] for reason in told.get("reasons", ()))
         return Answer(response.status_code, told["code"], reasons)

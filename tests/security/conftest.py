@@ -25,8 +25,10 @@ from tests.integration.conftest import (
     postgres,
     prometheus,
     redis_server,
+    slapd,
     workspace,
 )
+from tests.integration.directories import Slapd, directory_settings
 from tests.integration.gateways import Nginx, write_configuration
 from tests.integration.nodes import McpNode
 from tests.integration.servers import Authority, PostgresServer, free_port
@@ -42,6 +44,7 @@ __all__ = [
     "postgres",
     "prometheus",
     "redis_server",
+    "slapd",
     "workspace",
 ]
 
@@ -70,14 +73,19 @@ def installation(
     make_node: Callable[..., McpNode],
     postgres: PostgresServer,
     node_database: DatabaseSettings,
+    slapd: Slapd,
 ) -> Iterator[Installation]:
     asyncio.run(_add_assets(postgres, node_database))
     port = free_port()
     shown = authority.identity("node", dns=("localhost", "mcp-server.lab.internal"))
     credential = workspace / "credential"
     credential.write_text("of-a-backend-that-is-not-reached")
+    directory = directory_settings(
+        slapd.url, ca=authority.ca, secret=workspace / "bind_password", timeout_s=5
+    )
     node = make_node(
         "attacked",
+        identity={"directory": directory.model_dump(mode="json", exclude_none=True)},
         tls=TlsSettings(cert=shown.cert, key=shown.key, ca=authority.ca),
         overrides={"public_url": f"https://127.0.0.1:{port}"},
         tools={

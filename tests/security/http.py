@@ -130,6 +130,7 @@ def attacks() -> Iterator[Attack]:
         "Forwarded": "for=10.0.0.1;host=evil.test",
         "X-Real-IP": "127.0.0.1",
         "X-SSL-Client-Verify": "SUCCESS",
+        "X-Client-Certificate": "-----BEGIN%20CERTIFICATE-----%0AMIIB",
         "X-SSL-Client-S-DN": "CN=admin",
     }.items():
         request = Request(

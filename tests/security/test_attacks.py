@@ -9,14 +9,18 @@ import pytest
 from mcp_server.infrastructure.database import connect
 from mcp_server.settings import DatabaseSettings
 from tests.integration.servers import PostgresServer, RedisServer
-from tests.security import http, messages, permissions, tokens
+from tests.security import http, messages, permissions, sign_in, tokens
 from tests.security.attack import Attack, answer_of
 from tests.security.conftest import Installation
 
 pytestmark = pytest.mark.anyio
 
 ATTACKS = [
-    *(each for module in (tokens, permissions, messages, http) for each in module.attacks()),
+    *(
+        each
+        for module in (tokens, sign_in, permissions, messages, http)
+        for each in module.attacks()
+    ),
 ]
 # What would help an attacker, and stands in no answer.
 _TELLING = (
@@ -35,8 +39,8 @@ _TELLING = (
 def test_an_attack_is_refused(
     installation: Installation, redis_server: RedisServer, attack: Attack
 ) -> None:
-    if attack.answer.status == HTTPStatus.UNAUTHORIZED:
-        redis_server.cli("flushall")  # failed tokens of one address are limited
+    if attack.answer.status == HTTPStatus.UNAUTHORIZED or attack.request.path == sign_in.PATH:
+        redis_server.cli("flushall")  # failed sign-ins of one address are limited
 
     response = attack.request.send(installation.client)
 

@@ -96,6 +96,7 @@ async def test_the_metadata_name_the_issuers_and_the_scopes() -> None:
         "resource": "https://mcp.test/mcp",
         "resource_name": "Enterprise MCP",
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": ["ES256", "RS256", "PS256", "EdDSA"],
         "authorization_servers": ["https://idp.test/realms/a"],
         "scopes_supported": ["mcp:read", "mcp:write"],
     }
@@ -107,7 +108,12 @@ async def test_the_metadata_leave_out_what_there_is_none_of() -> None:
         Readiness(), draining=False, path="/.well-known/oauth-protected-resource/mcp"
     )
 
-    assert answer.json().keys() == {"resource", "resource_name", "bearer_methods_supported"}
+    assert answer.json().keys() == {
+        "resource",
+        "resource_name",
+        "bearer_methods_supported",
+        "dpop_signing_alg_values_supported",
+    }
 
 
 async def _ask(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 _QUESTIONS = """
     CREATE OR REPLACE VIEW audit.questions WITH (security_invoker = true) AS
