@@ -21,14 +21,19 @@ _ADMIN = "keycloak-tests-only"
 
 
 class Keycloak(Server):
-    """Keycloak with TLS; all its data are in memory."""
+    """Keycloak with TLS; all its data are in memory.
+
+    Attributes:
+        certificate: the certificate of its listener (PEM).
+    """
 
     def __init__(self, directory: Path, authority: Authority) -> None:
         super().__init__(directory)
         self.port = free_port()
         self._management_port = free_port()
         self._authority = authority
-        self._certificate = authority.identity("keycloak")
+        self._identity = authority.identity("keycloak")
+        self.certificate = self._identity.cert
         self.origin = f"https://localhost:{self.port}"
         self.url = f"{self.origin}/realms/company"
         self._home = directory / "home"
@@ -53,8 +58,8 @@ class Keycloak(Server):
             *(f"KC_BOOTSTRAP_ADMIN_USERNAME={_ADMIN}", f"KC_BOOTSTRAP_ADMIN_PASSWORD={_ADMIN}"),
             *(str(self._home / "bin" / "kc.sh"), "start", "--optimized", "--import-realm"),
             *("--cache=local", f"--https-port={self.port}"),
-            f"--https-certificate-file={self._certificate.cert}",
-            f"--https-certificate-key-file={self._certificate.key}",
+            f"--https-certificate-file={self._identity.cert}",
+            f"--https-certificate-key-file={self._identity.key}",
             *(f"--hostname={self.origin}", f"--http-management-port={self._management_port}"),
         ]
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2
+import jwt
 import pytest
 import yaml
 from mcp import Client
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from mcp_server.infrastructure.tls import client_context
+from tests.integration.browsers import ChromeDriver
 from tests.integration.conditions import eventually
 from tests.integration.keycloak import Keycloak
 from tests.integration.nodes import McpNode, modern_rpc, rpc
+from tests.integration.oauth_clients import DesktopClient, TokenStore
 from tests.integration.servers import Authority, Opa, build_bundle
 
 pytestmark = pytest.mark.anyio
@@ -190,30 +194,11 @@ async def test_without_a_token_the_challenge_names_the_least_scope(node: McpNode
     assert metadata.json()["scopes_supported"] == ["mcp:admin", "mcp:read", "mcp:write"]
 
 
-class _Storage:
-    """Keeps the tokens of one client in memory."""
-
-    def __init__(self) -> None:
-        self.tokens: list[OAuthToken] = []
-
-    async def get_tokens(self) -> OAuthToken | None:
-        return self.tokens[-1] if self.tokens else None
-
-    async def set_tokens(self, tokens: OAuthToken) -> None:
-        self.tokens.append(tokens)
-
-    async def get_client_info(self) -> OAuthClientInformationFull | None:
-        return None
-
-    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        raise AssertionError("a registered client was registered again")
-
-
 async def test_the_client_of_the_sdk_follows_the_challenges(
     node: McpNode, keycloak: Keycloak, authority: Authority
 ) -> None:
     """From no token at all to the least scope, and from there to the scope that a call needs."""
-    storage = _Storage()
+    storage = TokenStore()
     provider = ClientCredentialsOAuthProvider(
         server_url=node.mcp_url,
         storage=storage,
@@ -233,11 +218,103 @@ async def test_the_client_of_the_sdk_follows_the_challenges(
     assert "cmdb_query_assets" in {tool.name for tool in listed.tools}
     assert first == 1
     assert len(storage.tokens) == 2
+    assert storage.registrations == []
     assert [set((each.scope or "").split()) & {"mcp:write"} for each in storage.tokens] == [
         set(),
         {"mcp:write"},
     ]
     assert result.is_error  # there is no such asset: the call was allowed and ran
+
+
+@pytest.fixture(scope="module")
+def chromedriver(workspace: Path) -> Iterator[ChromeDriver]:
+    server = ChromeDriver(workspace / "chromedriver")
+    server.start()
+    yield server
+    server.stop()
+
+
+def _requested_scopes(url: str) -> set[str]:
+    return set(parse_qs(urlsplit(url).query)["scope"][0].split())
+
+
+@asynccontextmanager
+async def _signed_in(
+    node: McpNode, desktop: DesktopClient, authority: Authority
+) -> AsyncIterator[Client]:
+    context = client_context(authority.ca)
+    async with (
+        httpx2.AsyncClient(auth=desktop.provider, verify=context, timeout=120) as http,
+        Client(streamable_http_client(node.mcp_url, http_client=http)) as client,
+    ):
+        yield client
+
+
+async def test_a_user_signs_in_with_a_browser_and_makes_a_governed_call(
+    node: McpNode, keycloak: Keycloak, chromedriver: ChromeDriver, authority: Authority
+) -> None:
+    """Authorization code with PKCE, then a further scope, then a refresh token."""
+    async with (
+        chromedriver.browser(trusted=keycloak.certificate) as browser,
+        DesktopClient.running(
+            browser,
+            "oscar",
+            server_url=node.mcp_url,
+            registered_by=keycloak.url,
+            client_id="browser",
+        ) as desktop,
+        _signed_in(node, desktop, authority) as client,
+    ):
+        listed = {tool.name for tool in (await client.list_tools()).tools}
+        changed = await client.call_tool(CHANGE, ARGUMENTS)
+        widened = {tool.name for tool in (await client.list_tools()).tools}
+        desktop.provider.context.token_expiry_time = time.time() - 1
+        refreshed = await client.call_tool("cmdb_query_assets", {})
+
+    assert "cmdb_query_assets" in listed
+    assert CHANGE not in listed
+    assert changed.is_error  # there is no such asset: the call was allowed and ran
+    assert CHANGE in widened
+    assert not refreshed.is_error
+    assert [_requested_scopes(url) & {"mcp:read", "mcp:write"} for url in desktop.opened] == [
+        {"mcp:read"},
+        {"mcp:read", "mcp:write"},
+    ]
+    assert all("code_challenge_method=S256" in url for url in desktop.opened)
+    access = [each.access_token for each in desktop.store.tokens]
+    assert len(set(access)) == 3  # the browser was opened twice: the refresh token gave the third
+
+
+async def test_a_client_registers_itself_and_its_user_signs_in(
+    node: McpNode, keycloak: Keycloak, chromedriver: ChromeDriver, authority: Authority
+) -> None:
+    """Dynamic client registration (RFC 7591); the user consents to the unknown client."""
+    async with (
+        chromedriver.browser(trusted=keycloak.certificate) as browser,
+        DesktopClient.running(browser, "oscar", server_url=node.mcp_url) as desktop,
+        _signed_in(node, desktop, authority) as client,
+    ):
+        listed = {tool.name for tool in (await client.list_tools()).tools}
+
+    (registered,) = desktop.store.registrations
+    claims = jwt.decode(desktop.store.tokens[-1].access_token, options={"verify_signature": False})
+    assert registered.client_secret is None
+    assert claims["azp"] == registered.client_id
+    assert "cmdb_query_assets" in listed
+
+
+async def test_the_identity_provider_gives_no_code_without_pkce(keycloak: Keycloak) -> None:
+    query = {
+        "response_type": "code",
+        "client_id": "browser",
+        "redirect_uri": "http://127.0.0.1/callback",
+        "scope": "mcp:read",
+    }
+    async with keycloak.http() as http:
+        answer = await http.get("/realms/company/protocol/openid-connect/auth", params=query)
+
+    assert answer.status_code == 302
+    assert "error=invalid_request" in answer.headers["location"]
 
 
 async def test_keys_are_rotated_under_load_without_a_wrong_answer(
