@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import jwt
 
 from mcp_server.identity.claims import numeric_date
-from mcp_server.identity.keys import read_key
+from mcp_server.identity.jwk import read_key
 from mcp_server.identity.subject import AuthenticationError
 
 __all__ = ["ALGORITHMS", "PROOF_AGE_S", "DpopProof", "DpopRequest", "read_proof"]

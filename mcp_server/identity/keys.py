@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit, urlunsplit
 
-import jwt
 import structlog
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from mcp_server.identity.http import IssuerClient, IssuerUnavailable
+from mcp_server.identity.jwk import PublicKey, read_keys
 from mcp_server.identity.subject import AuthenticationError, IdentityUnavailable
 from mcp_server.settings import IssuerSettings, is_loopback
 
-__all__ = ["IssuerKeys", "PublicKey", "read_key", "read_keys"]
+__all__ = ["IssuerKeys"]
 
 # Seconds between two fetches of the keys of one issuer, whatever tokens come.
 _MIN_INTERVAL_S = 5.0
@@ -29,26 +22,8 @@ _MIN_INTERVAL_S = 5.0
 _RETRY_S = 15.0
 # Requests that wait for a fetch; further ones are told to come again.
 _MAX_WAITING = 100
-_MAX_KEYS = 100
-_MAX_KID_LENGTH = 256
-# RFC 7518 section 3.3 requires 2048 bits; verification with a very long key is slow.
-_RSA_BITS = range(2048, 8193)
 
 _log = structlog.stdlib.get_logger("mcp_server")
-
-_PARSERS: Mapping[str, Callable[[dict[str, Any]], object]] = {
-    "RSA": RSAAlgorithm.from_jwk,
-    "EC": ECAlgorithm.from_jwk,
-    "OKP": OKPAlgorithm.from_jwk,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class PublicKey:
-    """A key, and the pinned algorithms for which its type and its owner allow it."""
-
-    key: RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
-    algorithms: tuple[str, ...]
 
 
 class IssuerKeys:
@@ -210,48 +185,3 @@ def _is_safe(url: str, issuer: str) -> bool:
         local = is_loopback(parts.hostname or "") and is_loopback(host or "")
         return parts.scheme == "https" or (parts.scheme == "http" and local)
     return False
-
-
-def read_keys(document: Mapping[str, Any], algorithms: Collection[str]) -> dict[str, PublicKey]:
-    """Return the usable keys of a JWK set by their ids.
-
-    A key without an id, for encryption, of another type or size, or symmetric is left out. An id that
-    several keys have is left out as well.
-    """
-    listed = document.get("keys")
-    found: dict[str, PublicKey] = {}
-    twice: set[str] = set()
-    for entry in listed[:_MAX_KEYS] if isinstance(listed, list) else []:
-        kid = entry.get("kid") if isinstance(entry, dict) else None
-        if not isinstance(kid, str) or not 0 < len(kid) <= _MAX_KID_LENGTH:
-            continue
-        key = read_key(entry, algorithms)
-        if key is None:
-            continue
-        if kid in found:
-            twice.add(kid)
-        found[kid] = key
-    return {kid: key for kid, key in found.items() if kid not in twice}
-
-
-def read_key(entry: dict[str, Any], algorithms: Collection[str]) -> PublicKey | None:
-    """Return a public key (JWK) that verifies signatures of one of the algorithms, else None."""
-    if entry.get("use", "sig") != "sig" or "d" in entry:
-        return None
-    try:
-        key = _PARSERS[entry["kty"]](entry)
-    except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, KeyError, AttributeError):
-        return None
-    match key:
-        case RSAPublicKey() if key.key_size in _RSA_BITS:
-            fitting: tuple[str, ...] = ("RS256", "PS256")
-        case EllipticCurvePublicKey(curve=SECP256R1()):
-            fitting = ("ES256",)
-        case Ed25519PublicKey():
-            fitting = ("EdDSA",)
-        case _:
-            return None
-    usable = tuple(
-        name for name in fitting if name in algorithms and entry.get("alg", name) == name
-    )
-    return PublicKey(key, usable) if usable else None

@@ -114,6 +114,12 @@ def test_what_does_not_apply_is_required_and_has_its_reason(revision: str) -> No
         assert reason.endswith("."), entry
 
 
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_no_scenario_about_authorization_is_required_of_a_server(revision: str) -> None:
+    """docs/conformance.md says so; another suite may require some."""
+    assert [name for name in _required(revision) if name.startswith("auth")] == []
+
+
 def test_the_results_of_a_scenario_are_not_those_of_one_whose_name_begins_alike() -> None:
     assert _scenario("server-tools-call-2026-11-26T09-20-14-098Z") == "tools-call"
     assert _scenario("server-tools-call-error-2026-11-26T09-20-14-098Z") == "tools-call-error"

@@ -27,7 +27,7 @@ from mcp_server.identity import (
     keys,
 )
 from mcp_server.identity.issuers import JwksIssuer
-from mcp_server.identity.keys import read_keys
+from mcp_server.identity.jwk import read_keys
 from mcp_server.settings import IssuerSettings
 from tests.integration.fake_issuer import FakeIssuer, SigningKey, answer_with, seconds_from_now
 

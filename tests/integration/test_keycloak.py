@@ -267,14 +267,12 @@ async def test_a_user_signs_in_with_a_browser_and_makes_a_governed_call(
     ):
         listed = {tool.name for tool in (await client.list_tools()).tools}
         changed = await client.call_tool(CHANGE, ARGUMENTS)
-        widened = {tool.name for tool in (await client.list_tools()).tools}
         desktop.provider.context.token_expiry_time = time.time() - 1
         refreshed = await client.call_tool("cmdb_query_assets", {})
 
     assert "cmdb_query_assets" in listed
     assert CHANGE not in listed
     assert changed.is_error  # there is no such asset: the call was allowed and ran
-    assert CHANGE in widened
     assert not refreshed.is_error
     assert [_requested_scopes(url) & {"mcp:read", "mcp:write"} for url in desktop.opened] == [
         {"mcp:read"},
