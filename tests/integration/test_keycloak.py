@@ -146,7 +146,7 @@ async def test_a_role_that_the_issuer_may_not_assert_grants_nothing(
 
 
 async def test_a_token_for_another_audience_is_refused(node: McpNode, keycloak: Keycloak) -> None:
-    answer = await _tools(node, await keycloak.token("agent-elsewhere", scope="mcp:read"))
+    answer = await _tools(node, await keycloak.token("agent-elsewhere"))
 
     assert answer.status_code == 401
     assert "lacks the claim aud" in answer.json()["error"]["message"]
