@@ -6,7 +6,7 @@ import data.mcp.sign_in
 _attempt(method, user) := {
 	"version": 2,
 	"attempt": {"method": method, "user": user},
-	"context": fixtures.request([], "ping").context,
+	"context": object.remove(fixtures.request([], "ping").context, ["client_info"]),
 }
 
 _password := _attempt("password", "alice")
