@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 _QUESTIONS = """
     CREATE OR REPLACE VIEW audit.questions WITH (security_invoker = true) AS
