@@ -32,7 +32,7 @@ test: ## Everything: check, integration, conformance, deployment in containers
 	@python scripts/suites check machine
 
 test-unit: ## Unit tests only
-	@scripts/bootstrap
+	@scripts/bootstrap --tests
 	@python scripts/suites unit
 
 test-policy: ## Policies only: format, types, data, tests with coverage
@@ -72,8 +72,8 @@ bench-site: ## Time of a site.yml run that changes nothing on the lab, and its m
 	@scripts/bootstrap
 	@python -m tests.bench.site
 
-generate: ## Write every generated file: policy catalogue, docs/tools.md, README.md of each role
-	@scripts/bootstrap
+generate: ## Write every generated file: policy catalogue, docs/tools.md, README.md of each role, Kubernetes manifests
+	@scripts/bootstrap --tests
 	@scripts/generate
 
 lock: ## Resolve requirements/*.in into the lock files

@@ -15,7 +15,7 @@ from mcp_server.cli.options import (
     fail,
     plain_errors,
 )
-from mcp_server.settings import load_settings
+from mcp_server.settings import Secret, load_settings
 
 __all__ = ["db"]
 
@@ -28,15 +28,25 @@ def db() -> None:
 @db.command("upgrade")
 @config_option
 @click.option("--owner", default="mcp_owner", show_default=True, help="Role that owns the schema.")
+@click.option(
+    "--password-file",
+    type=click.Path(path_type=Path),
+    help="File with the owner's password.  [default: standard input]",
+)
 @database_ca_option
 @plain_errors
-def db_upgrade(config: Path, owner: str, database_ca: Path | None) -> None:
-    """Apply missing migrations. The owner's password is read from standard input."""
+def db_upgrade(
+    config: Path, owner: str, password_file: Path | None, database_ca: Path | None
+) -> None:
+    """Apply missing migrations."""
     from mcp_server.infrastructure.database import DatabaseUnavailable  # noqa: PLC0415
     from mcp_server.infrastructure.database.migrate import MigrationFailed, upgrade  # noqa: PLC0415
 
     database = database_settings(load_settings(config).database, database_ca)
-    password = sys.stdin.readline().rstrip("\r\n")
+    if password_file is not None:
+        password = Secret(file=password_file).reveal()
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
     try:
         applied = asyncio.run(upgrade(database, user=owner, password=password))
     except (MigrationFailed, DatabaseUnavailable) as error:

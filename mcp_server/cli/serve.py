@@ -15,14 +15,22 @@ __all__ = ["serve", "stdio"]
 
 @click.command()
 @config_option
+@click.option(
+    "--node",
+    envvar="MCP_NODE",
+    show_envvar=True,
+    help="Name of this node, such as the pod's.  [default: node of the configuration]",
+)
 @plain_errors
-def serve(config: Path) -> None:
+def serve(config: Path, node: str | None) -> None:
     """Serve MCP and REST behind the load balancer until SIGTERM."""
     # The servers' libraries load here and not with the module, so that `mcpctl token` stays quick.
     from mcp_server.app import serve as serve_node  # noqa: PLC0415
     from mcp_server.infrastructure.telemetry import configure_logs  # noqa: PLC0415
 
     settings = load_settings(config)
+    if node:
+        settings = settings.model_copy(update={"node": node})
     configure_logs(settings.log.level)
     asyncio.run(serve_node(settings))
 

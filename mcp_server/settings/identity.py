@@ -50,7 +50,10 @@ def _path(value: Any) -> Any:
     return value.split(".") if isinstance(value, str) else value
 
 
-ClaimPath = Annotated[tuple[Text, ...], BeforeValidator(_path), Field(min_length=1, max_length=8)]
+ClaimPath = Annotated[
+    Annotated[tuple[Text, ...], Field(min_length=1, max_length=8)],
+    BeforeValidator(_path, json_schema_input_type=str | list[str]),
+]
 """Where a claim is: `realm_access.roles`, or a list of keys for names that contain a dot."""
 
 

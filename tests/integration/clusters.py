@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from mcp_server.settings import ClusterSettings, Secret
 from tests.integration.servers import Authority, Server, ServerFailed, free_port, program
 
-__all__ = ["Cluster", "deployment", "pod"]
+__all__ = ["Cluster", "deployment", "pod", "programs"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _STAGES = Path(__file__).with_name("kwok_stages.yaml")
@@ -49,7 +49,8 @@ _USERS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @functools.cache
-def _programs() -> Path:
+def programs() -> Path:
+    """Return the directory of the programs that scripts/build_kubernetes built."""
     where = subprocess.run(
         [_ROOT / "scripts" / "build_kubernetes", "--where"],
         capture_output=True,
@@ -128,7 +129,7 @@ class ApiServer(Server):
 
     def command(self) -> list[str]:
         return [
-            *(str(_programs() / "kube-apiserver"), "--etcd-servers", self._etcd),
+            *(str(programs() / "kube-apiserver"), "--etcd-servers", self._etcd),
             *("--bind-address=127.0.0.1", f"--secure-port={self.port}"),
             f"--tls-cert-file={self._identity.cert}",
             f"--tls-private-key-file={self._identity.key}",
@@ -158,7 +159,7 @@ class _ControllerManager(Server):
 
     def command(self) -> list[str]:
         return [
-            *(str(_programs() / "kube-controller-manager"), f"--kubeconfig={self._kubeconfig}"),
+            *(str(programs() / "kube-controller-manager"), f"--kubeconfig={self._kubeconfig}"),
             f"--authentication-kubeconfig={self._kubeconfig}",
             f"--authorization-kubeconfig={self._kubeconfig}",
             *("--bind-address=127.0.0.1", f"--secure-port={self._port}"),
@@ -188,7 +189,7 @@ class _Kwok(Server):
 
     def command(self) -> list[str]:
         return [
-            *(str(_programs() / "kwok"), f"--kubeconfig={self._kubeconfig}"),
+            *(str(programs() / "kwok"), f"--kubeconfig={self._kubeconfig}"),
             *(f"--config={self._config}", "--manage-all-nodes=true"),
             *("--node-ip=127.0.0.1", f"--node-port={self._port}", "--cidr=10.244.0.0/16"),
             f"--server-address=127.0.0.1:{self._port}",

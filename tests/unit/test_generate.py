@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A repository with the generated files and the programs that write them."""
-    for folder in ("scripts", "policies/config/catalog", "roles/redis"):
+    for folder in (
+        *("scripts", "policies/config/catalog", "policies/system", "roles/redis", "deploy"),
+        "tests/integration/control_plane",
+    ):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "docs").mkdir()
     shutil.copy(ROOT / "docs/tools.md", tmp_path / "docs")
@@ -34,17 +37,24 @@ def generate(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_files_that_were_edited_are_reported_and_then_written_again(clone: Path) -> None:
-    names = ("policies/config/catalog/data.yaml", "docs/tools.md", "roles/redis/README.md")
+    names = (
+        *("policies/config/catalog/data.yaml", "docs/tools.md", "roles/redis/README.md"),
+        "deploy/helm/enterprise-mcp/values.schema.json",
+        "deploy/helm/enterprise-mcp/files/authz.rego",
+        *(f"deploy/kubernetes/{name}.yaml" for name in ("namespace", "migrations", "server")),
+    )
     before = {name: (clone / name).read_text() for name in names}
     for name, text in before.items():
-        (clone / name).write_text(f"{text}edited\n")
+        # A schema that is no JSON would keep helm from rendering.
+        edit = "\n" if name.endswith(".json") else "edited\n"
+        (clone / name).write_text(f"{text}{edit}")
 
     checked = generate(clone, "--check")
 
     assert checked.returncode == 1
     assert [name for name in names if name not in checked.stdout] == []
     assert checked.stdout.endswith("out of date; run make generate and commit them.\n")
-    assert all((clone / name).read_text().endswith("edited\n") for name in names)
+    assert all((clone / name).read_text() != text for name, text in before.items())
 
     written = generate(clone)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
-from mcp_server.settings import Secret, SettingsError, load_settings
+from mcp_server.settings import Secret, Settings, SettingsError, load_settings
 
 COMPANY = {
     "name": "company",
@@ -305,3 +306,12 @@ def test_what_is_no_origin_is_refused(tmp_path: Path, given: str, said: str) -> 
         load_settings(write(tmp_path, {**MINIMAL, "cors": {"allowed_origins": [given]}}))
 
     assert said in str(caught.value)
+
+
+def test_the_schema_takes_a_claim_path_in_both_forms() -> None:
+    claims = Settings.model_json_schema()["$defs"]["ClaimsSettings"]
+    check = jsonschema.Draft202012Validator(claims["properties"]["subject"])
+
+    valid = [check.is_valid(value) for value in ("realm.sub", ["realm", "sub"], 5)]
+
+    assert valid == [True, True, False]
