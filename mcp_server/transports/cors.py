@@ -13,7 +13,7 @@ __all__ = ["AllowedOrigins", "Cors"]
 
 _METHODS = "GET, POST, DELETE"
 _REQUEST_HEADERS = (
-    "Accept, Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Mcp-Method, Mcp-Name, "
+    "Accept, Authorization, Content-Type, DPoP, Idempotency-Key, Last-Event-ID, Mcp-Method, Mcp-Name, "
     "Mcp-Session-Id, MCP-Protocol-Version, Traceparent, Tracestate"
 )
 _RESPONSE_HEADERS = (

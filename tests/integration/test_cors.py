@@ -122,9 +122,8 @@ def test_a_preflight_of_an_allowed_origin_is_answered_without_a_token(
     assert response.headers["access-control-allow-credentials"] == "true"
     assert response.headers["access-control-allow-methods"] == "GET, POST, DELETE"
     allowed = response.headers["access-control-allow-headers"].lower().split(", ")
-    assert {"authorization", "content-type", "mcp-protocol-version", "idempotency-key"} <= {
-        *allowed
-    }
+    needed = {"authorization", "content-type", "dpop", "idempotency-key", "mcp-protocol-version"}
+    assert needed <= {*allowed}
     assert "*" not in allowed  # not a wildcard with credentials
     assert response.headers["vary"].startswith("Origin")
     assert response.content == b""
