@@ -29,7 +29,7 @@ check: ## Linters, policy tests and unit tests: run it before each commit
 
 test: ## Everything: check, integration, conformance, deployment in containers
 	@scripts/bootstrap --tests
-	@python scripts/suites check machine
+	@python scripts/suites check integration ansible
 
 test-unit: ## Unit tests only
 	@scripts/bootstrap --tests
@@ -39,9 +39,9 @@ test-policy: ## Policies only: format, types, data, tests with coverage
 	@scripts/bootstrap
 	@python scripts/suites policy
 
-test-integration: ## The server with real PostgreSQL, Redis, OPA and Prometheus on this machine
+test-integration: ## The server with real PostgreSQL, Redis, OPA and Prometheus, and the playbooks, on this machine
 	@scripts/bootstrap --tests
-	@python scripts/suites integration
+	@python scripts/suites integration playbooks
 
 test-security: ## 500 attacks through the real Nginx (part of test-integration)
 	@scripts/bootstrap --tests

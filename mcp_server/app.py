@@ -321,6 +321,7 @@ class Node:
                     draining=lambda: self.draining,
                     public_origin=settings.public_origin,
                     authorization_servers=[each.issuer for each in settings.identity.issuers],
+                    client_certificates=settings.listen.client_certificates,
                 ),
                 Route(
                     "/auth/token",

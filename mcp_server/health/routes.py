@@ -27,6 +27,7 @@ def health_routes(
     draining: Callable[[], bool],
     public_origin: str,
     authorization_servers: Sequence[str],
+    client_certificates: bool,
 ) -> list[BaseRoute]:
     """Return `/health/live`, `/health/ready`, `/health` and the metadata document of RFC 9728.
 
@@ -40,6 +41,7 @@ def health_routes(
         readiness: returns the latest result of the monitor.
         draining: whether the node was told to stop.
         authorization_servers: issuers from which clients can get tokens.
+        client_certificates: whether tokens may be bound to certificates of clients (RFC 8705).
     """
 
     async def live(_: Request) -> Response:
@@ -63,6 +65,7 @@ def health_routes(
         optional = {
             "authorization_servers": list(authorization_servers),
             "scopes_supported": list(readiness().scopes),
+            "tls_client_certificate_bound_access_tokens": client_certificates,
         }
         return JSONResponse(
             {

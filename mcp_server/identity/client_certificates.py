@@ -43,7 +43,12 @@ class ClientCertificate:
         """Return the subject of a client that shows this certificate and no token.
 
         Its id is the first name. The names are its groups: the policy data give them roles.
+
+        Raises:
+            AuthenticationError: the certificate has no usable name.
         """
+        if not self.names:
+            raise AuthenticationError("the client certificate has no name that can be used")
         return Subject(
             id=self.names[0],
             tenant=tenant,
@@ -62,17 +67,15 @@ def read_certificate(escaped: str) -> ClientCertificate:
     """Read the header of the load balancer.
 
     Raises:
-        AuthenticationError: it holds no certificate with a usable name.
+        AuthenticationError: it holds no certificate.
     """
     if len(escaped) > _MAX_LENGTH:
-        raise _not_usable()
+        raise _not_readable()
     try:
         certificate = x509.load_pem_x509_certificate(unquote(escaped).encode())
         names = tuple(name for name in _names(certificate) if _is_usable(name))
     except ValueError:
-        raise _not_usable() from None
-    if not names:
-        raise _not_usable()
+        raise _not_readable() from None
     digest = hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
     return ClientCertificate(
         thumbprint=base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
@@ -105,5 +108,5 @@ def _is_usable(name: str) -> bool:
     return name.isprintable() and len(name) <= _MAX_NAME_LENGTH
 
 
-def _not_usable() -> AuthenticationError:
-    return AuthenticationError("the client certificate has no name that can be used")
+def _not_readable() -> AuthenticationError:
+    return AuthenticationError("the client certificate cannot be read")

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from mcp_server.identity.client_certificates import ClientCertificate
 from mcp_server.identity.dpop import DpopProof
 from mcp_server.identity.jwt import UnverifiedJwt, read_unverified
 from mcp_server.identity.possession import NOTHING, FirstUse, Presented, require_possession
@@ -108,6 +109,23 @@ class Verifier:
         subject = await self._subject(token)
         self._check(subject)
         await require_possession(subject, token, presented, self._first_use)
+        return subject
+
+    def verify_certificate(self, certificate: ClientCertificate, tenant: str) -> Subject:
+        """Return the subject of a client that shows a certificate and no token.
+
+        Args:
+            certificate: a certificate that the load balancer has verified.
+            tenant: the tenant of all such clients.
+
+        Raises:
+            AuthenticationError: the certificate has no usable name, has expired, or is revoked.
+            IdentityUnavailable: the list of revocations cannot be read.
+        """
+        subject = certificate.subject(tenant)
+        if subject.expired():
+            raise AuthenticationError("the client certificate has expired", expired=True)
+        self._check(subject)
         return subject
 
     async def _subject(self, token: str) -> Subject:

@@ -106,12 +106,24 @@ class ListenSettings(_ListenerSettings):
     port: Port = 8443
     trusted_proxies: tuple[str, ...] = ()
     """Addresses of the load balancers, whose X-Forwarded-For is trusted."""
+    client_certificates: bool = False
+    """Whether the load balancers verify certificates of clients, pass each one in X-Client-Certificate,
+    and drop this header from clients. Otherwise the header is ignored."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 256 * 1024
     max_concurrency: Annotated[int, Field(ge=1)] = 1000
     """Maximum requests in progress; further requests get 503 at once."""
     drain_s: Annotated[float, Field(ge=0, le=120)] = 5.0
     """Seconds for which a stopping node answers new requests with 503, so that the load balancer moves
     them to other nodes and meets no closed port."""
+
+    @model_validator(mode="after")
+    def _knows_who_verifies_certificates(self) -> Self:
+        if self.client_certificates and (self.tls is None or not self.trusted_proxies):
+            raise ValueError(
+                "client_certificates needs tls and trusted_proxies: without them anybody could claim a "
+                "certificate"
+            )
+        return self
 
 
 class TelemetrySettings(_ListenerSettings):
@@ -390,6 +402,15 @@ class Settings(Model):
     log: LogSettings = LogSettings()
     cors: CorsSettings = CorsSettings()
     encryption: EncryptionSettings | None = None
+
+    @model_validator(mode="after")
+    def _gets_the_certificates(self) -> Self:
+        if self.identity.client_certificates is not None and not self.listen.client_certificates:
+            raise ValueError(
+                "identity.client_certificates needs listen.client_certificates: true, and a load "
+                "balancer that verifies certificates of clients (nginx_client_ca)"
+            )
+        return self
 
     @property
     def public_origin(self) -> str:

@@ -182,7 +182,7 @@ class HttpGuard:
             await rejection.response(self._transport, request_id)(scope, receive, send)
             return
         scope[_STATE_KEY] = state
-        await self._app(scope, receive, self._with_status_of_refusal(state, send))
+        await self._app(scope, receive, self._with_status_of_refusal(headers, state, send))
 
     async def _count_failure(
         self, scope: Scope, headers: Headers, request_id: str, error: AuthenticationError
@@ -227,24 +227,22 @@ class HttpGuard:
         if not scheme:
             if certificate is None or self._certificate_tenant is None:
                 raise AuthenticationError("a bearer token is required", code="")
-            return certificate.subject(self._certificate_tenant)
+            return self._verifier.verify_certificate(certificate, self._certificate_tenant)
         if scheme.lower() not in ("bearer", "dpop") or not token.strip():
             raise AuthenticationError(
                 "the Authorization header must be: Bearer <token>", code="invalid_request"
             )
         dpop = None
         if scheme.lower() == "dpop":
-            url = f"{self._public_origin}{scope['path']}"
+            # As the client wrote it: a decoded path could hold the characters that begin a query.
+            url = f"{self._public_origin}{scope['raw_path'].decode('latin-1')}"
             # Several headers, which RFC 9449 section 4.3 refuses, are no JWT together.
             dpop = DpopRequest(", ".join(headers.getlist("dpop")), scope["method"], url)
         return await self._verifier.verify(token.strip(), Presented(certificate, dpop))
 
     def _unauthorized(self, headers: Headers, error: AuthenticationError) -> Rejection:
         """Return the 401 of RFC 6750 section 3, or RFC 9449 section 7.1, with a challenge."""
-        challenge = self._challenge(error.code, str(error), self._initial_scope())
-        if headers.get("authorization", "").partition(" ")[0].lower() == "dpop":
-            algorithms = " ".join(ALGORITHMS)
-            challenge = f'DPoP algs="{algorithms}", {challenge.removeprefix("Bearer ")}'
+        challenge = self._challenge(headers, error.code, str(error), self._initial_scope())
         return Rejection(
             errors.UNAUTHORIZED,
             str(error),
@@ -252,20 +250,24 @@ class HttpGuard:
             headers={"WWW-Authenticate": challenge},
         )
 
-    def _challenge(self, code: str, description: str, scope: str) -> str:
-        """Return a challenge (RFC 6750 section 3) with the URL of the metadata of RFC 9728.
+    def _challenge(self, headers: Headers, code: str, description: str, scope: str) -> str:
+        """Return a challenge with the scheme of the request and the URL of the metadata of RFC 9728.
 
-        MCP clients read its scope (authorization, "Scope Challenge Handling").
+        MCP clients read its scope (authorization, "Scope Challenge Handling"). RFC 6750 section 3 has
+        the form of Bearer, RFC 9449 section 7.1 that of DPoP.
         """
+        dpop = _scheme(headers) == "dpop"
         parts = {
+            "algs": " ".join(ALGORITHMS) if dpop else "",
             "error": code,
             "error_description": description if code else "",
             "scope": scope,
             "resource_metadata": f"{self._public_origin}{METADATA_PATH}",
         }
-        return "Bearer " + ", ".join(f'{name}="{text}"' for name, text in parts.items() if text)
+        scheme = "DPoP" if dpop else "Bearer"
+        return f"{scheme} " + ", ".join(f'{name}="{text}"' for name, text in parts.items() if text)
 
-    def _with_status_of_refusal(self, state: RequestState, send: Send) -> Send:
+    def _with_status_of_refusal(self, headers: Headers, state: RequestState, send: Send) -> Send:
         """Return a send channel that gives a refused request its status and headers.
 
         The status is held back until the body begins: an event stream has its status before its handler
@@ -279,24 +281,29 @@ class HttpGuard:
                 start = message
                 return
             if start is not None:
-                await send(self._refused(start, state.refusal))
+                await send(self._refused(headers, start, state.refusal))
                 start = None
             await send(message)
 
         return with_status
 
-    def _refused(self, start: Message, refusal: Refused | None) -> Message:
+    def _refused(self, request: Headers, start: Message, refusal: Refused | None) -> Message:
         match refusal:
             case NodeUnavailable():
                 status, header = 503, ("retry-after", str(RETRY_AFTER_S))
             case ScopeMissing(scope=scope):
-                challenge = self._challenge("insufficient_scope", str(refusal), scope)
+                challenge = self._challenge(request, "insufficient_scope", str(refusal), scope)
                 status, header = 403, ("www-authenticate", challenge)
             case _:
                 return start
         name, value = header
         headers = [*start.get("headers", []), (name.encode(), value.encode())]
         return {**start, "status": status, "headers": headers}
+
+
+def _scheme(headers: Headers) -> str:
+    """Return the authentication scheme of a request in small letters, or ""."""
+    return headers.get("authorization", "").partition(" ")[0].lower()
 
 
 def require_service(headers: Headers, *, draining: bool, origins: AllowedOrigins) -> None:

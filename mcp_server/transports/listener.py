@@ -48,10 +48,13 @@ class Listener:
     ) -> None:
         self._settings = settings
         self._context = server_context(settings.tls) if settings.tls else None
-        proxies = settings.trusted_proxies if isinstance(settings, ListenSettings) else ()
+        proxies: tuple[str, ...] = ()
+        certificates = False
+        if isinstance(settings, ListenSettings):
+            proxies, certificates = settings.trusted_proxies, settings.client_certificates
         self._server = _Server(
             uvicorn.Config(
-                _ProxyHeaders(app, list(proxies), certificates=settings.tls is not None),
+                _ProxyHeaders(app, list(proxies), certificates=certificates),
                 host=settings.host,
                 port=settings.port,
                 # uvloop showed a p99 above one second at 100 connections, asyncio below 0.1 s.
@@ -107,7 +110,7 @@ class _ProxyHeaders(ProxyHeadersMiddleware):
 
     Args:
         proxies: their addresses.
-        certificates: whether a certificate is taken: only over TLS, where the listener knows its peers.
+        certificates: whether the proxies pass verified certificates (`listen.client_certificates`).
     """
 
     def __init__(self, app: ASGIApp, proxies: list[str], *, certificates: bool) -> None:

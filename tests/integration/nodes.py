@@ -52,6 +52,7 @@ class McpNode(Server):
     Args:
         host: the address for clients.
         overrides: top-level sections of the configuration that differ.
+        listen: further settings of this section.
         tools: further tool families.
         telemetry: further settings of this section.
         identity: further settings of this section.
@@ -72,6 +73,7 @@ class McpNode(Server):
         grafana: dict[str, Any] | None = None,
         name: str = "node1",
         overrides: dict[str, Any] | None = None,
+        listen: dict[str, Any] | None = None,
         tools: dict[str, Any] | None = None,
         telemetry: dict[str, Any] | None = None,
         identity: dict[str, Any] | None = None,
@@ -101,6 +103,7 @@ class McpNode(Server):
                 "drain_s": drain_s,
                 "trusted_proxies": ["127.0.0.1"],
                 **served_with,
+                **(listen or {}),
             },
             "telemetry": {
                 "host": "127.0.0.1",

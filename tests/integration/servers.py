@@ -153,6 +153,22 @@ class Authority:
         )
         return files
 
+    def revocation_list(self, *revoked: x509.Certificate) -> bytes:
+        """Return a list of revoked certificates (CRL, PEM)."""
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now - timedelta(minutes=5))
+            .next_update(now + timedelta(days=1))
+        )
+        for certificate in revoked:
+            entry = x509.RevokedCertificateBuilder()
+            entry = entry.serial_number(certificate.serial_number).revocation_date(now)
+            builder = builder.add_revoked_certificate(entry.build())
+        signed = builder.sign(self._key, hashes.SHA256())
+        return signed.public_bytes(serialization.Encoding.PEM)
+
     def _builder(
         self,
         subject: x509.Name,

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
+import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import yaml
+from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mcp_server.cli import main
 from mcp_server.identity.client_certificates import read_certificate
 from mcp_server.infrastructure.tls import client_context
 from mcp_server.settings import TlsSettings
+from tests.integration.conditions import eventually
 from tests.integration.fake_issuer import FakeIssuer, SigningKey
 from tests.integration.gateways import Nginx, write_configuration
 from tests.integration.nodes import McpNode, rpc
@@ -25,6 +33,7 @@ from tests.integration.servers import (
     Authority,
     Identity,
     Opa,
+    PostgresServer,
     RedisServer,
     build_bundle,
     free_port,
@@ -58,6 +67,8 @@ class Installation:
     agent: Identity
     other: Identity
     stranger: Identity
+    crl: Path
+    nginx: Nginx
 
     def client(self, identity: Identity | None = None, **headers: str) -> httpx2.AsyncClient:
         """Return a client of Nginx that shows a certificate."""
@@ -116,12 +127,15 @@ async def installation(
 ) -> AsyncIterator[Installation]:
     async with FakeIssuer(SigningKey()) as issuer:
         port = free_port()
+        crl = workspace / "clients.crl"
+        crl.write_bytes(clients_authority.revocation_list())
         shown = authority.identity("bound-node", dns=("localhost", "mcp-server.lab.internal"))
         node = make_node(
             "bound",
             policy=opa_with_certificates.settings(),
             tls=TlsSettings(cert=shown.cert, key=shown.key, ca=authority.ca),
             overrides={"public_url": f"https://127.0.0.1:{port}"},
+            listen={"client_certificates": True},
             identity={
                 "issuers": [issuer.settings()],
                 "client_certificates": {"tenant": "default"},
@@ -133,6 +147,7 @@ async def installation(
             nodes=[node.port],
             port=port,
             nginx_client_ca=str(clients_authority.ca),
+            nginx_client_crl=str(crl),
         )
         nginx = Nginx(configuration, port)
         nginx.start()
@@ -144,6 +159,8 @@ async def installation(
             agent=clients_authority.identity("agent", dns=("agent.example.com",)),
             other=clients_authority.identity("other", dns=("other.example.com",)),
             stranger=authority.identity("stranger", dns=("agent.example.com",)),
+            crl=crl,
+            nginx=nginx,
         )
         nginx.stop()
 
@@ -184,6 +201,84 @@ class TestCertificates:
 
         assert answer.status_code == 400
         assert answer.json()["error"]["data"]["code"] == "bad_certificate"
+
+    async def test_an_expired_certificate_is_refused(
+        self, installation: Installation, clients_authority: Authority
+    ) -> None:
+        expired = clients_authority.identity(
+            "expired", dns=("agent.example.com",), lasting=-timedelta(minutes=1)
+        )
+
+        answer = await installation.list_tools(shows=expired)
+
+        assert answer.status_code == 400
+        assert answer.json()["error"]["data"]["code"] == "bad_certificate"
+
+    async def test_a_certificate_on_the_revocation_list_is_refused_after_a_reload(
+        self, installation: Installation, clients_authority: Authority
+    ) -> None:
+        leaver = clients_authority.identity("leaver", dns=("agent.example.com",))
+        before = await installation.list_tools(shows=leaver)
+
+        installation.crl.write_bytes(clients_authority.revocation_list(_certificate(leaver)))
+        installation.nginx.send(signal.SIGHUP)
+
+        await eventually(
+            lambda: installation.list_tools(shows=leaver), lambda answer: answer.status_code == 400
+        )
+        other = await installation.list_tools(shows=installation.agent)
+        assert (before.status_code, other.status_code) == (200, 200)
+
+    def test_no_session_is_resumed_because_it_would_not_be_verified_again(
+        self, installation: Installation
+    ) -> None:
+        context = client_context(installation.ca)
+        context.load_cert_chain(installation.agent.cert, installation.agent.key)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2  # where the client has the session at once
+        address = ("127.0.0.1", int(installation.url.rpartition(":")[2]))
+
+        def connect(session: ssl.SSLSession | None) -> ssl.SSLSocket:
+            plain = socket.create_connection(address, timeout=30)
+            return context.wrap_socket(plain, server_hostname="127.0.0.1", session=session)
+
+        with connect(None) as first, connect(first.session) as second:
+            assert not second.session_reused
+
+    @pytest.mark.parametrize("whose", [(), ("--user", "dns:agent.example.com")], ids=["all", "one"])
+    async def test_mcpctl_revokes_certificates(
+        self,
+        installation: Installation,
+        postgres: PostgresServer,
+        tmp_path: Path,
+        whose: tuple[str, ...],
+    ) -> None:
+        password = tmp_path / "owner"
+        password.write_text(postgres.owner_password)
+        config = str(installation.node.config)
+        owner = ("--owner", postgres.owner, "--password-file", str(password))
+        which = ("--issuer", "client-certificates", *whose, "--reason", "test")
+        database = yaml.safe_load(installation.node.config.read_text())["database"]["name"]
+
+        done = await asyncio.to_thread(
+            CliRunner().invoke, main, ["token", "revoke", *which, "--config", config, *owner]
+        )
+
+        assert (done.exit_code, done.output) == (0, "revoked\n")
+        try:
+            refused = await eventually(
+                lambda: installation.list_tools(shows=installation.agent),
+                lambda answer: answer.status_code == 401,
+            )
+            assert "revoked" in _said(refused)
+        finally:
+            postgres.psql(
+                "DELETE FROM identity.revocations WHERE issuer = 'client-certificates'",
+                database=database,
+            )
+        await eventually(
+            lambda: installation.list_tools(shows=installation.agent),
+            lambda answer: answer.status_code == 200,
+        )
 
     async def test_clients_without_a_certificate_are_served_as_before(
         self, installation: Installation
@@ -298,3 +393,32 @@ async def test_the_node_takes_no_certificate_from_who_is_no_trusted_proxy(
             statuses.append((await rpc(http, LIST)).status_code)
 
     assert statuses == [200, 401]
+
+
+async def test_without_the_setting_a_node_takes_no_certificate_from_its_gateway(
+    installation: Installation,
+    authority: Authority,
+    make_node: Callable[..., McpNode],
+    opa_with_certificates: Opa,
+) -> None:
+    """A gateway that does not know the header passes the one of a client on."""
+    shown = authority.identity("unaware-node", dns=("localhost",))
+    node = make_node(
+        "unaware",
+        policy=opa_with_certificates.settings(),
+        tls=TlsSettings(cert=shown.cert, key=shown.key, ca=authority.ca),
+        identity={"issuers": [installation.issuer.settings()]},
+    )
+    gateway = authority.identity("gateway", dns=("localhost",))
+    context: ssl.SSLContext = client_context(authority.ca)
+    context.load_cert_chain(gateway.cert, gateway.key)
+    pem = installation.agent.cert.read_text().replace("\n", "%0A").replace(" ", "%20")
+    token = installation.issuer.token(cnf={"x5t#S256": _x5t(installation.agent)})
+    url = node.url.replace("127.0.0.1", "localhost")
+    headers = {HEADER: pem, "Authorization": f"Bearer {token}", "Host": "127.0.0.1"}
+
+    async with httpx2.AsyncClient(verify=context, base_url=url, headers=headers) as http:
+        answer = await rpc(http, LIST)
+
+    assert answer.status_code == 401
+    assert "connect with that certificate" in _said(answer)

@@ -128,6 +128,7 @@ async def _ask(
         draining=lambda: draining,
         public_origin="https://mcp.test",
         authorization_servers=authorization_servers,
+        client_certificates=False,
     )
     return await _get(Starlette(routes=routes), path)
 

@@ -64,6 +64,14 @@ def test_the_least_configuration_has_safe_defaults(tmp_path: Path) -> None:
             {"telemetry": {"tls": {"cert": "/c", "key": "/k", "ca": "/a"}}},
             "tls and allowed_peers belong together: name the peers",
         ),
+        (
+            {"listen": {"client_certificates": True}},
+            "client_certificates needs tls and trusted_proxies",
+        ),
+        (
+            {"identity": {"jwt": JWT, "client_certificates": {}}},
+            "identity.client_certificates needs listen.client_certificates: true",
+        ),
         ({"public_url": "not a url"}, "public_url: "),
         (
             {"identity": {"jwt": {**JWT, "max_lifetime_s": 59}}},
