@@ -18,8 +18,8 @@ from typing import Any
 from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters
 
-# Maximum seconds for the start of the process and the call. On a host with other work the start alone takes
-# half a minute.
+# Maximum seconds for the start of the process and the call. On a host with other work the start alone
+# takes half a minute.
 _DEADLINE_S = 120
 # The code of a refusal by a limit (mcp_server/transports/mcp.py).
 _RATE_LIMITED = -32011
