@@ -121,7 +121,9 @@ def shortcoming(asked: Asked, answer: httpx2.Response) -> str | None:
             if path != "/mcp":
                 assert document["status"] == answer.status_code
                 assert document["type"] == f"urn:enterprise-mcp:problem:{error['code']}"
-                told += [document["title"], document["detail"], document["instance"]]
+                told += [document["title"], document["detail"]]
+                # What the parser refuses has no request id yet.
+                told += [] if error["code"] == "bad_request" else [document["instance"]]
         if path == "/mcp":
             data = error["data"]
             assert document["jsonrpc"] == "2.0"
