@@ -18,10 +18,14 @@ import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from mcp.shared.auth import JWT_BEARER_GRANT_TYPE
 
 from tests.integration.servers import free_port
 
-__all__ = ["FakeIssuer", "SigningKey", "answer_with", "seconds_from_now"]
+__all__ = ["ASSERTION_TYPE", "FakeIssuer", "SigningKey", "answer_with", "seconds_from_now"]
+
+ASSERTION_TYPE = "oauth-id-jag+jwt"
+"""`typ` of an identity assertion (draft-ietf-oauth-identity-assertion-authz-grant)."""
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -126,6 +130,52 @@ class FakeIssuer:
         """Return a token that is signed with `key`, or else with the first one."""
         return (key or self.keys[0]).sign(self.claims(**claims))
 
+    def assertion(self, authorization_server: str, **claims: Any) -> str:
+        """Return an identity assertion (ID-JAG) for the token endpoint of an authorization server."""
+        whole = self.claims(aud=authorization_server, tenant=None, roles=None, **claims)
+        return self.keys[0].sign(whole, typ=ASSERTION_TYPE)
+
+    def exchange_assertions(
+        self, provider: FakeIssuer, *, client_secrets: dict[str, str], **claims: Any
+    ) -> None:
+        """Exchange assertions of an identity provider for access tokens (RFC 7523 section 2.1).
+
+        Args:
+            client_secrets: by client id.
+            claims: further claims of each access token.
+        """
+
+        async def exchange(request: web.Request) -> web.StreamResponse:
+            form = {name: str(value) for name, value in (await request.post()).items()}
+            client = form.get("client_id", "")
+            if client_secrets.get(client, "") != form.get("client_secret"):
+                return web.json_response({"error": "invalid_client"}, status=401)
+            if form.get("grant_type") != JWT_BEARER_GRANT_TYPE:
+                return web.json_response({"error": "unsupported_grant_type"}, status=400)
+            try:
+                asserted = _verified_assertion(form["assertion"], provider, self.url)
+            except (KeyError, jwt.PyJWTError):
+                return web.json_response({"error": "invalid_grant"}, status=400)
+            # The assertion names the client and the resource; a client cannot choose others.
+            if (asserted["client_id"], asserted["resource"]) != (client, form.get("resource")):
+                return web.json_response({"error": "invalid_grant"}, status=400)
+            granted = set(form.get("scope", "").split()) & set(asserted["scope"].split())
+            scope = " ".join(sorted(granted))
+            token = self.keys[0].sign(
+                self.claims(
+                    sub=asserted["sub"],
+                    aud=asserted["resource"],
+                    client_id=client,
+                    scope=scope,
+                    **claims,
+                ),
+                typ="at+jwt",
+            )
+            answer = {"access_token": token, "token_type": "Bearer", "expires_in": 300}
+            return web.json_response({**answer, "scope": scope})
+
+        self.answers["/token"] = exchange
+
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request.path)
         if request.path in self.answers:
@@ -133,8 +183,39 @@ class FakeIssuer:
         if request.path.endswith("/jwks"):
             return web.json_response({"keys": [key.jwk for key in self.keys]})
         if request.path.endswith("/.well-known/openid-configuration"):
-            return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/jwks"})
+            return web.json_response(
+                {
+                    "issuer": self.url,
+                    "jwks_uri": f"{self.url}/jwks",
+                    "authorization_endpoint": f"{self.url}/authorize",
+                    "token_endpoint": f"{self.url}/token",
+                }
+            )
         return web.Response(status=404)
+
+
+def _verified_assertion(
+    assertion: str, provider: FakeIssuer, authorization_server: str
+) -> dict[str, Any]:
+    """Return the claims of an assertion.
+
+    Raises:
+        jwt.PyJWTError: it is not valid.
+    """
+    header = jwt.get_unverified_header(assertion)
+    if header.get("typ") != ASSERTION_TYPE:
+        raise jwt.InvalidTokenError("not an identity assertion")
+    keys = {key.kid: key for key in provider.keys}
+    key = keys[header["kid"]]
+    claims: dict[str, Any] = jwt.decode(
+        assertion,
+        key.private.public_key(),
+        algorithms=[key.algorithm],
+        audience=authorization_server,
+        issuer=provider.url,
+        options={"require": ["iss", "sub", "aud", "client_id", "resource", "scope", "exp", "jti"]},
+    )
+    return claims
 
 
 def answer_with(

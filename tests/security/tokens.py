@@ -145,7 +145,7 @@ _TOKENS: tuple[tuple[str, str, Callable[[], str]], ...] = (
             "a token for another purpose is no access token",
             lambda k=kind: _signed(header={"typ": k}),
         )
-        for kind in ("id+jwt", "logout+jwt", "dpop+jwt", "JWE", "jwt-bearer")
+        for kind in ("id+jwt", "logout+jwt", "dpop+jwt", "oauth-id-jag+jwt", "JWE", "jwt-bearer")
     ),
     (
         "an expired token",

@@ -318,7 +318,9 @@ def test_an_access_token_may_name_its_type(verifier: Verifier, kind: str) -> Non
     assert verify(verifier, signed(json.dumps(_good()), typ=kind)).id == "alice"
 
 
-@pytest.mark.parametrize("kind", ["id+jwt", "logout+jwt", "dpop+jwt", "JOSE", 7])
+@pytest.mark.parametrize(
+    "kind", ["id+jwt", "logout+jwt", "dpop+jwt", "oauth-id-jag+jwt", "JOSE", 7]
+)
 def test_a_token_of_another_type_is_refused(verifier: Verifier, kind: Any) -> None:
     with pytest.raises(AuthenticationError, match=r"typ must be JWT or at\+jwt|well-formed"):
         verify(verifier, signed(json.dumps(_good()), typ=kind))
