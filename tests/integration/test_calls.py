@@ -542,6 +542,36 @@ async def test_what_a_client_program_reports_is_recorded_with_the_decision(
     ]
 
 
+async def test_the_oauth_client_and_who_acts_for_the_user_are_recorded_with_the_decision(
+    node: McpNode, node_owner: asyncpg.Connection
+) -> None:
+    """`azp` and `act` (RFC 8693 section 4.1) of a token, over each transport."""
+    claims = jwt.decode(node.token("dora"), JWT_SECRET, algorithms=["HS256"], audience=AUDIENCE)
+    agent = {"azp": "desktop-agent", "act": {"sub": "planner", "act": {"sub": "earlier"}}}
+    token = jwt.encode({**claims, **agent}, JWT_SECRET, algorithm="HS256")
+    message = _call("cmdb_query_assets", {})
+    request_id = uuid.uuid4().hex
+    async with node.http(token, **{"X-Request-Id": request_id}) as http:
+        answers = [
+            await modern_rpc(http, message),
+            await rpc(http, message),
+            await http.post("/tools/cmdb_query_assets/execute", json={}),
+        ]
+
+    rows = await node_owner.fetch(
+        "SELECT e.user_id, e.judged->'subject' AS judged, q.question->'subject' AS asked"
+        " FROM audit.events e JOIN audit.questions q USING (event_id) WHERE e.request_id = $1",
+        request_id,
+    )
+    assert [answer.status_code for answer in answers] == [200, 200, 200], answers[-1].text
+    assert len(rows) == 3
+    for row in rows:
+        asked, judged = json.loads(row["asked"]), json.loads(row["judged"])
+        assert row["user_id"] == asked["id"] == "dora"
+        for found in (asked["properties"], judged):
+            assert (found["client_id"], found["actor"]) == ("desktop-agent", "planner")
+
+
 # The same call, said in the ways that JSON has, and what the policy judges of it.
 SAID_IN_OTHER_WAYS: list[dict[str, Any]] = [
     {"service_name": "db1", "depth": 2},

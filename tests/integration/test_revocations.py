@@ -98,6 +98,26 @@ async def test_tokens_of_another_issuer_are_not_touched(node: McpNode, mcpctl: M
     assert await _status(node, token) == 200
 
 
+async def test_a_revocation_holds_on_every_node_without_redis(
+    node: McpNode, make_node: Callable[..., McpNode], mcpctl: Mcpctl, redis_server: RedisServer
+) -> None:
+    other = await asyncio.to_thread(make_node, "node-revocations")
+    token, valid = node.token("nora"), node.token("nils")
+    assert [await _status(each, token) for each in (node, other)] == [200, 200]
+    jti = jwt.decode(token, options={"verify_signature": False})["jti"]
+
+    await mcpctl("revoke", "--token-id", jti, "--reason", "lost laptop")
+
+    assert max(await asyncio.gather(*(_revoked(each, token) for each in (node, other)))) < 5
+    with redis_server.stopped():
+        without = [await _status(each, token) for each in (node, other)]
+        unlimited = await _status(node, valid)
+    await eventually(lambda: _status(node, valid), lambda status: status == 200)
+    assert without == [401, 401]
+    assert unlimited != 401  # the limits cannot be counted; the token is valid all the same
+    assert [await _status(each, token) for each in (node, other)] == [401, 401]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
