@@ -12,11 +12,12 @@ from typing import Any
 from mcp_server.settings import DirectorySettings
 from tests.integration.servers import Authority, Server, ServerFailed, free_port, program
 
-__all__ = ["PASSWORD", "Slapd", "directory_settings"]
+__all__ = ["PASSWORD", "SERVICE_PASSWORD", "Slapd", "directory_settings"]
 
 PASSWORD = "correct horse battery staple"
 """Of every user that has a password."""
 SERVICE_PASSWORD = "service-secret"
+"""Of the account that searches."""
 _SUFFIX = "dc=example,dc=test"
 _SERVICE = f"cn=mcp,ou=services,{_SUFFIX}"
 _PEOPLE = f"ou=people,{_SUFFIX}"

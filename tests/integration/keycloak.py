@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 
 from mcp_server.infrastructure.tls import client_context
+from tests.integration.directories import SERVICE_PASSWORD, Slapd
 from tests.integration.servers import Authority, Server, free_port
 
 __all__ = ["Keycloak"]
@@ -21,17 +22,21 @@ _ADMIN = "keycloak-tests-only"
 
 
 class Keycloak(Server):
-    """Keycloak with TLS; all its data are in memory.
+    """Keycloak with TLS; all its data but the directory's users are in memory.
+
+    Args:
+        users: a directory whose users and groups the realm has as well, over ldaps.
 
     Attributes:
         certificate: the certificate of its listener (PEM).
     """
 
-    def __init__(self, directory: Path, authority: Authority) -> None:
+    def __init__(self, directory: Path, authority: Authority, users: Slapd) -> None:
         super().__init__(directory)
         self.port = free_port()
         self._management_port = free_port()
         self._authority = authority
+        self._users = users
         self._identity = authority.identity("keycloak")
         self.certificate = self._identity.cert
         self.origin = f"https://localhost:{self.port}"
@@ -56,10 +61,13 @@ class Keycloak(Server):
         return [
             *("env", "JAVA_OPTS_KC_HEAP=-Xms128m -Xmx512m"),
             *(f"KC_BOOTSTRAP_ADMIN_USERNAME={_ADMIN}", f"KC_BOOTSTRAP_ADMIN_PASSWORD={_ADMIN}"),
+            # The realm's file names these variables.
+            *(f"DIRECTORY_URL={self._users.url}", f"DIRECTORY_PASSWORD={SERVICE_PASSWORD}"),
             *(str(self._home / "bin" / "kc.sh"), "start", "--optimized", "--import-realm"),
             *("--cache=local", f"--https-port={self.port}"),
             f"--https-certificate-file={self._identity.cert}",
             f"--https-certificate-key-file={self._identity.key}",
+            f"--truststore-paths={self._authority.ca}",
             *(f"--hostname={self.origin}", f"--http-management-port={self._management_port}"),
         ]
 

@@ -22,6 +22,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_server.infrastructure.tls import client_context
 from tests.integration.browsers import ChromeDriver
 from tests.integration.conditions import eventually
+from tests.integration.directories import PASSWORD, Slapd
 from tests.integration.keycloak import Keycloak
 from tests.integration.nodes import McpNode, modern_rpc, rpc
 from tests.integration.oauth_clients import DesktopClient, TokenStore
@@ -42,8 +43,8 @@ LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 
 
 @pytest.fixture(scope="module")
-def keycloak(workspace: Path, authority: Authority) -> Iterator[Keycloak]:
-    server = Keycloak(workspace / "keycloak", authority)
+def keycloak(workspace: Path, authority: Authority, slapd: Slapd) -> Iterator[Keycloak]:
+    server = Keycloak(workspace / "keycloak", authority, slapd)
     server.start()
     yield server
     server.stop()
@@ -62,7 +63,9 @@ def company_opa(workspace: Path) -> Iterator[Opa]:
                 "scopes": "required",
             }
         },
-        "groups": {"keycloak": {"operators": ["mcp:operator"]}},
+        "groups": {
+            "keycloak": {"operators": ["mcp:operator"], "mcp-leads": ["mcp:operator"]},
+        },
         "agents": {"agent-eddsa": {"permissions": ["tools:read"]}},
     }.items():
         (tree / "config" / area / "data.yaml").write_text(yaml.safe_dump(data))
@@ -134,6 +137,27 @@ async def test_groups_of_a_user_give_roles_within_the_scopes(
 
     assert CHANGE not in _names(await _tools(node, reading))
     assert CHANGE in _names(await _tools(node, writing))
+
+
+async def test_a_user_of_the_directory_has_the_roles_of_its_group(
+    node: McpNode, keycloak: Keycloak
+) -> None:
+    """Keycloak verifies the password with the directory, and reads the groups from there."""
+    token = await keycloak.token(
+        "desktop",
+        grant_type="password",
+        username="bob",
+        password=PASSWORD,
+        scope="mcp:read mcp:write",
+    )
+    claims = jwt.decode(token, options={"verify_signature": False})
+    async with node.http(token) as http:
+        changed = await http.post(f"/tools/{CHANGE}/execute", json=ARGUMENTS)
+
+    assert claims["groups"] == ["mcp-leads"]
+    assert "mcp:operator" not in claims.get("realm_access", {}).get("roles", [])
+    assert CHANGE in _names(await _tools(node, token))
+    assert changed.status_code == 422, changed.text  # there is no such asset: the call ran
 
 
 async def test_a_role_that_the_issuer_may_not_assert_grants_nothing(
