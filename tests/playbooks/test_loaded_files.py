@@ -230,7 +230,7 @@ def test_what_is_no_list_of_files_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_each_role_looks_first_and_notes_last(role: str) -> None:
-    first = "tasks/look.yml" if role == "opa" else "tasks/configure.yml"
+    first = "tasks/inspect.yml" if role == "opa" else "tasks/configure.yml"
     parts = ("vars/main.yml", first, "handlers/main.yml")
     variables, tasks, handlers = (
         yaml.safe_load((ROOT / "roles" / role / part).read_text()) for part in parts

@@ -338,7 +338,7 @@ def table(role: str) -> frozenset[tuple[str, str]]:
     """Return the handlers and the files of a role's table, in pairs."""
     scope = Scope.of_role(role)
     loads = scope.resolve(scope.variables.get(f"__{role}_loads", {}))
-    if role == "opa":  # as roles/opa/tasks/look.yml compares them
+    if role == "opa":  # as roles/opa/tasks/inspect.yml compares them
         loads |= {"OPA": scope.resolve(trust_as_template("{{ __opa_files }}"))}
     return frozenset((handler, path) for handler, paths in loads.items() for path in paths)
 

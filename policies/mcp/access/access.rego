@@ -46,9 +46,9 @@ namespaces(thing) := [namespace |
 
 # METADATA
 # title: The subject can use a thing in namespaces that are not listed
-default elsewhere(_) := false
+default in_other_namespaces(_) := false
 
-elsewhere(thing) if {
+in_other_namespaces(thing) if {
 	is_string(thing.scope.namespace)
 	_usable_in_a_namespace(thing)
 	_named_for_unlisted

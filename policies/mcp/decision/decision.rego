@@ -120,7 +120,7 @@ entitlements := {
 		tool := {
 			"id": id,
 			"namespaces": access.namespaces(entry),
-			"other_namespaces": access.elsewhere(entry),
+			"other_namespaces": access.in_other_namespaces(entry),
 			"all_namespaces": access.everywhere(entry),
 			"limits": [charge.id | some charge in array.concat(limits.for_all, limits.for_tool(id, entry))],
 		}
