@@ -89,10 +89,13 @@ class Chains:
     def link(
         self, rows: Sequence[tuple[Any, ...]]
     ) -> tuple[list[tuple[Any, ...]], list[tuple[Chain, int, bytes]]]:
-        """Return rows (values of `COLUMNS`) with those of `CHAIN_COLUMNS`, and the ends of the chains.
+        """Return each row with the values of `CHAIN_COLUMNS` appended, and the new ends of the chains.
 
-        Nothing is kept of it before `advance` is called with the ends: rows that are not committed are
-        in no chain.
+        The chains do not change until `advance` is called with these ends, because uncommitted rows
+        belong to no chain.
+
+        Args:
+            rows: the values of `COLUMNS`.
         """
         ends: dict[uuid.UUID, tuple[Chain, int, bytes]] = {}
         linked = []
@@ -128,7 +131,10 @@ _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", 
 
 
 def _json(text: str) -> str:
-    """Return the canonical text of what jsonb keeps of a JSON text, and of what it returns."""
+    """Return the canonical form of a JSON text.
+
+    It is the same before jsonb stores the text and after jsonb returns it.
+    """
     if text in ("{}", "[]"):
         return text
     return _known_json(text) if len(text) < _SHORT else _encode(_decode(text))

@@ -1,4 +1,4 @@
-"""Signed heads of the chains: what a chain had led to at a time, kept outside of the database.
+"""Signed heads: the length and the last hash of a chain at one time, stored outside of the database.
 
 A head is one line of JSON in a file of the node and in its log, signed with the node's key (Ed25519, RFC
 8032). It is written before the first row of a chain, every minute while the chain grows, and at its end.
@@ -37,7 +37,7 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 class InvalidHead(Exception):
-    """A line that is no head, or whose signature is not that of a given key."""
+    """The line is not a head, or none of the given keys signed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,10 @@ class Head:
     final: bool
 
     def document(self) -> dict[str, Any]:
-        """Return what is signed, as its JSON text with sorted keys and without spaces."""
+        """Return the fields of the head.
+
+        The signature covers their JSON text with sorted keys and without spaces.
+        """
         return {
             "version": 1,
             "node": self.node,
@@ -93,7 +96,7 @@ class HeadWriter:
         self._directory = settings.heads
         self._key = _private_key(settings.signing_key.reveal())
         self._key_id = _key_id(self._key.public_key())
-        # From the start: no rate shows the first fault of a series that begins with it.
+        # Create the series at 0. A series that began with the first failure would show no rate for it.
         telemetry.AUDIT_HEADS.labels("failed")
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -132,7 +135,9 @@ class HeadWriter:
 def read_heads(
     directories: Iterable[Path], keys: Iterable[Ed25519PublicKey]
 ) -> Iterator[Head | InvalidHead]:
-    """Yield the heads in all files of the directories; a line that is none as the error about it.
+    """Yield the head of each line in the directories' files.
+
+    A line that is not a head yields an `InvalidHead`.
 
     Raises:
         OSError: a directory or a file cannot be read.

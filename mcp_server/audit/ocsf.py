@@ -1,7 +1,7 @@
 """Rows of the audit log as OCSF 1.3.0 events (Open Cybersecurity Schema Framework, schema.ocsf.io).
 
 A sign-in is an event of the class Authentication (3002), and everything else of API Activity (6003).
-What OCSF has no attribute for is in `unmapped`.
+Columns without an OCSF attribute are in `unmapped`.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ GROUPS = {
     "hour": "to_char(date_trunc('hour', time AT TIME ZONE 'UTC'), 'YYYY-MM-DD\"T\"HH24:MI\"Z\"')",
     "day": "to_char(time AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
 }
-"""What rows can be counted by, as SQL."""
+"""SQL expressions by which `count` groups rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,7 @@
 """Marks changes whose outcome was never recorded as `unknown`.
 
-A process that is killed leaves the intent of a change without an outcome, and so does an audit log that
-is lost while a change runs. Any node adds the outcome: a row like that of the intent, which says that
-nobody knows whether the change was made.
+A change keeps an intent without an outcome when its process is killed, or when the audit log is lost
+while it runs. Any node then adds an outcome row with the fields of the intent and the outcome `unknown`.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _ORPHANS = """
 
 
 class Unfinished:
-    """Looks for such intents at the start, and then every 15 seconds.
+    """Marks overdue intents as `unknown`, at the start and every 15 seconds.
 
     Args:
         node: this node's name.

@@ -35,7 +35,7 @@ _UNCHAINED = """
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Evidence that rows are not those that were written.
+    """Evidence that somebody changed, removed or added rows.
 
     Attributes:
         kind: changed, missing, cut_off, inserted, rewritten, unsigned, unchained or invalid_head.
@@ -84,8 +84,8 @@ async def verify(
     """Verify all rows, day after day.
 
     Args:
-        heads: signed heads, their signatures verified; the chains of nodes without any are verified in
-            themselves only.
+        heads: heads with verified signatures. For a node without heads, only the hashes within its
+            chains are verified.
         retention_days: chains of older days may be gone.
     """
     now = now or datetime.now(UTC)
@@ -206,7 +206,7 @@ class _ChainWalk:
         self._node = self._node or node
         self._first = self._first or time
         if seq < self._next:
-            self._found("inserted", f"there is more than one row {seq}, or one before the first")
+            self._found("inserted", f"row {seq} exists twice, or precedes the first row")
             return
         if seq > self._next:
             self._found("missing", f"{_rows(self._next, seq - 1)} missing")

@@ -160,7 +160,7 @@ def _inner(node: yaml.Node, part: str) -> yaml.Node | None:
 
 
 def _end(text: str, node: yaml.Node) -> int:
-    """Return the index after a value. The parser counts what follows a block as its part."""
+    """Return the index after a value. The parser's end of a block includes the lines after it."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _end(text, last[1] if isinstance(last, tuple) else last)
@@ -173,7 +173,7 @@ def _end(text: str, node: yaml.Node) -> int:
 def _require_only(document: Document, new: dict[SettingPath, Any], text: str) -> None:
     """Require that the new text differs from the document in nothing else."""
     expected = copy.deepcopy(document.data)
-    # By an alias two paths lead to one value, which has what the first of them got.
+    # With an alias, two paths share one value; the first path determines it.
     for path, value in reversed(new.items()):
         parent: Any = expected
         for part in path[:-1]:

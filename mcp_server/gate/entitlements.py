@@ -11,9 +11,9 @@ The format::
      "resources": [uri or template, ...], "prompts": [name, ...],
      "limits": [{"id", "limit", "remaining", "window_s", "reset_ms"}]}
 
-Tools that work in a namespace have `namespaces`: `named` are those that the policy allows by name or by
-a pattern (`team-*` stands for all matches without an entry of their own), `others` tells whether all
-other namespaces are allowed, `all_at_once` whether one call may read all of them. `reset_ms` are the
+Tools that work in a namespace have `namespaces`. `named` lists namespaces that the policy allows by name
+or pattern; `team-*` stands for all matches without their own entry. `others` tells whether all other
+namespaces are allowed. `all_at_once` tells whether one call may read all of them. `reset_ms` are the
 milliseconds until the oldest counted call leaves the window (0: none is counted). Reading the resource
 is charged like every call; the query for the rest of the limits is not.
 """

@@ -165,10 +165,10 @@ def audit_unavailable() -> Refused:
 def outcome_not_recorded() -> OutcomeNotRecorded:
     """Return the refusal of a change that was tried and whose outcome cannot be recorded."""
     message = (
-        "the change may have been made, and its outcome cannot be recorded at the moment; look before "
-        "you try again"
+        "the change may have been made, and its outcome cannot be recorded at the moment; check the "
+        "result before you try again"
     )
-    solution = "Read what it is now; the audit log holds the intent."
+    solution = "Read the current state of the object; the audit log has the intent of the change."
     return OutcomeNotRecorded([_reason("outcome_not_recorded", message, solution)])
 
 

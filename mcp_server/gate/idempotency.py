@@ -80,7 +80,7 @@ class IdempotencyKey:
     """A key of one subject, for one change.
 
     Attributes:
-        node: name of this node, for whoever reads the table.
+        node: name of this node; informative only.
     """
 
     database: Database
@@ -137,10 +137,13 @@ class IdempotencyKey:
                     return None
                 if row := await connection.fetchrow(_READ, *self._row):
                     return row
-        raise DatabaseUnavailable("the key is neither absent nor there")
+        raise DatabaseUnavailable("the Idempotency-Key expired twice while it was looked up")
 
     async def _store(self, statement: str, *values: str) -> None:
-        """Write what became of a request. If that fails, a repeated one gets `unknown`."""
+        """Store the answer of a request, or release its key.
+
+        If that fails, a repeated request gets `unknown`.
+        """
         try:
             async with self.database.connection() as connection:
                 await connection.execute(statement, *self._row, *values)
@@ -165,5 +168,5 @@ def _of_known(row: asyncpg.Record, digest: bytes) -> ToolAnswer | KeyConflict:
     return KeyConflict(
         "unknown",
         "the first request with this Idempotency-Key ended without an answer, so the change may have "
-        "been made; look at what it is now, then use a new key",
+        "been made; check the current state, then use a new key",
     )

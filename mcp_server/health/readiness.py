@@ -17,7 +17,7 @@ _INTERVAL_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """The state of each part, `True` for up, and what clients are told about the policy in force.
+    """The state of each part, `True` for up, and the policy's revision and scopes for clients.
 
     Attributes:
         revision: the policy revision.
@@ -96,7 +96,7 @@ class Monitor:
             counters=counters,
             audit=self._audit.healthy,
             revision=revision,
-            # While OPA is away, clients are told what was last known.
+            # While OPA is down, clients get the last known values.
             scopes=before.scopes if canary is None else tuple(canary.scopes),
             initial_scope=before.initial_scope if canary is None else canary.initial_scope,
         )

@@ -122,7 +122,10 @@ def _thumbprint(jwk: dict[str, Any]) -> str:
 
 
 def _origin_and_path(url: str) -> tuple[str, str, int | None, str]:
-    """Return what is compared of two URLs: neither query nor fragment (RFC 9449 section 4.3)."""
+    """Return the parts of a URL that are compared.
+
+    Query and fragment are ignored (RFC 9449 section 4.3).
+    """
     parts = urlsplit(url)
     port = parts.port if parts.port is not None else _DEFAULT_PORTS.get(parts.scheme)
     return (parts.scheme, parts.hostname or "", port, parts.path or "/")

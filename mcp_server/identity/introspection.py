@@ -1,4 +1,4 @@
-"""Tokens that their issuer is asked about (RFC 7662): opaque ones, and JWTs without algorithms."""
+"""Token introspection (RFC 7662): opaque tokens, and JWTs of issuers without algorithms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens that only the holder of a key may use: the claim `cnf` (RFC 7800) and what proves it."""
+"""Tokens bound to a key: the claim `cnf` (RFC 7800) and the proof of possession."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FirstUse = Callable[[DpopProof], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """What came with a token.
+    """The client certificate or the DPoP proof of a request.
 
     Attributes:
         certificate: the client's certificate, verified by the load balancer.
@@ -58,7 +58,8 @@ async def require_possession(
     proof = read_proof(presented.dpop, token)
     if proof.key != subject.bound_key:
         raise AuthenticationError(
-            "the DPoP proof is of another key than that of the token", code="invalid_dpop_proof"
+            "the DPoP proof was signed with another key than the key in the token",
+            code="invalid_dpop_proof",
         )
     if not await first_use(proof):
         raise AuthenticationError(

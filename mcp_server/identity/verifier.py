@@ -1,4 +1,4 @@
-"""The verifier of bearer tokens: finds by a token's form who can say whose it is."""
+"""The verifier of bearer tokens: chooses the verifier of a token by the token's form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CACHE_SIZE = 4096
 
 
 class Issuer(Protocol):
-    """Who signs JWTs that are accepted."""
+    """An issuer of accepted JWTs."""
 
     @property
     def issuer(self) -> str:

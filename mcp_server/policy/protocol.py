@@ -347,8 +347,8 @@ class ToolEntitlement(_Answer):
     """The namespaces in which one tool may be used, and the rate limits of its calls.
 
     Attributes:
-        namespaces: those that the policy names, some by a pattern (`team-a-*`); none for a tool without
-            a namespace.
+        namespaces: the namespaces that the policy names, by name or pattern (`team-a-*`); empty for a
+            tool without a namespace.
         other_namespaces: whether all namespaces that the policy does not name are allowed.
         all_namespaces: whether one call may read all namespaces.
         limits: the ids of the rate limits.

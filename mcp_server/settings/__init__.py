@@ -364,7 +364,7 @@ class ToolsSettings(Model):
 
 
 class AuditSettings(Model):
-    """The audit log: signed heads of its chains, and what a row says of a result."""
+    """The audit log: signed heads of its chains, and digests of results."""
 
     signing_key: Secret | None = None
     """Ed25519 key (PEM) of this node that signs the heads of its chains."""

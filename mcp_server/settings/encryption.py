@@ -75,7 +75,7 @@ class Cipher:
         except InvalidToken:
             raise SettingsError(
                 f"{what} cannot be decrypted: it was encrypted with another password or key than the "
-                "one of encryption, or it was changed since"
+                "section encryption names, or the encrypted text was changed"
             ) from None
 
 

@@ -1,4 +1,4 @@
-"""A secret of the configuration: the text itself, encrypted text, or the name of where it is."""
+"""A secret of the configuration: readable text, encrypted text, or the name of a file or credential."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client program reports of itself: its name and its version."""
+"""The name and version that a client program reports (`clientInfo`, unverified)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def reported_client(message: Mapping[str, Any]) -> ClientInfo:
     """Return what a JSON-RPC request reports of the program that sent it.
 
     Each request of the 2026-07-28 era reports it in its envelope (`_meta`). In the handshake era only
-    `initialize` does (`clientInfo`): there are no sessions that later requests could belong to.
+    `initialize` carries `clientInfo`. The server has no sessions, so later requests have none.
     """
     params = message.get("params")
     if not isinstance(params, Mapping):

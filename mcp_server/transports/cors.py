@@ -1,4 +1,4 @@
-"""Calls by web pages of other origins: which are served, and the headers for their browsers (CORS)."""
+"""CORS: which web origins may call the server, and the response headers for browsers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ _LABEL = "[a-z0-9_-]{1,63}"
 
 
 class AllowedOrigins:
-    """The origins whose pages may call this server: its own one, and those of `cors.allowed_origins`.
+    """The origins whose pages may call this server: the public origin and `cors.allowed_origins`.
+
+    Browsers send an origin in its canonical form (RFC 6454 section 6.2), so any other form is another
+    origin: other case, a trailing dot, `null`.
 
     Args:
         public_origin: the server's own origin.
-        others: origins as `CorsSettings` has them. A browser sends an origin in one spelling (RFC 6454
-            section 6.2), so everything else is another origin: other case, a trailing dot, `null`.
+        others: origins as `CorsSettings` has them.
     """
 
     def __init__(self, public_origin: str, others: Iterable[str] = ()) -> None:
@@ -44,7 +46,7 @@ class AllowedOrigins:
         return self._others is not None
 
     def refuses(self, headers: Headers) -> bool:
-        """Return whether a page made the request that must not, also by DNS rebinding."""
+        """Return whether a page of another origin made the request, for example by DNS rebinding."""
         return any(
             origin not in {"", self._public} and not self._allows(origin)
             for origin in headers.getlist("origin")
@@ -62,8 +64,8 @@ class AllowedOrigins:
 class Cors:
     """ASGI middleware that answers preflights and lets pages of allowed origins read responses.
 
-    It is the outermost one, so that pages can read errors too. Responses to all others have no such
-    header.
+    It is the outermost one, so that pages can read errors too. Responses to other origins have no CORS
+    headers.
 
     Args:
         app: the application.

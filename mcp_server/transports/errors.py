@@ -160,7 +160,8 @@ OUTCOME_UNKNOWN = ErrorKind(
     502,
     -32012,
     False,
-    "the first request with this Idempotency-Key ended without an answer; look before you repeat it",
+    "the first request with this Idempotency-Key ended without an answer; check the current state "
+    "before you repeat it",
 )
 
 ERRORS = (

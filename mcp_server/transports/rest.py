@@ -329,7 +329,7 @@ def wrong_path(
             allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
             text = f"this path takes {allowed}"
             return _error(request, errors.METHOD_NOT_ALLOWED, text, {"Allow": allowed})
-        text = f"{error.detail}; what there is: {paths}"
+        text = f"{error.detail}; known paths: {paths}"
         return _error(request, errors.NOT_FOUND, text, error.headers)
 
     return answer

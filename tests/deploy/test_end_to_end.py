@@ -149,7 +149,7 @@ class TestRefusals:
             hidden = await stranger.call("monitoring_query_metrics", {"query": "up"})
             malformed = await stranger.call("monitoring_query_metrics", {"wrong": True})
 
-        assert told(unknown) == told(hidden) == told(malformed)
+        assert refusal_of(unknown) == refusal_of(hidden) == refusal_of(malformed)
         assert unknown["error"]["data"]["reasons"][0]["code"] == "not_available"
 
     async def test_a_viewer_learns_nothing_of_a_tool_that_is_not_for_viewers(
@@ -158,7 +158,7 @@ class TestRefusals:
         update = await viewer.call("cmdb_update_asset_status", {"asset_id": "db1"})
         nonsense = await viewer.call("no_such_tool")
 
-        assert told(update) == told(nonsense)
+        assert refusal_of(update) == refusal_of(nonsense)
         assert update["error"]["data"]["reasons"][0]["code"] == "not_available"
 
     async def test_the_101st_call_of_a_user_is_limited_with_a_time_to_retry(
@@ -181,8 +181,8 @@ class TestRefusals:
         assert 3000 < int(rest.headers["retry-after"]) <= 3600
 
 
-def told(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return what a client is told of a refusal, without the request's own id."""
+def refusal_of(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the refusal that a client sees, without the request's id."""
     error = answer["error"]
     return {**error, "data": {**error["data"], "request_id": None}}
 

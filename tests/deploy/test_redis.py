@@ -1,4 +1,4 @@
-"""Redis: one door, one user, and what that user cannot do."""
+"""Redis: one port, one user, and the commands that this user is denied."""
 
 from __future__ import annotations
 

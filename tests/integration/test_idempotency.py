@@ -192,7 +192,7 @@ async def test_after_a_crash_the_outcome_is_called_unknown_and_the_change_is_not
 
     assert (soon.status_code, soon.json()["error"]["code"]) == (409, "idempotency_in_progress")
     assert (later.status_code, later.json()["error"]["code"]) == (502, "outcome_unknown")
-    assert "look at what it is now, then use a new key" in later.json()["detail"]
+    assert "check the current state, then use a new key" in later.json()["detail"]
     assert "retry-after" not in later.headers
     assert new.status_code == 200
 

@@ -93,7 +93,7 @@ class Guard:
         request: Callable[[], Awaitable[_T]],
         *,
         retry: bool,
-        verify_hint: str = "read what it is now",
+        verify_hint: str = "read the current state",
         streaming: bool = False,
     ) -> _T:
         """Return the result of `request`.

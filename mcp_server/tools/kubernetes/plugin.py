@@ -72,9 +72,7 @@ async def ask_plugin(plugin: Mapping[str, Any]) -> Credential:
         return _credential(document["status"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # The message does not contain the output, which may be a secret.
-        raise PluginFailed(
-            f"what it printed is no ExecCredential ({type(error).__name__})"
-        ) from None
+        raise PluginFailed(f"its output is no ExecCredential ({type(error).__name__})") from None
 
 
 async def _run(command: list[str], environment: dict[str, str]) -> bytes:
