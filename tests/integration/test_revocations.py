@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -45,6 +46,11 @@ def mcpctl(node: McpNode, postgres: PostgresServer, tmp_path: Path) -> Mcpctl:
 async def _status(node: McpNode, token: str) -> int:
     async with node.http(token) as http:
         return (await rpc(http, LIST)).status_code
+
+
+async def _ready(node: McpNode) -> int:
+    async with node.http() as http:
+        return (await http.get("/health/ready")).status_code
 
 
 async def _revoked(node: McpNode, token: str) -> float:
@@ -112,7 +118,9 @@ async def test_a_revocation_holds_on_every_node_without_redis(
     with redis_server.stopped():
         without = [await _status(each, token) for each in (node, other)]
         unlimited = await _status(node, valid)
-    await eventually(lambda: _status(node, valid), lambda status: status == 200)
+    # Both, because later tests use the first one.
+    for each in (node, other):
+        await eventually(partial(_ready, each), lambda status: status == 200)
     assert without == [401, 401]
     assert unlimited != 401  # the limits cannot be counted; the token is valid all the same
     assert [await _status(each, token) for each in (node, other)] == [401, 401]
