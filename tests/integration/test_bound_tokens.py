@@ -8,12 +8,14 @@ import shutil
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 import yaml
@@ -363,6 +365,54 @@ class TestTokensBoundToAKey:
         ]
 
         assert {answer.status_code for answer in answers} == {401}
+
+    async def test_while_proofs_cannot_be_compared_the_request_is_not_made(
+        self, installation: Installation, key: SigningKey, redis_server: RedisServer
+    ) -> None:
+        token = installation.issuer.token(cnf={"jkt": thumbprint(key)})
+        proof = dpop_proof(key, token, f"{installation.url}/mcp")
+
+        with redis_server.stopped():
+            answer = await installation.list_tools_with_proof(token, proof)
+
+        assert answer.status_code == 502
+        assert "DPoP proofs cannot be compared" in _said(answer)
+        await eventually(
+            lambda: installation.list_tools(installation.issuer.token()),
+            lambda answer: answer.status_code == 200,
+        )
+
+    @pytest.mark.parametrize("bound", ["x5t#S256", "jkt"])
+    async def test_rest_refuses_it_without_what_proves_it(
+        self, installation: Installation, key: SigningKey, bound: str
+    ) -> None:
+        proven_by = {"x5t#S256": _x5t(installation.agent), "jkt": thumbprint(key)}
+        token = installation.issuer.token(cnf={bound: proven_by[bound]})
+        async with installation.client(Authorization=f"Bearer {token}") as http:
+            answers = [
+                await http.get("/tools"),
+                await http.get("/me"),
+                await http.post("/tools/cmdb_query_assets/execute", json={}),
+            ]
+
+        assert {answer.status_code for answer in answers} == {401}
+        assert {answer.json()["error"]["code"] for answer in answers} == {"invalid_token"}
+
+    @pytest.mark.parametrize("bound", ["x5t#S256", "jkt"])
+    async def test_stdio_refuses_it(
+        self, installation: Installation, key: SigningKey, tmp_path: Path, bound: str
+    ) -> None:
+        """No proof can be shown there."""
+        proven_by = {"x5t#S256": _x5t(installation.agent), "jkt": thumbprint(key)}
+        file = tmp_path / "token"
+        file.write_text(installation.issuer.token(cnf={bound: proven_by[bound]}))
+        config = str(installation.node.config)
+        command = (sys.executable, "-m", "mcp_server", "stdio", "--config", config)
+
+        done = await anyio.run_process([*command, "--token-file", str(file)], check=False)
+
+        assert done.returncode != 0
+        assert b"the token is bound to" in done.stderr
 
     async def test_a_token_that_is_not_bound_is_no_dpop_token(
         self, installation: Installation, key: SigningKey
