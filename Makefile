@@ -29,7 +29,7 @@ check: ## Linters, policy tests and unit tests: run it before each commit
 
 test: ## Everything: check, integration, conformance, deployment in containers
 	@scripts/bootstrap --tests
-	@python scripts/suites check integration ansible
+	@python scripts/suites check integration conformance one-host cluster
 
 test-unit: ## Unit tests only
 	@scripts/bootstrap --tests
@@ -41,7 +41,7 @@ test-policy: ## Policies only: format, types, data, tests with coverage
 
 test-integration: ## The server with real PostgreSQL, Redis, OPA and Prometheus, and the playbooks, on this machine
 	@scripts/bootstrap --tests
-	@python scripts/suites integration playbooks
+	@python scripts/suites integration
 
 test-security: ## 500 attacks through the real Nginx (part of test-integration)
 	@scripts/bootstrap --tests
@@ -57,7 +57,7 @@ test-conformance: ## The protocol's conformance suite against the server, both r
 
 test-deploy: ## The playbooks on containers: one host, then the complete topology
 	@scripts/bootstrap
-	@python scripts/suites deploy
+	@python scripts/suites one-host cluster
 
 bench: ## Calls per second and latency, compared with the bare SDK; the largest topology (docs/performance.md)
 	@scripts/bootstrap --tests
