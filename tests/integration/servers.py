@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -51,6 +52,7 @@ __all__ = [
     "answers",
     "build_bundle",
     "hasty_database",
+    "opa_with",
 ]
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -824,6 +826,28 @@ class Opa(Server):
 
 
 # --- Prometheus and Alertmanager ----------------------------------------------------------------
+
+
+@contextmanager
+def opa_with(workspace: Path, name: str, data: Mapping[str, Any]) -> Iterator[Opa]:
+    """Run OPA with the shipped policies and other policy data while the block runs.
+
+    Args:
+        name: of the directory in the workspace.
+        data: by the name of a directory in policies/config: the keys that differ from the shipped ones.
+    """
+    tree = workspace / f"{name}-policies"
+    shutil.copytree(_ROOT / "policies", tree)
+    for area, changes in data.items():
+        file = tree / "config" / area / "data.yaml"
+        # JSON is YAML, without aliases, which OPA does not read.
+        file.write_text(json.dumps({**yaml.safe_load(file.read_text()), **changes}))
+    server = Opa(workspace / f"opa-{name}", build_bundle(tree, workspace / f"{name}.tar.gz"))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 class Alertmanager(Server):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
 import signal
 import socket
 import ssl
@@ -37,14 +35,13 @@ from tests.integration.servers import (
     Opa,
     PostgresServer,
     RedisServer,
-    build_bundle,
     free_port,
+    opa_with,
 )
 from tests.proofs import dpop_proof, thumbprint
 
 pytestmark = pytest.mark.anyio
 
-POLICIES = Path(__file__).resolve().parents[2] / "policies"
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 HEADER = "X-Client-Certificate"
 
@@ -96,20 +93,14 @@ class Installation:
 
 @pytest.fixture(scope="module")
 def opa_with_certificates(workspace: Path) -> Iterator[Opa]:
-    tree = workspace / "certificate-policies"
-    shutil.copytree(POLICIES, tree)
     asserts = {"tenants": ["default"], "roles": ["mcp:viewer"], "scopes": "optional"}
-    data: dict[str, dict[str, Any]] = {
+    roles = {"dns:agent.example.com": ["mcp:viewer", "mcp:admin"]}
+    data = {
         "issuers": {"company": asserts, "client-certificates": asserts},
-        "groups": {"client-certificates": {"dns:agent.example.com": ["mcp:viewer", "mcp:admin"]}},
+        "groups": {"client-certificates": roles},
     }
-    for area, document in data.items():
-        # JSON is YAML, without aliases, which OPA does not read.
-        (tree / "config" / area / "data.yaml").write_text(json.dumps(document))
-    server = Opa(workspace / "opa-certificates", build_bundle(tree, workspace / "certificates.tgz"))
-    server.start()
-    yield server
-    server.stop()
+    with opa_with(workspace, "certificates", data) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

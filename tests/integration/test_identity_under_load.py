@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,21 +15,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import httpx2
 import jwt
 import pytest
-import yaml
 
 from tests.integration.fake_issuer import FakeIssuer, SigningKey, seconds_from_now
 from tests.integration.nodes import McpNode, rpc
-from tests.integration.servers import Opa, RedisServer, build_bundle
+from tests.integration.servers import Opa, RedisServer, opa_with
 
 pytestmark = pytest.mark.anyio
 
-POLICIES = Path(__file__).resolve().parents[2] / "policies"
 LEAST_PER_SECOND = 50
 # More than that, so that a moment in which this process had no processor is no failure.
 PER_SECOND = 55
@@ -47,22 +43,11 @@ CALL = {
 @pytest.fixture(scope="module")
 def generous_opa(workspace: Path) -> Iterator[Opa]:
     """The shipped policies, which know the issuer and limit no call of this test."""
-    tree = workspace / "generous-policies"
-    shutil.copytree(POLICIES, tree)
     plenty = {"limit": 1_000_000, "window_s": 3600}
-    changed: dict[str, dict[str, Any]] = {
-        "issuers": {
-            "company": {"tenants": ["default"], "roles": ["mcp:viewer"], "scopes": "optional"}
-        },
-        "limits": {"global": plenty, "user": plenty},
-    }
-    for area, changes in changed.items():
-        file = tree / "config" / area / "data.yaml"
-        file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **changes}))
-    server = Opa(workspace / "opa-generous", build_bundle(tree, workspace / "generous.tar.gz"))
-    server.start()
-    yield server
-    server.stop()
+    company = {"tenants": ["default"], "roles": ["mcp:viewer"], "scopes": "optional"}
+    data = {"issuers": {"company": company}, "limits": {"global": plenty, "user": plenty}}
+    with opa_with(workspace, "generous", data) as server:
+        yield server
 
 
 @pytest.fixture

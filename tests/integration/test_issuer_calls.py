@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ import asyncpg
 import httpx2
 import jwt
 import pytest
-import yaml
 from mcp import Client
 from mcp.client.auth.extensions.identity_assertion import IdentityAssertionOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
@@ -21,11 +19,10 @@ from mcp.client.streamable_http import streamable_http_client
 from tests.integration.fake_issuer import ASSERTION_TYPE, FakeIssuer, SigningKey
 from tests.integration.nodes import AUDIENCE, McpNode, rpc
 from tests.integration.oauth_clients import TokenStore
-from tests.integration.servers import Opa, build_bundle
+from tests.integration.servers import Opa, opa_with
 
 pytestmark = pytest.mark.anyio
 
-POLICIES = Path(__file__).resolve().parents[2] / "policies"
 CHANGE = "cmdb_update_asset_status"
 ARGUMENTS = {"asset_id": "absent", "status": "maintenance", "reason": "test"}
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
@@ -40,16 +37,9 @@ CALL = {
 @pytest.fixture(scope="module")
 def company_opa(workspace: Path) -> Iterator[Opa]:
     """The shipped policies, with an issuer that may speak for one tenant."""
-    tree = workspace / "issuer-calls-policies"
-    shutil.copytree(POLICIES, tree)
-    row = {"tenants": ["default"], "roles": ["mcp:operator"], "scopes": "required"}
-    (tree / "config/issuers/data.yaml").write_text(yaml.safe_dump({"company": row}))
-    server = Opa(
-        workspace / "opa-issuer-calls", build_bundle(tree, workspace / "issuer-calls.tar.gz")
-    )
-    server.start()
-    yield server
-    server.stop()
+    company = {"tenants": ["default"], "roles": ["mcp:operator"], "scopes": "required"}
+    with opa_with(workspace, "issuer-calls", {"issuers": {"company": company}}) as server:
+        yield server
 
 
 @pytest.fixture

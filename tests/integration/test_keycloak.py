@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -14,7 +13,6 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import jwt
 import pytest
-import yaml
 from mcp import Client
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
@@ -26,11 +24,10 @@ from tests.integration.directories import PASSWORD, Slapd
 from tests.integration.keycloak import Keycloak
 from tests.integration.nodes import McpNode, modern_rpc, rpc
 from tests.integration.oauth_clients import DesktopClient, TokenStore
-from tests.integration.servers import Authority, Opa, build_bundle
+from tests.integration.servers import Authority, Opa, opa_with
 
 pytestmark = pytest.mark.anyio
 
-POLICIES = Path(__file__).resolve().parents[2] / "policies"
 CHANGE = "cmdb_update_asset_status"
 ARGUMENTS = {"asset_id": "absent", "status": "maintenance", "reason": "test"}
 CALL = {
@@ -53,9 +50,7 @@ def keycloak(workspace: Path, authority: Authority, slapd: Slapd) -> Iterator[Ke
 @pytest.fixture(scope="module")
 def company_opa(workspace: Path) -> Iterator[Opa]:
     """The shipped policies, with an issuer, its groups, and an agent that may do less than its user."""
-    tree = workspace / "company-policies"
-    shutil.copytree(POLICIES, tree)
-    for area, data in {
+    data = {
         "issuers": {
             "keycloak": {
                 "tenants": ["default"],
@@ -67,12 +62,9 @@ def company_opa(workspace: Path) -> Iterator[Opa]:
             "keycloak": {"operators": ["mcp:operator"], "mcp-leads": ["mcp:operator"]},
         },
         "agents": {"agent-eddsa": {"permissions": ["tools:read"]}},
-    }.items():
-        (tree / "config" / area / "data.yaml").write_text(yaml.safe_dump(data))
-    server = Opa(workspace / "opa-company", build_bundle(tree, workspace / "company.tar.gz"))
-    server.start()
-    yield server
-    server.stop()
+    }
+    with opa_with(workspace, "company", data) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
