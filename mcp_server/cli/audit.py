@@ -6,14 +6,11 @@ is shown. The rows are read by a database role of its own, which can do nothing 
 
 from __future__ import annotations
 
-import asyncio
-import getpass
 import json
-import os
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -23,44 +20,17 @@ import click
 
 from mcp_server.audit.formats import FORMATS, json_text
 from mcp_server.audit.search import GROUPS, Filter, count, stream
-from mcp_server.cli.options import (
-    config_option,
-    database_ca_option,
-    database_settings,
-    fail,
-    plain_errors,
-)
-from mcp_server.settings import Secret, Settings, load_settings
+from mcp_server.cli.audit_reading import Access, new_rows, read, write
+from mcp_server.cli.options import config_option, database_ca_option, fail, plain_errors
+from mcp_server.settings import load_settings
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from mcp_server.gate import Call
-    from mcp_server.identity import Subject
-
 __all__ = ["Time", "audit"]
 
-_METHOD = "audit/read"
-_LONGEST_S = 24 * 3600.0  # of one command, also with --follow
-_STATEMENT_S = 600.0
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-# A row is committed a little later than its time says, which the server takes before.
-_LATE = timedelta(seconds=15)
-_POLL_S = 1.0
 _F = TypeVar("_F", bound=Callable[..., Any])
-_Work = Callable[["asyncpg.Connection", Filter], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Access:
-    """How a command reads: the options that all of them share."""
-
-    config: Path
-    token_file: Path
-    role: str
-    password_file: Path
-    database_ca: Path | None
-    all_tenants: bool
 
 
 @click.group()
@@ -158,7 +128,7 @@ def _reader(*options: Callable[[Any], Any]) -> Callable[[_F], _F]:
     def decorate(command: _F) -> _F:
         @plain_errors
         def wrapped(**given: Any) -> None:
-            access = _Access(**{name: given.pop(name) for name in _Access.__slots__})
+            access = Access(**{name: given.pop(name) for name in Access.__slots__})
             which = Filter(**{name: given.pop(name) for name in Filter.__slots__ if name in given})
             if access.all_tenants and which.tenant is not None:
                 fail("--tenant and --all-tenants exclude each other")
@@ -185,29 +155,29 @@ def _format_option(default: str) -> Callable[[Any], Any]:
     click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True),
     _format_option("table"),
 )
-def search(access: _Access, which: Filter, *, limit: int, output: str) -> None:
+def search(access: Access, which: Filter, *, limit: int, output: str) -> None:
     """Show the newest rows that match every given option."""
 
     async def work(connection: asyncpg.Connection, judged: Filter) -> None:
-        await _write(stream(connection, judged, order="newest", limit=limit), output)
+        await write(stream(connection, judged, order="newest", limit=limit), output)
 
-    _read(access, which, work)
+    read(access, which, work)
 
 
 @audit.command()
 @_reader(*_FILTERS, _format_option("json"))
-def export(access: _Access, which: Filter, *, output: str) -> None:
+def export(access: Access, which: Filter, *, output: str) -> None:
     """Write all matching rows, the oldest first, one on a line."""
 
     async def work(connection: asyncpg.Connection, judged: Filter) -> None:
-        await _write(stream(connection, judged), output)
+        await write(stream(connection, judged), output)
 
-    _read(access, which, work)
+    read(access, which, work)
 
 
 @audit.command()
 @_reader(click.argument("request_id"))
-def show(access: _Access, which: Filter) -> None:
+def show(access: Access, which: Filter) -> None:
     """Show every row of a request in full, as indented JSON."""
 
     async def work(connection: asyncpg.Connection, judged: Filter) -> None:
@@ -220,7 +190,7 @@ def show(access: _Access, which: Filter) -> None:
                 f"no row of request {which.request_id} among those that you may read", err=True
             )
 
-    _read(access, which, work)
+    read(access, which, work)
 
 
 @audit.command()
@@ -230,16 +200,16 @@ def show(access: _Access, which: Filter) -> None:
     click.option("--follow", "-f", is_flag=True, help="Go on with new rows until Ctrl-C."),
     _format_option("table"),
 )
-def tail(access: _Access, which: Filter, *, lines: int, follow: bool, output: str) -> None:
+def tail(access: Access, which: Filter, *, lines: int, follow: bool, output: str) -> None:
     """Show the last rows in the order of their time."""
 
     async def work(connection: asyncpg.Connection, judged: Filter) -> None:
         newest = [row async for row in stream(connection, judged, order="newest", limit=lines)]
-        await _write(_each(newest[::-1]), output)
+        await write(_each(newest[::-1]), output)
         if follow:
-            await _write(_new_rows(connection, judged, newest), output, header=False)
+            await write(new_rows(connection, judged, newest), output, header=False)
 
-    _read(access, which, work)
+    read(access, which, work)
 
 
 @audit.command()
@@ -249,7 +219,7 @@ def tail(access: _Access, which: Filter, *, lines: int, follow: bool, output: st
     click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True),
     click.option("--output", type=click.Choice(["table", "json"]), default="table"),
 )
-def stats(access: _Access, which: Filter, *, by: str, limit: int, output: str) -> None:
+def stats(access: Access, which: Filter, *, by: str, limit: int, output: str) -> None:
     """Count the matching rows by one property, with the median and the 95th percentile of their time."""
 
     async def work(connection: asyncpg.Connection, judged: Filter) -> None:
@@ -263,7 +233,7 @@ def stats(access: _Access, which: Filter, *, by: str, limit: int, output: str) -
             times = (f"{row[name] or 0:9.1f}" for name in ("p50_ms", "p95_ms"))
             click.echo(f"{row['rows']:>10}  {'  '.join(times)}  {json.dumps(row[by])[1:-1] or '-'}")
 
-    _read(access, which, work)
+    read(access, which, work)
 
 
 @audit.command()
@@ -292,7 +262,7 @@ def stats(access: _Access, which: Filter, *, by: str, limit: int, output: str) -
     click.option("--output", type=click.Choice(["text", "json"]), default="text"),
 )
 def verify(
-    access: _Access,
+    access: Access,
     which: Filter,
     *,
     directories: tuple[Path, ...],
@@ -338,7 +308,7 @@ def verify(
             retention_days=retention_days,
         )
 
-    _read(replace(access, all_tenants=True), which, work)
+    read(replace(access, all_tenants=True), which, work)
     report.findings.extend(invalid)
     if output == "json":
         click.echo(json_text(asdict(report)))
@@ -358,109 +328,3 @@ def verify(
 async def _each(rows: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
     for row in rows:
         yield row
-
-
-async def _new_rows(
-    connection: asyncpg.Connection, which: Filter, shown: list[dict[str, Any]]
-) -> AsyncIterator[dict[str, Any]]:
-    """Yield rows as they are committed, after those that were shown."""
-    seen = {row["event_id"]: row["time"] for row in shown}
-    newest = max(seen.values(), default=datetime.now(UTC))
-    # Older rows that were not shown come from before the first of them.
-    begin: datetime | None = newest
-    task = asyncio.current_task()
-    while True:
-        await asyncio.sleep(_POLL_S)
-        if task is not None and task.cancelling():
-            # asyncpg may lose a cancellation that arrives together with an answer.
-            raise asyncio.CancelledError
-        async for row in stream(connection, replace(which, since=newest - _LATE)):
-            event, time = row["event_id"], row["time"]
-            if event not in seen and (begin is None or time > begin):
-                yield row
-            seen[event] = time
-        begin = None
-        newest = max(seen.values(), default=newest)
-        seen = {event: time for event, time in seen.items() if time >= newest - _LATE}
-
-
-async def _write(rows: AsyncIterator[dict[str, Any]], output: str, *, header: bool = True) -> None:
-    form = FORMATS[output]
-    if header and form.header is not None:
-        sys.stdout.write(form.header + "\n")
-    async for row in rows:
-        sys.stdout.write(form.line(row) + "\n")
-        if output == "table":
-            sys.stdout.flush()
-    sys.stdout.flush()
-
-
-def _read(access: _Access, which: Filter, work: _Work) -> None:
-    """Do the work with the rows that the policy lets the reader see."""
-    from mcp_server.app import perform_once  # noqa: PLC0415
-    from mcp_server.gate import Call, Failed, InternalError, Refused  # noqa: PLC0415
-    from mcp_server.identity import AuthenticationError, IdentityUnavailable  # noqa: PLC0415
-    from mcp_server.infrastructure.telemetry import configure_logs  # noqa: PLC0415
-    from mcp_server.policy import Resource  # noqa: PLC0415
-
-    settings = load_settings(access.config)
-    configure_logs("ERROR")
-    password = Secret(file=access.password_file).reveal()
-    token = Secret(file=access.token_file).reveal()
-
-    def plan(subject: Subject, node: str) -> tuple[Call, Callable[[], Awaitable[None]]]:
-        own = which.tenant is None and not access.all_tenants
-        judged = replace(which, tenant=subject.tenant) if own else which
-        properties = {} if judged.tenant is None else {"tenant": judged.tenant}
-        call = Call(
-            _METHOD,
-            Resource("server", node, properties),
-            {**judged.arguments(), "account": getpass.getuser()},
-            # It changes nothing, but it is recorded before the first row is shown, as a change is.
-            changes=True,
-            timeout_s=_LONGEST_S,
-        )
-        return call, lambda: _as_role(settings, access, password, judged, work)
-
-    try:
-        asyncio.run(perform_once(settings, token, plan))
-    except (AuthenticationError, IdentityUnavailable) as error:
-        fail(f"the token in {access.token_file} is not usable: {error}")
-    except Refused as refusal:
-        fail("; ".join(f"{each.message} ({each.solution})" for each in refusal.reasons))
-    except (Failed, InternalError) as error:
-        fail(error)
-
-
-async def _as_role(
-    settings: Settings, access: _Access, password: str, which: Filter, work: _Work
-) -> None:
-    """Do the work over a connection of the role that reads.
-
-    Raises:
-        ToolError: PostgreSQL cannot be reached, or refuses.
-    """
-    import asyncpg  # noqa: PLC0415
-
-    from mcp_server.infrastructure.database import DatabaseUnavailable, connect  # noqa: PLC0415
-    from mcp_server.tools.catalog import ToolError  # noqa: PLC0415
-
-    database = database_settings(settings.database, access.database_ca)
-    try:
-        connection = await connect(
-            database, user=access.role, password=password, statement_timeout_s=_STATEMENT_S
-        )
-        try:
-            await work(connection, which)
-        finally:
-            await connection.close()
-    except BrokenPipeError:
-        # The reader of the output, such as head, has enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise ToolError(
-            f"PostgreSQL refuses {access.role} to read: {error}; grant it USAGE on the schema audit and "
-            "SELECT on audit.events"
-        ) from None
-    except (DatabaseUnavailable, asyncpg.PostgresError) as error:
-        raise ToolError(str(error)) from None
