@@ -30,7 +30,8 @@ from mcp_server.identity.client_certificates import CERTIFICATE_HEADER, read_cer
 from mcp_server.identity.dpop import ALGORITHMS, DpopRequest
 from mcp_server.identity.possession import Presented
 from mcp_server.infrastructure import telemetry
-from mcp_server.transports import errors, strict_json
+from mcp_server.transports import errors
+from mcp_server.transports.bodies import parsed, read_json, replay
 from mcp_server.transports.cors import AllowedOrigins
 from mcp_server.transports.errors import Rejection, Transport, transport_of
 
@@ -41,8 +42,6 @@ __all__ = [
     "TrustedHosts",
     "canonical_ip",
     "internal_error",
-    "parsed",
-    "read_json",
     "request_id_of",
     "require_service",
     "user_agent_of",
@@ -53,7 +52,6 @@ METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
 
 _STATE_KEY = "mcp_server.request"
 _MAX_USER_AGENT = 256
-_MAX_CODING = 32
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(?::[0-9]{1,5})?")
 RETRY_AFTER_S = 2
 """Seconds for `Retry-After` when a node or a store is not available."""
@@ -177,7 +175,7 @@ class HttpGuard:
             if scope["method"] == "POST" and self._takes_body(scope["path"]):
                 body = await read_json(headers, receive, self._max_body_bytes)
                 state.body = parsed(body)
-                receive = _replay(body, receive)
+                receive = replay(body, receive)
         except Rejection as rejection:
             await rejection.response(self._transport, request_id)(scope, receive, send)
             return
@@ -318,41 +316,6 @@ def require_service(headers: Headers, *, draining: bool, origins: AllowedOrigins
         raise _foreign_origin()
 
 
-async def read_json(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
-    """Return the whole body of JSON.
-
-    Raises:
-        Rejection: it is not JSON by its type, is compressed, or is too large; as early as possible.
-    """
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Rejection(
-            errors.UNSUPPORTED_MEDIA_TYPE,
-            "the Content-Type header must be: application/json",
-        )
-    coding = ", ".join(headers.getlist("content-encoding")).strip().lower()
-    if coding not in ("", "identity"):
-        raise Rejection(
-            errors.UNSUPPORTED_MEDIA_TYPE,
-            f"the Content-Encoding {coding[:_MAX_CODING]!r} is not accepted; send the JSON as it is",
-            headers={"Accept-Encoding": "identity"},  # RFC 9110 section 15.5.16
-        )
-    too_large = Rejection(errors.BODY_TOO_LARGE, f"the body is larger than {max_bytes} bytes")
-    declared = headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
-        raise too_large
-    body = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] != "http.request":
-            break
-        body += message.get("body", b"")
-        if len(body) > max_bytes:
-            raise too_large
-        more = message.get("more_body", False)
-    return bytes(body)
-
-
 async def internal_error(request: Request, error: Exception) -> Response:
     """Respond to a request that failed outside the gate, and log why."""
     request_id = request_id_of(request.headers)
@@ -390,14 +353,6 @@ def _foreign_origin() -> Rejection:
     return Rejection(errors.FOREIGN_ORIGIN, "pages of another origin may not call this server")
 
 
-def parsed(body: bytes) -> Any:
-    """Return the document in a body; raise Rejection for one that is not strict JSON."""
-    try:
-        return strict_json.parse(body)
-    except strict_json.StrictJsonError as error:
-        raise Rejection(errors.PARSE_ERROR, str(error)) from error
-
-
 def canonical_ip(scope: Scope) -> str:
     """Return the client's address in the canonical form of the policy (RFC 5952; no mapped IPv4)."""
     client = scope.get("client")
@@ -418,17 +373,3 @@ def _canonical_host(name: str) -> str:
         return str(ipaddress.ip_address(name.removeprefix("[").removesuffix("]")))
     except ValueError:
         return name.lower()
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a receive channel that yields `body` once, and then the further messages of the client."""
-    sent = False
-
-    async def replay() -> Message:
-        nonlocal sent
-        if sent:
-            return await receive()
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay

@@ -22,13 +22,12 @@ from mcp_server.identity.directory import (
     SignInRefused,
 )
 from mcp_server.transports import errors
+from mcp_server.transports.bodies import parsed, read_json
 from mcp_server.transports.cors import AllowedOrigins
 from mcp_server.transports.errors import ErrorKind, Rejection, kind_of
 from mcp_server.transports.http_guard import (
     RETRY_AFTER_S,
     canonical_ip,
-    parsed,
-    read_json,
     request_id_of,
     require_service,
     user_agent_of,
