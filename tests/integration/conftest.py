@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import shutil
 import tempfile
@@ -13,7 +14,9 @@ from typing import Any
 
 import asyncpg
 import pytest
+import structlog
 
+from mcp_server.infrastructure import telemetry
 from mcp_server.infrastructure.database import Database, connect
 from mcp_server.infrastructure.database.migrate import upgrade
 from mcp_server.settings import DatabaseSettings
@@ -62,6 +65,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def logs_of_one_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let no command that a test runs in this process configure the logs of the tests after it.
+
+    structlog would keep each logger as it was at its first use, and `capture_logs` would see nothing.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+
+    def configure_without_cache(level: str) -> None:
+        telemetry.logs.configure_logs(level)
+        structlog.configure(cache_logger_on_first_use=False)
+
+    monkeypatch.setattr(telemetry, "configure_logs", configure_without_cache)
+    yield
+    structlog.reset_defaults()
+    root.handlers = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -319,7 +319,12 @@ async def test_tail_follows_new_rows_until_it_is_interrupted(
 ) -> None:
     await _insert(node_owner, user, rows=3)
     following = subprocess.Popen(  # noqa: ASYNC220 (read by this test alone)
-        command("tail", "--follow", "--lines", "2", "--user", user),
+        # A shell starts what runs in its background with SIGINT ignored, this test as well.
+        [
+            "env",
+            "--default-signal=INT",
+            *command("tail", "--follow", "--lines", "2", "--user", user),
+        ],
         stdout=subprocess.PIPE,
         text=True,
         # As in a terminal: its output is a pipe here, and must not wait in a buffer.
@@ -334,6 +339,7 @@ async def test_tail_follows_new_rows_until_it_is_interrupted(
         rest = following.communicate(timeout=120)[0]
     finally:
         following.kill()
+        following.wait()
 
     assert [line.split()[7] for line in shown[1:]] == [f"{user}-1", f"{user}-0", f"{user}-0"]
     assert rest == ""
