@@ -30,13 +30,24 @@ from policyctl.opa import PolicyError, find_opa
 from policyctl.tree import PolicyTree, tree_with_overrides
 from tests.policies import POLICIES, run_policyctl, write_example
 
+_BROKEN_TEST = "package mcp.tenants.broken_test\n\ntest_water_is_dry if 1 == 2\n"
+
+
+@pytest.fixture
+def key() -> str:
+    """A new key that signs bundles (PEM)."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
 
 class TestFolder:
     """The folder of policies may have any name, and another one beside it may be named `policies`."""
 
     @pytest.fixture(name="acme")
     def _acme(self, tmp_path: Path) -> Path:
-        return Path(shutil.copytree(POLICIES, tmp_path / "own" / "acme-policies"))
+        # Without property tests: they take most of the time, and `make check` runs them.
+        skipped = shutil.ignore_patterns("properties_test.rego")
+        return Path(shutil.copytree(POLICIES, tmp_path / "own" / "acme-policies", ignore=skipped))
 
     @pytest.fixture(params=["alone", "beside good policies"])
     def broken(self, request: pytest.FixtureRequest, acme: Path) -> Path:
@@ -79,19 +90,16 @@ class TestFolder:
             check_data(tree)
 
     def test_a_bundle_has_the_policies_of_the_given_folder(
-        self, acme: Path, tmp_path: Path
+        self, acme: Path, key: str, tmp_path: Path
     ) -> None:
         shutil.copytree(acme, acme.parent / "policies")
         limits = acme / "config" / "limits" / "data.yaml"
         limits.write_text(limits.read_text().replace("limit: 1000", "limit: 4321"))
-        key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-        )
-        (tmp_path / "key.pem").write_bytes(key)
+        (tmp_path / "key.pem").write_text(key)
         build = ("--policies", "own/acme-policies", "build", "--out", "made", "--key-id", "k")
 
         # Through standard input, as the role does.
-        done = run_policyctl(tmp_path, *build, "--signing-key", "-", stdin=key.decode())
+        done = run_policyctl(tmp_path, *build, "--signing-key", "-", stdin=key)
 
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout)
@@ -107,6 +115,26 @@ class TestFolder:
 
         assert again.returncode == 0, again.stderr
         assert json.loads(again.stdout) == result | {"changed": False}
+
+    def test_a_bundle_is_built_without_tests_if_asked(
+        self, acme: Path, key: str, tmp_path: Path
+    ) -> None:
+        (acme / "mcp" / "tenants" / "broken_test.rego").write_text(_BROKEN_TEST)
+        build = ("--policies", str(acme), "build", "--out", "made", "--key-id", "k")
+
+        done = run_policyctl(tmp_path, *build, "--signing-key", "-", "--skip-tests", stdin=key)
+
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "made" / "bundle.tar.gz").exists()
+
+    @pytest.mark.parametrize("file", ["tenants/broken_test.rego", "tenants/properties_test.rego"])
+    def test_a_test_that_fails_is_named(self, acme: Path, file: str) -> None:
+        (acme / "mcp" / file).write_text(_BROKEN_TEST)
+        with (
+            tree_with_overrides(acme, {}, find_opa()) as tree,
+            pytest.raises(PolicyError, match=r"broken_test\.test_water_is_dry: FAIL"),
+        ):
+            run_tests(tree)
 
 
 def test_the_example_of_the_documentation_passes_all_checks(

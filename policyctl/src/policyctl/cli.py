@@ -75,6 +75,7 @@ def _build(options: argparse.Namespace, policies: Path, opa: Path) -> None:
         key_id=options.key_id,
         overrides=parse_overrides(options.overrides),
         dry_run=options.dry_run,
+        tests=not options.skip_tests,
         # Standard output holds the result only.
         report=lambda text: print(text, file=sys.stderr),
     )
@@ -146,6 +147,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     build.add_argument(
         "--dry-run", action="store_true", help="check, and say whether a bundle would be written"
+    )
+    build.add_argument(
+        "--skip-tests",
+        action="store_true",
+        help="run every check but the tests of the policies, which take most of the time",
     )
     commands.add_parser("bench", help="measure how long a decision takes on this machine")
     commands.add_parser(
