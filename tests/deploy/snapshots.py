@@ -26,6 +26,7 @@ Disposable = Callable[..., None]
 
 # Seconds for a boot on a busy machine; it takes three on one that is not.
 _BOOT_S = 120
+_FREEZE_ATTEMPTS = 5
 
 
 def podman(*arguments: str) -> str:
@@ -85,7 +86,16 @@ def _commit(host: Host) -> Snapshot:
         # Of a session that ended early: without its name it would stay for ever.
         for left in podman("images", "--quiet", f"--filter=reference={image}").split():
             podman("rmi", left)
-    podman("commit", "--quiet", "--pause", container["Name"], image)
+    for left_attempts in reversed(range(_FREEZE_ATTEMPTS)):
+        try:
+            podman("commit", "--quiet", "--pause", container["Name"], image)
+        except AssertionError as error:
+            # The kernel freezes no process that waits for the disk.
+            if not left_attempts or "unable to freeze" not in str(error):
+                raise
+            time.sleep(5)
+        else:
+            break
     _, *command = container["Config"]["CreateCommand"]
     command = [image if word == made_of else word for word in command]
     # Neighbours keep the MAC address of a host for up to a minute; with another one, they would not
