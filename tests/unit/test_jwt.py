@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -120,11 +122,15 @@ def test_a_cached_token_is_verified_without_a_wait(verifier: Verifier) -> None:
     assert ended.value.value is subject
 
 
-def test_a_remembered_token_ends_with_its_time(verifier: Verifier) -> None:
-    token = mint(ttl_s=1)
+def test_a_remembered_token_ends_with_its_time(
+    verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = mint(ttl_s=60)
     verify(verifier, token)
 
-    time.sleep(1.1)
+    later = datetime.now(UTC) + timedelta(seconds=61)
+    monkeypatch.setattr("jwt.api_jwt.datetime", SimpleNamespace(now=lambda tz: later))
+    monkeypatch.setattr("mcp_server.identity.subject.time", SimpleNamespace(time=later.timestamp))
 
     with pytest.raises(AuthenticationError, match="expired"):
         verify(verifier, token)
