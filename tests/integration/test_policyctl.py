@@ -116,10 +116,10 @@ class TestFolder:
         assert again.returncode == 0, again.stderr
         assert json.loads(again.stdout) == result | {"changed": False}
 
-    def test_a_bundle_is_built_without_tests_if_asked(
+    def test_a_bundle_is_built_without_tests_and_format_if_asked(
         self, acme: Path, key: str, tmp_path: Path
     ) -> None:
-        (acme / "mcp" / "tenants" / "broken_test.rego").write_text(_BROKEN_TEST)
+        (acme / "mcp" / "tenants" / "broken_test.rego").write_text(f"{_BROKEN_TEST}\n\n\n")
         build = ("--policies", str(acme), "build", "--out", "made", "--key-id", "k")
 
         done = run_policyctl(tmp_path, *build, "--signing-key", "-", "--skip-tests", stdin=key)

@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--skip-tests",
         action="store_true",
-        help="run every check but the tests of the policies, which take most of the time",
+        help="check only what a bundle needs to work: no tests, no format",
     )
     commands.add_parser("bench", help="measure how long a decision takes on this machine")
     commands.add_parser(
