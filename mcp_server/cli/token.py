@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import getpass
 import json
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,13 @@ from mcp_server.cli.options import (
     fail,
     plain_errors,
 )
-from mcp_server.settings import MAX_LIFETIME_S, Secret, load_settings
+from mcp_server.settings import (
+    MAX_LIFETIME_S,
+    DatabaseSettings,
+    IdentitySettings,
+    Secret,
+    load_settings,
+)
 
 __all__ = ["token"]
 
@@ -189,12 +196,28 @@ def revoke(
     """
     if not (issuer or user or token_id):
         fail("name what is revoked: --issuer, --user, --token-id, or several of them")
+    settings = load_settings(config)
+    if issuer:
+        _require_accepted(issuer, settings.identity)
     values = (issuer or None, user or None, token_id or None, _REVOKED_S)
     _run(
         lambda connection: connection.execute(_REVOKE, *values, getpass.getuser(), reason),
-        *(config, owner, password_file, database_ca),
+        *(database_settings(settings.database, database_ca), owner, password_file),
     )
     click.echo("revoked")
+
+
+def _require_accepted(issuer: str, settings: IdentitySettings) -> None:
+    """Refuse an issuer that no accepted token has: its revocation would match nothing."""
+    accepted = settings.issuer_names
+    if issuer in accepted:
+        return
+    near = difflib.get_close_matches(issuer, accepted, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    fail(
+        f"nothing was revoked: {issuer!r} is no issuer of this configuration, so none of its tokens is "
+        f"accepted; {hint}accepted are {', '.join(accepted)}"
+    )
 
 
 @token.command()
@@ -202,25 +225,22 @@ def revoke(
 @plain_errors
 def revocations(*, config: Path, owner: str, password_file: Path, database_ca: Path | None) -> None:
     """List the revocations in force as JSON, one on a line."""
-    rows = _run(
-        lambda connection: connection.fetch(_LIST), config, owner, password_file, database_ca
-    )
+    database = database_settings(load_settings(config).database, database_ca)
+    rows = _run(lambda connection: connection.fetch(_LIST), database, owner, password_file)
     for row in rows:
         click.echo(json.dumps(dict(row), default=lambda time: time.isoformat()))
 
 
 def _run(
     query: Callable[[Any], Awaitable[Any]],
-    config: Path,
+    database: DatabaseSettings,
     owner: str,
     password_file: Path,
-    database_ca: Path | None,
 ) -> Any:
     import asyncpg  # noqa: PLC0415
 
     from mcp_server.infrastructure.database import DatabaseUnavailable, connect  # noqa: PLC0415
 
-    database = database_settings(load_settings(config).database, database_ca)
     password = Secret(file=password_file).reveal()
 
     async def run() -> Any:

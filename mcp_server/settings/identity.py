@@ -178,6 +178,18 @@ class IdentitySettings(Model):
     """Seconds for which the list of revoked tokens is used while the database does not answer; then no
     token is accepted."""
 
+    @property
+    def issuer_names(self) -> tuple[str, ...]:
+        """Names of all issuers whose tokens, keys or certificates are accepted."""
+        own = {
+            SHARED_SECRET: True,
+            API_KEYS: True,
+            DIRECTORY: self.directory is not None,
+            CLIENT_CERTIFICATES: self.client_certificates is not None,
+        }
+        accepted = (name for name, is_accepted in own.items() if is_accepted)
+        return (*accepted, *(each.name for each in self.issuers))
+
     @model_validator(mode="after")
     def _require_distinct_issuers(self) -> Self:
         own = [SHARED_SECRET, DIRECTORY, API_KEYS, CLIENT_CERTIFICATES]

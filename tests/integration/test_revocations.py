@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import jwt
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from mcp_server.cli import main
@@ -34,13 +35,30 @@ def mcpctl(node: McpNode, postgres: PostgresServer, tmp_path: Path) -> Mcpctl:
     password = tmp_path / "owner"
     password.write_text(postgres.owner_password)
 
-    async def run(*arguments: str) -> Result:
-        access = ("--config", str(node.config), "--owner", postgres.owner)
+    async def run(*arguments: str, config: Path = node.config) -> Result:
+        access = ("--config", str(config), "--owner", postgres.owner)
         whole = ["token", *arguments, *access, "--password-file", str(password)]
         # A thread, because the command runs an event loop of its own.
         return await asyncio.to_thread(CliRunner().invoke, main, whole)
 
     return run
+
+
+@pytest.fixture
+def with_company(node: McpNode, tmp_path: Path) -> Path:
+    """The configuration of the node, and an issuer `company` in it."""
+    document = yaml.safe_load(node.config.read_text())
+    document["identity"]["issuers"] = [
+        {
+            "name": "company",
+            "issuer": "https://idp.example.com/realms/company",
+            "audience": "mcp",
+            "algorithms": ["RS256"],
+        }
+    ]
+    config = tmp_path / "with_company.yaml"
+    config.write_text(yaml.safe_dump(document))
+    return config
 
 
 async def _status(node: McpNode, token: str) -> int:
@@ -84,18 +102,23 @@ async def test_all_tokens_of_a_user_end_and_a_new_one_is_accepted(
     tokens = [node.token("umar"), node.token("umar", roles=["mcp:admin"])]
     assert [await _status(node, token) for token in tokens] == [200, 200]
 
-    await mcpctl("revoke", "--issuer", "shared-secret", "--user", "umar", "--reason", "left")
+    done = await mcpctl("revoke", "--issuer", "shared-secret", "--user", "umar", "--reason", "left")
 
+    assert (done.exit_code, done.output) == (0, "revoked\n")
     assert await _revoked(node, tokens[0]) < 5
     assert await _status(node, tokens[1]) == 401
     assert await _status(node, node.token("umar", now=time.time() + 2)) == 200
     assert await _status(node, node.token("someone-else")) == 200
 
 
-async def test_tokens_of_another_issuer_are_not_touched(node: McpNode, mcpctl: Mcpctl) -> None:
+async def test_tokens_of_another_issuer_are_not_touched(
+    node: McpNode, mcpctl: Mcpctl, with_company: Path
+) -> None:
     token = node.token("ines")
-    await mcpctl("revoke", "--issuer", "company", "--reason", "key stolen")
-    await mcpctl("revoke", "--issuer", "company", "--user", "ines", "--reason", "key stolen")
+    for whose in ((), ("--user", "ines")):
+        company = ("--issuer", "company", *whose, "--reason", "key stolen")
+        done = await mcpctl("revoke", *company, config=with_company)
+        assert (done.exit_code, done.output) == (0, "revoked\n")
     ended = node.token("marker")
     await mcpctl("revoke", "--user", "marker", "--reason", "to know when the list was read")
 
@@ -141,6 +164,34 @@ async def test_a_revocation_of_nothing_is_refused(
 
     assert result.exit_code != 0
     assert said in result.output
+
+
+@pytest.mark.parametrize(
+    ("issuer", "said"),
+    [
+        ("keycloak", "accepted are shared-secret, api-keys, company\n"),
+        ("compnay", "; did you mean company? accepted are shared-secret, api-keys, company\n"),
+        # These are configured by sections of their own, which are absent here.
+        ("directory", "'directory' is no issuer of this configuration"),
+        ("client-certificates", "'client-certificates' is no issuer of this configuration"),
+    ],
+)
+async def test_an_issuer_that_is_not_accepted_is_refused_and_nothing_is_written(
+    mcpctl: Mcpctl,
+    with_company: Path,
+    node_owner: asyncpg.Connection,
+    issuer: str,
+    said: str,
+) -> None:
+    which = ("--issuer", issuer, "--user", "mallory", "--token-id", "t", "--reason", "x")
+
+    done = await mcpctl("revoke", *which, config=with_company)
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: nothing was revoked: ")
+    assert said in done.stderr
+    written = "SELECT count(*) FROM identity.revocations WHERE issuer = $1 OR user_id = 'mallory'"
+    assert await node_owner.fetchval(written, issuer) == 0
 
 
 @pytest.mark.parametrize(
