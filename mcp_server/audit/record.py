@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from mcp_server.redaction import NO_ARGUMENTS, RedactedArguments, redact_text
 
-__all__ = ["COLUMNS", "AuditReason", "AuditRecord", "Phase"]
+__all__ = ["COLUMNS", "AuditReason", "AuditRecord", "Effect", "Outcome", "Phase"]
 
 COLUMNS = {
     "time": "timestamptz",
@@ -52,6 +52,27 @@ class Phase(StrEnum):
     OUTCOME = "outcome"
 
 
+Effect = Literal["allow", "deny", "limited", "approval_required"]
+"""What the policy decided."""
+
+Outcome = Literal[
+    "ok",
+    "denied",
+    "limited",
+    "refused",
+    "unavailable",
+    "invalid_arguments",
+    "tool_error",
+    "error",
+    "timeout",
+    "cancelled",
+    "not_repeated",
+    "not_recorded",
+    "unknown",
+]
+"""How a request ended; `refused` is of sign-ins, `not_repeated` of an Idempotency-Key."""
+
+
 @dataclass(frozen=True, slots=True)
 class AuditReason:
     """A reason of the policy's decision."""
@@ -80,11 +101,11 @@ class AuditRecord:
         arguments: arguments of the call, redacted.
         client_ip: canonical address of the client.
         user_agent: as the client sent it.
-        effect: allow, deny, limited or approval_required.
+        effect: what the policy decided.
         reasons: the policy's reasons for the effect.
         policy_revision: revision of the policy bundle that decided.
         duration_ms: milliseconds from the arrival of the request to this record.
-        outcome: ok, error, timeout and so on; None in an intent.
+        outcome: how the request ended; None in an intent.
         judged: the remaining input of the policy, so that an auditor can repeat the query
             (`audit.questions`).
         intent_id: of an outcome: the event_id of its intent.
@@ -105,11 +126,11 @@ class AuditRecord:
     arguments: RedactedArguments = NO_ARGUMENTS
     client_ip: IPv4Address | IPv6Address | None = None
     user_agent: str | None = None
-    effect: str | None = None
+    effect: Effect | None = None
     reasons: Sequence[AuditReason] = ()
     policy_revision: str | None = None
     duration_ms: float | None = None
-    outcome: str | None = None
+    outcome: Outcome | None = None
     judged: RedactedArguments | None = None
     intent_id: UUID | None = None
     result_sha256: bytes | None = None

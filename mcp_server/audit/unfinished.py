@@ -15,7 +15,7 @@ from typing import Any
 
 import asyncpg
 
-from mcp_server.audit.record import AuditReason, AuditRecord, Phase
+from mcp_server.audit.record import AuditReason, AuditRecord, Outcome, Phase
 from mcp_server.audit.store import AuditStore, AuditUnavailable
 from mcp_server.infrastructure import telemetry
 from mcp_server.infrastructure.database import Database, DatabaseUnavailable
@@ -23,7 +23,7 @@ from mcp_server.redaction import RedactedArguments
 
 __all__ = ["UNKNOWN", "Unfinished"]
 
-UNKNOWN = "unknown"
+UNKNOWN: Outcome = "unknown"
 """The outcome of a change of which nobody knows whether it was made."""
 
 _INTERVAL_S = 15.0

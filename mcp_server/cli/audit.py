@@ -14,11 +14,12 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
 from mcp_server.audit.formats import FORMATS, json_text
+from mcp_server.audit.record import Effect, Outcome, Phase
 from mcp_server.audit.search import GROUPS, Filter, count, stream
 from mcp_server.cli.audit_reading import Access, new_rows, read, write
 from mcp_server.cli.options import config_option, database_ca_option, fail, plain_errors
@@ -88,9 +89,9 @@ _FILTERS = (
     click.option("--tenant", help="[default: the reader's own]"),
     click.option("--tool", help="Policy name of a tool or resource, such as cmdb:query_assets."),
     click.option("--method", help="Such as tools/call or sign_in."),
-    click.option("--effect", help="allow, deny, limited or approval_required."),
-    click.option("--outcome", help="ok, denied, tool_error, timeout and so on."),
-    click.option("--phase", type=click.Choice(["intent", "outcome"])),
+    click.option("--effect", type=click.Choice(get_args(Effect)), help="What the policy decided."),
+    click.option("--outcome", type=click.Choice(get_args(Outcome)), help="How the request ended."),
+    click.option("--phase", type=click.Choice([phase.value for phase in Phase])),
     click.option("--reason", help="Code of a reason, such as not_available."),
     click.option("--request-id"),
     click.option("--node"),

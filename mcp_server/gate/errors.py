@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from mcp_server.audit import Outcome
 from mcp_server.policy import Authorization, PolicyUnavailable, PolicyUndecided, Reason
 
 __all__ = [
@@ -36,7 +37,7 @@ class Refused(Exception):
         outcome: the word for the audit row and the metrics.
     """
 
-    outcome: ClassVar[str] = "denied"
+    outcome: ClassVar[Outcome] = "denied"
 
     def __init__(self, reasons: Sequence[Reason], *, retryable: bool = False) -> None:
         super().__init__("; ".join(reason.message for reason in reasons) or "refused")

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
-from mcp_server.audit import AuditStore
+from mcp_server.audit import AuditStore, Outcome
 from mcp_server.gate.charging import MAX_QUERIES, query_with_charges
 from mcp_server.gate.errors import (
     Failed,
@@ -104,7 +104,7 @@ class Gate:
         call: Call,
         work: Callable[[Obligations], Awaitable[_T]],
         *,
-        outcome_of: Callable[[_T], str] = lambda _: "ok",
+        outcome_of: Callable[[_T], Outcome] = lambda _: "ok",
         text_of: Callable[[_T], str | None] = lambda _: None,
     ) -> Answer[_T]:
         """Run `work` if the policy permits the call; return its result once the audit row is committed.
@@ -377,7 +377,7 @@ def _refusal_for(error: PolicyUnavailable) -> Refused:
     return policy_unavailable(error)
 
 
-def _outcome_of(value: object) -> str:
+def _outcome_of(value: object) -> Outcome:
     if isinstance(value, InvalidArguments):
         return "invalid_arguments"
     return "tool_error" if isinstance(value, ToolError) else "ok"

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
+from mcp_server.audit import Effect, Outcome
 from mcp_server.gate.errors import Refused
 from mcp_server.identity import Subject
 from mcp_server.policy import (
@@ -131,14 +132,15 @@ class InFlight:
     permitted: bool = False
     begun: bool = False
     unrecordable: bool = False
-    outcome: str = "error"
+    outcome: Outcome = "error"
     intent_id: UUID | None = None
     result: str | None = None
-    _decided: str = "deny"
+    _decided: Effect = "deny"
 
     def decided(self, answer: Authorization) -> None:
-        """Keep an answer of the policy."""
-        self._decided = answer.effect
+        """Keep an answer of the policy; one that asks for counts decides nothing yet."""
+        if answer.effect != "count":
+            self._decided = answer.effect
         self.reasons, self.revision = tuple(answer.reasons), answer.revision
 
     def refuse(self, refusal: Refused) -> None:
@@ -148,7 +150,7 @@ class InFlight:
             self.reasons = refusal.reasons
 
     @property
-    def effect(self) -> str:
+    def effect(self) -> Effect:
         """The effect for the audit: a request that was allowed and did not get through is denied."""
         return "deny" if self._decided == "allow" and not self.permitted else self._decided
 

@@ -20,7 +20,15 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Literal, TypeVar
 
-from mcp_server.audit import AuditReason, AuditRecord, AuditStore, AuditUnavailable, Phase
+from mcp_server.audit import (
+    AuditReason,
+    AuditRecord,
+    AuditStore,
+    AuditUnavailable,
+    Effect,
+    Outcome,
+    Phase,
+)
 from mcp_server.gate.charging import MAX_QUERIES, give_back, query_with_charges
 from mcp_server.gate.errors import (
     Limited,
@@ -248,7 +256,7 @@ class SignIns:
             raise audit_unavailable() from error
 
     async def _refused(
-        self, attempt: Attempt, outcome: str, reasons: Sequence[AuditReason]
+        self, attempt: Attempt, outcome: Outcome, reasons: Sequence[AuditReason]
     ) -> None:
         telemetry.SIGN_INS.labels(attempt.method, outcome).inc()
         known = attempt.ip in self._rows or len(self._rows) < _MAX_ADDRESSES
@@ -264,14 +272,14 @@ class SignIns:
             outcome=outcome,
             reasons=[reason.code for reason in reasons],
         )
-        effect = "limited" if outcome == Limited.outcome else "deny"
+        effect: Effect = "limited" if outcome == Limited.outcome else "deny"
         await self._commit(self._record(attempt, effect, outcome, reasons, None))
 
     def _record(
         self,
         attempt: Attempt,
-        effect: str,
-        outcome: str,
+        effect: Effect,
+        outcome: Outcome,
         reasons: Sequence[AuditReason],
         user: DirectoryUser | None,
     ) -> AuditRecord:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from mcp_server.audit import Outcome
 from mcp_server.gate.errors import InternalError, not_available
 from mcp_server.gate.idempotency import IdempotencyKey, KeyConflict
 from mcp_server.gate.pipeline import Gate
@@ -169,7 +170,7 @@ def _text_of(value: ToolAnswer | InvalidArguments | KeyConflict) -> str | None:
     return value.text if isinstance(value, ToolAnswer) else None
 
 
-def _outcome_of(value: ToolAnswer | InvalidArguments | KeyConflict) -> str:
+def _outcome_of(value: ToolAnswer | InvalidArguments | KeyConflict) -> Outcome:
     if isinstance(value, InvalidArguments):
         return "invalid_arguments"
     if isinstance(value, KeyConflict) or value.replayed:

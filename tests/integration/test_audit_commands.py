@@ -146,6 +146,24 @@ async def test_a_row_is_not_found_by_a_filter_that_does_not_fit(
     assert [row async for row in stream(owner, replace(fitting, **other))] == []
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "accepted"),
+    [
+        ("--effect", "limit", "'allow', 'deny', 'limited', 'approval_required'"),
+        ("--outcome", "failed", "'ok', 'denied', 'limited', 'refused', 'unavailable', 'inv"),
+        ("--phase", "end", "'intent', 'outcome'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["search", "export", "tail", "stats"])
+async def test_a_value_that_no_row_can_have_is_refused(
+    audit: Run, name: str, option: str, value: str, accepted: str
+) -> None:
+    refused = await audit(name, option, value, check=False)
+
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert f"Invalid value for '{option}': '{value}' is not one of {accepted}" in refused.stderr
+
+
 async def test_reading_is_recorded_before_the_first_row_is_shown(
     audit: Run, user: str, node_owner: asyncpg.Connection
 ) -> None:
