@@ -187,9 +187,10 @@ def show(access: Access, which: Filter) -> None:
             found = True
             click.echo(json.dumps(json.loads(json_text(row)), indent=2))
         if not found:
-            click.echo(
-                f"no row of request {which.request_id} among those that you may read", err=True
-            )
+            message = f"no row of request {which.request_id} among those that you may read"
+            if not access.all_tenants:
+                message += "; --all-tenants reads those of other tenants and of none too"
+            click.echo(message, err=True)
 
     read(access, which, work)
 

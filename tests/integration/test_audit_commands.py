@@ -279,7 +279,26 @@ async def test_show_has_every_row_of_a_request_in_full(
     assert first == intent
     assert second["phase"] == "outcome"
     assert second["arguments"]["asset_id"] == "db1"
-    assert "no row of request" in (await audit("show", "absent")).stderr
+
+
+async def test_show_names_the_option_with_which_rows_without_a_tenant_are_read(
+    audit: Run, user: str, node_owner: asyncpg.Connection
+) -> None:
+    await node_owner.execute(
+        "INSERT INTO audit.events (time, event_id, request_id, phase, node, transport, method)"
+        " VALUES (now(), gen_random_uuid(), $1, 'outcome', 'node1', 'rest', 'sign_in')",
+        user,
+    )
+    none = "no row of request {} among those that you may read"
+
+    own = await audit("show", user)
+    every = await audit("show", user, "--all-tenants")
+    absent = await audit("show", f"{user}-absent", "--all-tenants")
+
+    option = "; --all-tenants reads those of other tenants and of none too\n"
+    assert (own.stdout, own.stderr) == ("", none.format(user) + option)
+    assert json.loads(every.stdout)["request_id"] == user
+    assert (absent.stdout, absent.stderr) == ("", none.format(f"{user}-absent") + "\n")
 
 
 async def test_an_answer_of_a_tool_is_proven_by_its_digest(
