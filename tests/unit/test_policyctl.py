@@ -302,6 +302,31 @@ class TestCommand:
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith(f"There is no folder {tmp_path}/policies; ")
 
+    def test_a_command_to_copy_names_the_folder_without_dots_and_symbolic_links_as_given(
+        self, tree: PolicyTree, tmp_path: Path
+    ) -> None:
+        with (tree.folder / "mcp" / "tenants" / "tenants.rego").open("a") as rules:
+            rules.write("\n\n\n")
+        (tmp_path / "roles" / "opa").mkdir(parents=True)
+        (tmp_path / "mine").symlink_to(tree.folder)
+        given = f"{tmp_path}/roles/opa/../../mine"
+
+        done = run_policyctl(ROOT, "--policies", given, "check")
+
+        assert done.returncode == 1
+        command = f"policyctl --policies {tmp_path}/mine opa fmt --write mine"
+        assert f"not formatted; run `{command}`:\n" in done.stderr
+
+    def test_dots_after_a_symbolic_link_do_not_lead_to_another_folder(
+        self, tree: PolicyTree, tmp_path: Path
+    ) -> None:
+        (tmp_path / "elsewhere" / "policies").mkdir(parents=True)
+        (tmp_path / "elsewhere" / "link").symlink_to(tree.folder)
+
+        done = run_policyctl(tmp_path, "--policies", "elsewhere/link/../policies", "lint")
+
+        assert (done.returncode, done.stdout) == (0, "The policy data is valid.\n"), done.stderr
+
     def test_without_opa_the_message_says_where_it_was_looked_for_and_what_to_do(
         self, tmp_path: Path
     ) -> None:

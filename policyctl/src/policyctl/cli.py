@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     # Absolute but not resolved: messages name a symbolic link as the user does.
-    policies: Path = options.policies.absolute()
+    policies = _without_dots(options.policies.absolute())
     if not policies.is_dir():
         raise PolicyError(
             f"There is no folder {policies}; name the folder of policies with --policies FOLDER."
@@ -64,6 +65,12 @@ def _run(options: argparse.Namespace) -> int:
                     check_data(tree)
                     print("The policy data is valid.")
     return 0
+
+
+def _without_dots(folder: Path) -> Path:
+    """Return the folder without `..`, unless that names another one: after a symbolic link it may."""
+    short = Path(os.path.normpath(folder))
+    return short if short.exists() and folder.exists() and short.samefile(folder) else folder
 
 
 def _build(options: argparse.Namespace, policies: Path, opa: Path) -> None:
