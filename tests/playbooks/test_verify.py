@@ -190,8 +190,9 @@ class TestPolicies:
             ),
         ],
     )
-    def test_a_publication_tells_how_many_of_all_nodes_follow(
-        self, tmp_path: Path, limit: str, nodes: list[str], said: str
+    @pytest.mark.parametrize("locked", [False, True])
+    def test_a_publication_tells_how_many_of_all_nodes_follow_and_a_lockdown(
+        self, tmp_path: Path, limit: str, nodes: list[str], said: str, locked: bool
     ) -> None:
         play = play_of("publish_policies.yml", "Publish the policies")
         result = tell(
@@ -201,8 +202,10 @@ class TestPolicies:
             *("--limit", limit),
             __opa_revision="r2",
             __opa_published_nodes=nodes,
+            opa_lockdown=locked,
         )
 
         assert result.returncode == 0, result.stdout
+        assert ("LOCKED DOWN" in result.stdout) == locked
         assert said in " ".join(result.stdout.split())
         assert ("Left out" in result.stdout) == (limit != "all")
