@@ -171,7 +171,7 @@ class TestServicesThatExist:
         assert accepted.returncode == 0, accepted.stdout
 
 
-@pytest.mark.parametrize("group", ["postgres", "redis"])
+@pytest.mark.parametrize("group", ["postgres", "redis", "backup"])
 def test_a_second_host_of_which_nothing_would_be_used_is_refused(
     tmp_path: Path, group: str
 ) -> None:
@@ -182,6 +182,40 @@ def test_a_second_host_of_which_nothing_would_be_used_is_refused(
     said = " ".join(result.stdout.split())
     assert result.returncode != 0
     assert f"The group {group} has 2 hosts: all1, db2. Only one is supported" in said
+
+
+BACKUP = {"backup": {"hosts": {"backup1": {"ansible_host": "192.0.2.9"}}}}
+
+
+def test_a_host_for_backups_passes(tmp_path: Path) -> None:
+    result = look_at(tmp_path, one_host() | BACKUP)
+
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize(
+    ("groups", "variables", "reason"),
+    [
+        (
+            one_host() | {"backup": {"hosts": {"all1": {}}}},
+            {},
+            "which is the same host: its loss would take the backups too.",
+        ),
+        (
+            one_host() | BACKUP,
+            {"backup_s3_bucket": "mcp"},
+            "and backup_s3_bucket is set to mcp. Keep one of them.",
+        ),
+    ],
+    ids=["on the host of the database", "and an S3 storage"],
+)
+def test_backups_that_could_not_be_restored_are_refused(
+    tmp_path: Path, groups: dict[str, object], variables: dict[str, str], reason: str
+) -> None:
+    result = look_at(tmp_path, groups, **variables)
+
+    assert result.returncode != 0
+    assert reason in " ".join(result.stdout.split())
 
 
 def test_an_unknown_variable_of_the_server_is_named_with_the_nearest_known_one(

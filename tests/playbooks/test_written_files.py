@@ -44,6 +44,7 @@ OTHERS = {
     "ansible.builtin.assert",
     "ansible.builtin.debug",
     "ansible.builtin.fail",
+    "ansible.builtin.fetch",  # writes on the controller
     "ansible.builtin.file",  # folders and links, and what it removes
     "ansible.builtin.find",
     "ansible.builtin.group",
@@ -60,6 +61,7 @@ OTHERS = {
     "ansible.builtin.slurp",
     "ansible.builtin.stat",
     "ansible.builtin.systemd_service",
+    "ansible.builtin.tempfile",  # on the controller
     "ansible.builtin.uri",
     "ansible.builtin.user",
     "ansible.builtin.wait_for",
@@ -90,6 +92,7 @@ KNOWN: dict[str, Any] = {
     "role_path": "/role",
     "nginx_tls_certificate": "/own/cert.pem",
     "nginx_tls_key": "/own/key.pem",
+    "__backup_moment": "TIME",
     "__base_hosts_template_found": {"stat": {"exists": True}},
     "__mcp_server_credential_names": ["NAME"],
     "__mcp_server_release_dir": "/opt/mcp_server/releases/RELEASE",
@@ -97,6 +100,20 @@ KNOWN: dict[str, Any] = {
 
 # Files of which no service has to be told, by role.
 NOT_LOADED = {
+    "backup": {
+        "/etc/ssh/mcp-backup.authorized_keys",  # read for each connection
+        # pgBackRest and the program read them at each start.
+        "/etc/pgbackrest/pgbackrest.conf",
+        "/etc/pgbackrest/enterprise-mcp.json",
+        "/etc/pgbackrest/id_ecdsa",
+        "/etc/pgbackrest/known_hosts",
+        "/usr/local/lib/enterprise-mcp/database-backup",
+        # A condition of starts, which the role has systemd read at once.
+        "/etc/systemd/system/postgresql@.service.d/restore.conf",
+        # A request of one restore, and a copy of the controller's state.
+        "/var/lib/postgresql/restore-request.json",
+        "/var/lib/mcp-backup/state/state-TIME.vault",
+    },
     "base": {
         "/etc/hosts",  # read anew for each name
         "/etc/cloud/templates/hosts.debian.tmpl",  # read by the next boot
