@@ -102,7 +102,7 @@ def write(path: Path, text: str, mode: int = 0o600) -> None:
 
 def run(*argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run a program and return its exit status and output."""
-    return subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    return subprocess.run(argv, input=stdin, capture_output=True, text=True, errors="replace", check=False)
 
 
 def query(settings: Settings, sql: str, socket_dir: Path | None = None, **variables: str) -> Any:
