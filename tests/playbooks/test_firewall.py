@@ -37,6 +37,7 @@ HOSTS = {
     "db1": ("postgres", "198.51.100.21"),
     "cache1": ("redis", "198.51.100.22"),
     "mon1": ("monitoring", "203.0.113.31"),
+    "backup1": ("backup", "203.0.113.41"),
 }
 
 
@@ -132,6 +133,22 @@ def test_a_load_balancer_reaches_the_port_of_the_servers_and_nothing_else(tmp_pa
         "ip daddr { 0.0.0.0/0 } udp dport 123 accept",
         "ip6 daddr { ::/0 } udp dport 123 accept",
     ]
+
+
+def test_only_the_database_host_reaches_the_repository_of_backups(tmp_path: Path) -> None:
+    rules = render(tmp_path)
+    storage = render(
+        tmp_path,
+        backup_s3_bucket="backups",
+        backup_s3_endpoint="192.0.2.50:9000",
+        backup_s3_uri_style="path",
+    )
+
+    assert "ip saddr { 198.51.100.21 } tcp dport 22 accept" in accepted(rules["backup1"], "input")
+    reaches = {name for name, text in rules.items() if "{ 203.0.113.41 } tcp dport 22" in text}
+    assert reaches == {"db1"}
+    stores = {name for name, text in storage.items() if "{ 192.0.2.50 } tcp dport 9000" in text}
+    assert stores == {"db1"}
 
 
 def test_ports_networks_and_time_servers_follow_their_variables(tmp_path: Path) -> None:
