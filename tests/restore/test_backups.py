@@ -42,6 +42,7 @@ def ask_to_restore(installation: Installation, folder: Path, **variables: Any) -
         mitogen=True,
     )
     assert result.returncode != 0, result.stdout
+    assert result.stdout, result.stderr
     return said(result.stdout)
 
 

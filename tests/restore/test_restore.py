@@ -54,6 +54,7 @@ def make_bare_host(installation: Installation) -> None:
 async def test_a_destroyed_host_is_restored_to_a_moment(
     installation: Installation, record_property: Callable[[str, object], None]
 ) -> None:
+    installation.wait_until_ready()
     await make_calls(installation, "between", 10)
     moment = now(installation)
     wanted = audit_rows(installation, moment)
@@ -74,6 +75,7 @@ async def test_a_destroyed_host_is_restored_to_a_moment(
     restored = installation.play("playbooks/restore.yml", *arguments).require()
     duration = time.monotonic() - began
 
+    installation.wait_until_ready()
     assert refused >= 400
     assert (cut, active) == ("cut", "inactive\n")
     found = audit_rows(installation, moment)
@@ -102,6 +104,7 @@ def kill_restore(installation: Installation) -> str:
 @pytest.mark.anyio
 async def test_newer_data_is_kept_when_it_is_replaced(installation: Installation) -> None:
     host = on_database(installation)
+    installation.wait_until_ready()
     moment = now(installation)
     wanted = audit_rows(installation, moment)
     await asyncio.sleep(1)
