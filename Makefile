@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-security test-busy test-conformance test-deploy bench bench-pods bench-site generate lock
+.PHONY: help bootstrap demo down token check test test-unit test-policy test-integration test-security test-busy test-conformance test-deploy test-backup bench bench-pods bench-site generate lock
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ROLES ?= mcp:viewer
@@ -58,6 +58,10 @@ test-conformance: ## The protocol's conformance suite against the server, both r
 test-deploy: ## The playbooks on containers: one host, then the complete topology
 	@scripts/bootstrap
 	@python scripts/suites one-host cluster
+
+test-backup: ## Backup and restore on containers: the database host is destroyed (15 minutes, not part of make test)
+	@scripts/bootstrap --tests
+	@python scripts/suites data
 
 bench: ## Calls per second and latency, compared with the bare SDK; the largest topology (docs/performance.md)
 	@scripts/bootstrap --tests

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.deploy.installation import Host, Installation
-from tests.plays import ROOT, run_play
+from tests.plays import ROOT, role_of, run_play
 from tests.restore.database import audit_rows, make_calls, on_database, wait_for_archive
 
 PROGRAM = "runuser -u postgres -- /usr/local/lib/enterprise-mcp/database-backup"
@@ -31,7 +31,7 @@ def ask_to_restore(installation: Installation, folder: Path, **variables: Any) -
     """Run the tasks of playbooks/restore.yml that restore; return what they say when they refuse."""
     tasks: list[dict[str, Any]] = [
         {"ansible.builtin.import_tasks": str(ROOT / "playbooks/tasks/facts.yml")},
-        {"ansible.builtin.include_role": {"name": "backup", "tasks_from": "restore"}},
+        role_of("backup", "restore"),
     ]
     result = run_play(
         folder,
@@ -117,7 +117,11 @@ def test_a_drill_restores_compares_and_removes(
 
 def test_a_drill_fails_when_the_restored_data_differ(installation: Installation) -> None:
     database = on_database(installation)
-    sql = "delete from audit.events where ctid = (select ctid from audit.events order by time limit 1)"
+    # Not the first row: the retention may drop those.
+    sql = (
+        "delete from audit.events where (event_id, phase) ="
+        " (select event_id, phase from audit.events order by time offset 3 limit 1)"
+    )
     # Rows of the last minute are not compared; these are moved to yesterday and archived first.
     older = "update audit.events set time = time - interval '10 minutes'"
     psql = "psql -XAtq -h /run/postgresql -U postgres -d mcp -c"
@@ -260,7 +264,9 @@ def files(state: Path) -> dict[str, tuple[int, bytes]]:
 def test_the_program_describes_the_repository(installation: Installation) -> None:
     told = json.loads(on_database(installation).run(f"{PROGRAM} describe"))
 
-    assert [each["type"] for each in told["backups"]] == ["full", "incr"]
+    first, *later = [each["type"] for each in told["backups"]]
+    assert first == "full"
+    assert set(later) == {"incr"}
     assert {each["installation"] for each in told["backups"]} == {
         installation.secret("backup_installation")
     }

@@ -102,7 +102,9 @@ def write(path: Path, text: str, mode: int = 0o600) -> None:
 
 def run(*argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run a program and return its exit status and output."""
-    return subprocess.run(argv, input=stdin, capture_output=True, text=True, errors="replace", check=False)
+    return subprocess.run(
+        argv, input=stdin, capture_output=True, text=True, errors="replace", check=False
+    )
 
 
 def query(settings: Settings, sql: str, socket_dir: Path | None = None, **variables: str) -> Any:
@@ -148,15 +150,19 @@ def pgbackrest(settings: Settings, command: str, *options: str) -> str:
     return done.stdout
 
 
+# Characters of an error of pgBackRest that quotes what it could not decrypt.
+_LONGEST = 300
+
+
 def explain(output: str) -> str:
     """Return what an operator has to know of the output of pgBackRest."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "ERROR" in line or line.startswith("[")]
-    said = " ".join((errors or lines)[-3:])
+    said = "".join(letter for letter in " ".join((errors or lines)[-3:]) if letter.isprintable())
     if "CryptoError" in output or "cipher header" in output or "FormatError" in output:
         return (
             "The repository cannot be decrypted. It belongs to another installation, or the secret"
-            f" backup_passphrase is not the one that it was made with. pgBackRest: {said}"
+            f" backup_passphrase is not the one that it was made with. pgBackRest: {said[:_LONGEST]}"
         )
     return f"pgBackRest: {said}"
 
@@ -170,7 +176,9 @@ def describe(settings: Settings) -> dict[str, Any]:
     Raises:
         Failed: the repository does not answer or cannot be decrypted.
     """
-    told = json.loads(pgbackrest(settings, "info", "--output=json", "--log-level-console=off"))
+    info = pgbackrest(settings, "info", "--output=json", "--log-level-console=off")
+    # With a wrong passphrase, the text of the error has control characters.
+    told = json.loads(info, strict=False)
     (stanza,) = told or [{"status": {"code": 2, "message": "none"}, "backup": [], "archive": []}]
     repositories = [
         repo["status"]["message"]
