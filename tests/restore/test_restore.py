@@ -7,13 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.deploy.installation import Installation
 from tests.deploy.snapshots import podman
-from tests.deploy.test_cut_runs import kill_at
 from tests.plays import ROOT, ansible_environment
 from tests.restore.database import (
     audit_rows,
@@ -26,6 +26,7 @@ from tests.restore.database import (
 )
 
 _REQUEST = "/var/lib/postgresql/restore-request.json"
+_DATA = "/var/lib/postgresql/17/main"
 _UNIT = "postgresql@17-main.service"
 
 
@@ -68,8 +69,10 @@ async def test_a_destroyed_host_is_restored_to_a_moment(
     refused, _ = await call_status(installation, "meanwhile")
     began = time.monotonic()
     make_bare_host(installation)
-    kill_at(installation, "restore | Restore the database", "playbooks/restore.yml", *arguments)
-    cut = kill_restore(installation)
+    with ThreadPoolExecutor() as pool:
+        killed = pool.submit(kill_restore, installation)
+        cut = installation.play("playbooks/restore.yml", *arguments)
+        killed.result()
     on_database(installation).systemctl("start", _UNIT)
     active = on_database(installation).run(f"systemctl is-active {_UNIT} || true")
     restored = installation.play("playbooks/restore.yml", *arguments).require()
@@ -77,7 +80,9 @@ async def test_a_destroyed_host_is_restored_to_a_moment(
 
     installation.wait_until_ready()
     assert refused >= 400
-    assert (cut, active) == ("cut", "inactive\n")
+    assert cut.rc != 0
+    assert "PostgreSQL stays stopped." in " ".join(cut.output.split())
+    assert active == "inactive\n"
     found = audit_rows(installation, moment)
     assert found == wanted
     assert wanted["rows"] >= 20
@@ -90,15 +95,19 @@ async def test_a_destroyed_host_is_restored_to_a_moment(
     )
 
 
-def kill_restore(installation: Installation) -> str:
-    """Kill the restore on the host as soon as it writes; return "cut" when it was not complete."""
-    host = on_database(installation)
-    return host.run(
-        f"until grep -q started.:.true {_REQUEST} && ls /var/lib/postgresql/17/main/base; do"
-        f" test -e {_REQUEST} || break; sleep 0.05; done >/dev/null 2>&1;"
-        " systemctl kill --signal=KILL mcp-restore.service;"
-        f" if test -e {_REQUEST}; then printf cut; fi"
+def kill_restore(installation: Installation) -> None:
+    """Kill the restore on the host (SIGKILL) as soon as it writes."""
+    wait = (
+        f"timeout 60 sh -c 'until grep -q started.:.true {_REQUEST} && ls {_DATA}/base;"
+        " do sleep 0.05; done' >/dev/null 2>&1"
     )
+    for _ in range(10):
+        kill = on_database(installation).attempt(
+            f"{wait} && systemctl kill --signal=KILL mcp-restore.service"
+        )
+        if kill.returncode == 0:
+            return
+    raise AssertionError("the restore did not begin")
 
 
 @pytest.mark.anyio
