@@ -39,11 +39,11 @@ async def make_calls(installation: Installation, user: str, count: int) -> None:
             assert not answer.json()["result"].get("isError"), answer.text
 
 
-async def call_status(installation: Installation, user: str) -> tuple[int, str]:
-    """Return the status and the body of one call, whatever comes of it."""
+async def error_of_call(installation: Installation, user: str) -> str:
+    """Return the code of the error with which a call is refused, empty when it is answered."""
     async with installation.http() as http:
         answer = await rpc(http, CALL, Authorization=f"Bearer {installation.token(user)}")
-        return answer.status_code, answer.text
+        return str(answer.json().get("error", {}).get("data", {}).get("code", ""))
 
 
 def audit_rows(installation: Installation, until: str = "infinity") -> dict[str, Any]:
