@@ -81,7 +81,7 @@ async def test_a_destroyed_host_is_restored_to_a_moment(
     duration = time.monotonic() - began
 
     installation.wait_until_ready()
-    assert refused == "audit_unavailable"
+    assert refused == "unavailable"
     assert cut.rc != 0
     assert "PostgreSQL stays stopped." in " ".join(cut.output.split())
     assert active == "inactive\n"
