@@ -122,9 +122,14 @@ def test_packages_are_waited_for_until_a_host_has_done_with_its_first_boot(tasks
         if task.get("ansible.builtin.import_tasks") == tasks.name
     ]
 
-    assert [task.get("module_defaults") for task in importing] == [
-        {"ansible.builtin.apt": {"lock_timeout": 300}}
-    ]
+    default = [{"ansible.builtin.apt": {"lock_timeout": 300}}]
+    # Of a file that other roles include, the tasks have it themselves.
+    own = {
+        task["ansible.builtin.apt"].get("lock_timeout")
+        for task in yaml.safe_load(tasks.read_text())
+        if "ansible.builtin.apt" in task
+    }
+    assert own == {300} or [task.get("module_defaults") for task in importing] == default
 
 
 @pytest.mark.parametrize(("wanted", "written"), [(True, "1"), (False, "0"), ("false", "0")])
