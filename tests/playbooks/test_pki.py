@@ -407,8 +407,8 @@ def test_every_playbook_that_changes_hosts_looks_at_them_first() -> None:
     without = {name for name, text in texts.items() if "import_tasks: tasks/facts.yml" not in text}
 
     # base.yml and firewall.yml give no secret to a host, lockdown.yml and publish_policies.yml make
-    # none, and verify.yml only asks. The playbooks of nodes begin with nginx.yml, which looks, and restore.yml
-    # is site.yml. restore_state.yml brings back what the others look for.
+    # none, and verify.yml only asks. The playbooks of nodes begin with nginx.yml, which looks, and
+    # restore.yml is site.yml. restore_state.yml brings back what the others look for.
     none_given = {"base", "firewall", "inventory", "lab", "lockdown", "publish_policies", "verify"}
     of_nodes = {"drain", "remove_node", "undrain"}
     assert without == {"pki", *none_given, *of_nodes, "restore", "restore_state"}

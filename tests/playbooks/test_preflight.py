@@ -17,8 +17,8 @@ GROUPS = ("loadbalancers", "mcp_servers", "postgres", "redis", "monitoring")
 
 
 INVENTORY = ROOT / "playbooks/inventory.yml"
-# All but those that the others begin with (inventory.yml), that make the hosts (lab.yml), and that bring back
-# what a controller needs before it can run anything else (restore_state.yml).
+# All but those that the others begin with (inventory.yml), that make the hosts (lab.yml), and that bring
+# back what a controller needs before it can run anything else (restore_state.yml).
 _WITHOUT = {INVENTORY, ROOT / "playbooks/lab.yml", ROOT / "playbooks/restore_state.yml"}
 PLAYBOOKS = sorted({*ROOT.glob("playbooks/*.yml")} - _WITHOUT)
 
@@ -291,7 +291,7 @@ def test_every_playbook_begins_with_the_inventory(playbook: Path) -> None:
         entry = yaml.safe_load(first.read_text())[0]
         # With `when` or `tags` the import could be left out.
         assert entry.keys() - {"vars"} == {"name", "ansible.builtin.import_playbook"}
-        first = first.parent / entry["ansible.builtin.import_playbook"]
+        first = (first.parent / entry["ansible.builtin.import_playbook"]).resolve()
 
 
 @pytest.mark.parametrize(
