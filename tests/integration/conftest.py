@@ -266,9 +266,14 @@ def shared_node(make_node: Callable[..., McpNode]) -> McpNode:
 
 
 @pytest.fixture
-def node(shared_node: McpNode, redis_server: RedisServer) -> McpNode:
-    """A server node with everything it needs, its counters empty."""
+def empty_counters(redis_server: RedisServer) -> None:
+    """Empty counters: of failed sign-ins too, which all tests have from the same address."""
     redis_server.cli("flushall")
+
+
+@pytest.fixture
+def node(shared_node: McpNode, empty_counters: None) -> McpNode:
+    """A server node with everything it needs, its counters empty."""
     return shared_node
 
 

@@ -21,7 +21,7 @@ from tests.integration.nodes import AUDIENCE, McpNode, rpc
 from tests.integration.oauth_clients import TokenStore
 from tests.integration.servers import Opa, opa_with
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("empty_counters")]
 
 CHANGE = "cmdb_update_asset_status"
 ARGUMENTS = {"asset_id": "absent", "status": "maintenance", "reason": "test"}

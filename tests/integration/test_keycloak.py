@@ -26,7 +26,7 @@ from tests.integration.nodes import McpNode, modern_rpc, rpc
 from tests.integration.oauth_clients import DesktopClient, TokenStore
 from tests.integration.servers import Authority, Opa, opa_with
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("empty_counters")]
 
 CHANGE = "cmdb_update_asset_status"
 ARGUMENTS = {"asset_id": "absent", "status": "maintenance", "reason": "test"}
