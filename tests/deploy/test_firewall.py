@@ -128,7 +128,8 @@ def test_the_network_reaches_nginx_and_the_controller_ssh(installation: Installa
 def test_only_apt_reaches_mirrors(installation: Installation) -> None:
     """No other account does, that of the server least of all."""
     (node, *_) = installation.members("mcp_servers")
-    connect = "import socket; socket.create_connection(('deb.debian.org', 80), 10)"
+    mirror = node.run(r"grep -rhoP 'https?://\K[^/ ]+' /etc/apt/sources.list* | head -n1").strip()
+    connect = f"import socket; socket.create_connection(('{mirror}', 80), 10)"
 
     reached_by = {
         account: node.attempt(
